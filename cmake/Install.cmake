@@ -1,0 +1,1 @@
+# What `cmake --install` lays out; filled by the rooms that have something to install.

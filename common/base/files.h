@@ -1,0 +1,25 @@
+// Small whole-file reads and writes that say what failed and where.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace basin {
+
+// NOT_FOUND when the file is not there; RESOURCE_EXHAUSTED when it is larger than `max_bytes`.
+absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes = size_t{256} << 20);
+
+// Writes beside `path` (`path.tmp.<pid>`), syncs, and renames: afterwards the file is whole, or as it was.
+absl::Status WriteFileAtomically(const std::string& path, absl::string_view content, int mode = 0644);
+
+// mkdir -p. OK when the folder is already there.
+absl::Status MakeFolders(const std::string& path, int mode = 0755);
+
+// "open /x/y: No such file or directory (2)" from errno, with the canonical code that fits.
+absl::Status ErrnoStatus(int error, absl::string_view what);
+
+}  // namespace basin

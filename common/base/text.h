@@ -1,0 +1,14 @@
+// Debian's Abseil does not alias absl::string_view to std::string_view; these two convert at the edges.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/strings/string_view.h"
+
+namespace basin {
+
+inline std::string_view ToStd(absl::string_view s) { return {s.data(), s.size()}; }
+inline absl::string_view ToAbsl(std::string_view s) { return {s.data(), s.size()}; }
+
+}  // namespace basin
