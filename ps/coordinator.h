@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -40,6 +41,7 @@ struct CoordinatorOptions {
   std::string run_id;
   // Those that TF_CONFIG names; empty where it names none.
   std::vector<TaskId> trainers;
+  uint32_t ps_count = 1;
 };
 
 class Coordinator {
@@ -56,6 +58,9 @@ class Coordinator {
   void OnRevived(const Client& client, absl::Time now);
   void OnDead(const Client& client, absl::Time now);
   void OnGone(const Client& client, absl::Time now);
+
+  // Where no cluster was known: the first Hello's. Before the first Declare.
+  void SetPsCount(uint32_t ps_count) { options_.ps_count = ps_count; }
 
   // Declare, Step, NextInput, InputDone, Barrier, Heartbeat, Finish. Answers may go to others too, whose requests were
   // parked; TakeAnswers has them all.
@@ -120,7 +125,7 @@ class Coordinator {
   const Task* FindTask(const ClientKey& key) const;
   std::string Who(const Session& session) const;
 
-  const CoordinatorOptions options_;
+  CoordinatorOptions options_;
   const Presence& presence_;
   uint64_t last_incarnation_ = 0;
   View view_{1};

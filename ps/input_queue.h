@@ -43,7 +43,7 @@ class InputQueue {
   uint64_t leased() const { return leased_.size(); }
   // Of the piece that comes next, from 0; epochs() when all are handed out.
   uint32_t epoch() const;
-  bool all_done() const { return done_ == total_; }
+  bool all_done() const { return done_ >= total_; }
 
   // More leases than a client can use: its bug.
   static constexpr size_t kMaxLeases = 4096;
