@@ -59,13 +59,21 @@ class Install(unittest.TestCase):
         installed.run(['cmake', '--build', f'{project}/build'])
         installed.run_beside_ps(self.prefix, [f'{project}/build/stranger'])
 
-    def test_a_pkg_config_program_builds_and_runs(self):
+    def test_a_cxx_program_with_pkg_config_builds_and_runs(self):
+        self.build_with_pkg_config_and_run(['c++', '-std=c++17', *WARNINGS, EXAMPLE])
+
+    def test_a_c_program_with_pkg_config_builds_and_runs(self):
+        source = f'{installed.SOURCE}/tests/install/stranger/push_pull.c'
+        output = self.build_with_pkg_config_and_run(['cc', '-std=c11', *WARNINGS, source])
+        self.assertIn('pushed and pulled from C', output)
+
+    def build_with_pkg_config_and_run(self, compiler):
         folder = os.path.dirname(self.library)
         flags = installed.run(['pkg-config', '--cflags', '--libs', 'basin'],
                               env={**os.environ, 'PKG_CONFIG_PATH': f'{folder}/pkgconfig'}).split()
         program = f'{self.folder.name}/with_pkg_config'
-        installed.run(['c++', '-std=c++17', *WARNINGS, EXAMPLE, '-o', program, *flags])
-        installed.run_beside_ps(self.prefix, [program], {'LD_LIBRARY_PATH': folder})
+        installed.run([*compiler, '-o', program, *flags])
+        return installed.run_beside_ps(self.prefix, [program], {'LD_LIBRARY_PATH': folder})
 
 
 if __name__ == '__main__':
