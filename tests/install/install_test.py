@@ -57,10 +57,12 @@ class Install(unittest.TestCase):
         shutil.copy(EXAMPLE, f'{project}/main.cc')
         installed.run(['cmake', '-S', project, '-B', f'{project}/build', f'-DCMAKE_PREFIX_PATH={self.prefix}'])
         installed.run(['cmake', '--build', f'{project}/build'])
-        installed.run_beside_ps(self.prefix, [f'{project}/build/stranger'])
+        output = installed.run_beside_ps(self.prefix, [f'{project}/build/stranger'])
+        self.assertIn('y = 3.', output)
 
     def test_a_cxx_program_with_pkg_config_builds_and_runs(self):
-        self.build_with_pkg_config_and_run(['c++', '-std=c++17', *WARNINGS, EXAMPLE])
+        output = self.build_with_pkg_config_and_run(['c++', '-std=c++17', *WARNINGS, EXAMPLE])
+        self.assertIn('y = 3.', output)
 
     def test_a_c_program_with_pkg_config_builds_and_runs(self):
         source = f'{installed.SOURCE}/tests/install/stranger/push_pull.c'
