@@ -41,7 +41,8 @@ void ExpectRoundTrips(const ClusterSpec& spec) {
   EXPECT_EQ(*from_map, spec);
 }
 
-constexpr char kBase[] = R"({"ps": ["ps0:2222", "ps1:2222"], "worker": ["worker0:2222", "worker1:2222", "worker2:2222"]})";
+constexpr char kBase[] =
+    R"({"ps": ["ps0:2222", "ps1:2222"], "worker": ["worker0:2222", "worker1:2222", "worker2:2222"]})";
 
 TEST(ClusterSpecTest, BaseClusterRoundTrips) {
   const ClusterSpec spec = Read(kBase);
@@ -87,7 +88,8 @@ TEST(ClusterSpecTest, GapsArePaddedAndHaveNoAddress) {
   const ClusterSpec spec = Read(R"({"worker": {"3": "b:1", "0": "a:1"}})");
   EXPECT_EQ(*spec.num_tasks("worker"), 2u);
   EXPECT_EQ(*spec.task_indices("worker"), (Indices{0, 3}));
-  EXPECT_EQ(*spec.job_tasks("worker"), (std::vector<std::optional<std::string>>{"a:1", std::nullopt, std::nullopt, "b:1"}));
+  EXPECT_EQ(*spec.job_tasks("worker"),
+            (std::vector<std::optional<std::string>>{"a:1", std::nullopt, std::nullopt, "b:1"}));
   const auto address = spec.task_address("worker", 2);
   EXPECT_EQ(address.status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(address.status().message(), "job \"worker\" has no task with index 2; its indices: 0, 3");
@@ -97,8 +99,8 @@ TEST(ClusterSpecTest, GapsArePaddedAndHaveNoAddress) {
 
 TEST(ClusterSpecTest, AnUnknownJobIsAnErrorInAllFourAccessors) {
   const ClusterSpec spec = Read(kBase);
-  for (const absl::Status& status : {spec.num_tasks("pss").status(), spec.task_indices("pss").status(), spec.job_tasks("pss").status(),
-                                     spec.task_address("pss", 0).status()}) {
+  for (const absl::Status& status : {spec.num_tasks("pss").status(), spec.task_indices("pss").status(),
+                                     spec.job_tasks("pss").status(), spec.task_address("pss", 0).status()}) {
     EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
     EXPECT_EQ(status.message(), "job \"pss\" is not in the cluster; its jobs: ps, worker");
   }
@@ -133,24 +135,30 @@ TEST(ClusterSpecTest, ProtoHasTheBytesOfTensorFlowsClusterDef) {
 
 TEST(ClusterSpecTest, IndexKeysAreIntegers) {
   EXPECT_EQ(*Read(R"({"j": {"1": "h:1"}})").task_indices("j"), (Indices{1}));
-  EXPECT_EQ(ErrorOf(R"({"j": {"1.0": "h:1"}})"), "cluster line 1 column 8: job \"j\" index \"1.0\": expected an integer as the key; write it such as \"0\"");
+  EXPECT_EQ(ErrorOf(R"({"j": {"1.0": "h:1"}})"),
+            "cluster line 1 column 8: job \"j\" index \"1.0\": expected an integer as the key; write it such as \"0\"");
   EXPECT_NE(ErrorOf(R"({"j": {"": "h:1"}})"), "no error");
   EXPECT_NE(ErrorOf(R"({"j": {"99999999999999999999": "h:1"}})"), "no error");
 }
 
 TEST(ClusterSpecTest, BadTasksAreRefusedWithJobIndexAndAddress) {
   EXPECT_EQ(ErrorOf("{\"ps\": [\"ps0:1\",\n \"ps1\"]}"),
-            "cluster line 2 column 2: job \"ps\" index 1 address \"ps1\": expected host:port, found no port; add one, such as ps1:2222");
+            "cluster line 2 column 2: job \"ps\" index 1 address \"ps1\": expected host:port, found no port; add one, "
+            "such as ps1:2222");
   EXPECT_EQ(ErrorOf(R"({"ps": ["a:1"], "worker": ["b:1", "A:1"]})"),
-            "cluster job \"worker\" index 1 address \"A:1\": expected an address of its own, but job \"ps\" index 0 has it too; give one of "
+            "cluster job \"worker\" index 1 address \"A:1\": expected an address of its own, but job \"ps\" index 0 "
+            "has it too; give one of "
             "them another port or host");
   EXPECT_EQ(ErrorOf(R"({"ps": {"-1": "a:1"}})"),
             "cluster job \"ps\" index -1 address \"a:1\": expected an index of 0 or more; count from 0");
   EXPECT_EQ(ErrorOf(R"({"ps": {"1": "a:1", "01": "b:1"}})"),
-            "cluster line 1 column 29: job \"ps\" index 1 address \"b:1\": expected each index once, but index 1 has \"a:1\" already; remove one");
-  EXPECT_EQ(ErrorOf(R"({"ps": {"65536": "a:1"}})"), "cluster job \"ps\" index 65536 address \"a:1\": expected an index below 65536; count from 0");
+            "cluster line 1 column 27: job \"ps\" index 1 address \"b:1\": expected each index once, but index 1 has "
+            "\"a:1\" already; remove one");
+  EXPECT_EQ(ErrorOf(R"({"ps": {"65536": "a:1"}})"),
+            "cluster job \"ps\" index 65536 address \"a:1\": expected an index below 65536; count from 0");
   EXPECT_EQ(ErrorOf(R"({"ps": [1]})"),
-            "cluster line 1 column 9: job \"ps\" index 0: expected an address as a string, found a number; write \"host:port\"");
+            "cluster line 1 column 9: job \"ps\" index 0: expected an address as a string, found a number; write "
+            "\"host:port\"");
   EXPECT_NE(ErrorOf(R"({"ps": "a:1"})"), "no error");
   EXPECT_NE(ErrorOf(R"({"": ["a:1"]})"), "no error");
   EXPECT_NE(ErrorOf(R"(["a:1"])"), "no error");
@@ -169,7 +177,8 @@ TEST(TaskIdTest, NamesReadBack) {
   EXPECT_EQ(*ParseTaskId("worker/1"), task);
   EXPECT_EQ(*ParseTaskId("worker 1"), task);
   EXPECT_EQ(*ParseTaskId("master/0"), (TaskId{Role::kChief, 0}));
-  for (const char* text : {"", "worker", "worker/", "worker/-1", "boss/0", "worker/65536", "/1"}) EXPECT_FALSE(ParseTaskId(text).ok()) << text;
+  for (const char* text : {"", "worker", "worker/", "worker/-1", "boss/0", "worker/65536", "/1"})
+    EXPECT_FALSE(ParseTaskId(text).ok()) << text;
 }
 
 }  // namespace

@@ -30,10 +30,12 @@ std::string ErrorOf(absl::string_view json, const TaskOverrides& overrides = {})
 }
 
 std::string Config(absl::string_view cluster, absl::string_view type, int index) {
-  return absl::StrCat("{\"cluster\": ", cluster, ", \"task\": {\"type\": \"", type, "\", \"index\": ", index, "}, \"environment\": \"cloud\"}");
+  return absl::StrCat("{\"cluster\": ", cluster, ", \"task\": {\"type\": \"", type, "\", \"index\": ", index,
+                      "}, \"environment\": \"cloud\"}");
 }
 
-constexpr char kAzure[] = R"({"ps": ["host0:2222", "host1:2222"], "worker": ["host2:2222", "host3:2222", "host4:2222"]})";
+constexpr char kAzure[] =
+    R"({"ps": ["host0:2222", "host1:2222"], "worker": ["host2:2222", "host3:2222", "host4:2222"]})";
 
 TEST(ClusterViewTest, AzuresWorkerZeroIsTheChief) {
   const ClusterView view = View(Config(kAzure, "worker", 0));
@@ -124,7 +126,8 @@ TEST(ClusterViewTest, ADynamicPsUsesItsOnlyAddressUnderItsOwnIndex) {
 
 TEST(ClusterViewTest, AWrongPsIndexIsNoDynamicPs) {
   EXPECT_EQ(ErrorOf(Config(R"({"worker": ["w:1"], "ps": ["p0:1", "p1:1"]})", "ps", 2)),
-            "TF_CONFIG task ps 2: expected job \"ps\" to list index 2, found indices 0 at p0:1, 1 at p1:1; set task.index to this task's own, "
+            "TF_CONFIG task ps 2: expected job \"ps\" to list index 2, found indices 0 at p0:1, 1 at p1:1; set "
+            "task.index to this task's own, "
             "or add its address");
   EXPECT_NE(ErrorOf(Config(R"({"worker": ["w:1"], "ps": ["p0:1"]})", "ps", 1)), "no error");
   EXPECT_NE(ErrorOf(Config(R"({"ps": ["p0:1"]})", "ps", 1)), "no error");
@@ -132,7 +135,8 @@ TEST(ClusterViewTest, AWrongPsIndexIsNoDynamicPs) {
 }
 
 TEST(ClusterViewTest, SageMakersMasterIsTheChief) {
-  constexpr char kCluster[] = R"({"master": ["h0:2222"], "worker": ["h1:2222", "h2:2222"], "ps": ["h0:2223", "h1:2223", "h2:2223"]})";
+  constexpr char kCluster[] =
+      R"({"master": ["h0:2222"], "worker": ["h1:2222", "h2:2222"], "ps": ["h0:2223", "h1:2223", "h2:2223"]})";
   const ClusterView view = View(Config(kCluster, "master", 0));
   EXPECT_EQ(view.self, (TaskId{Role::kChief, 0}));
   EXPECT_TRUE(view.is_chief);
@@ -195,25 +199,31 @@ TEST(ClusterViewTest, AMissingIndexIsFilledWhereOnlyOneFits) {
 
 TEST(ClusterViewTest, AtMostOneChief) {
   EXPECT_EQ(ErrorOf(Config(R"({"chief": ["a:1", "b:1"], "ps": ["p:1"]})", "ps", 0)),
-            "TF_CONFIG job \"chief\" index 1 address \"b:1\": expected at most one chief, found 2; move the others to the job \"worker\"");
-  EXPECT_EQ(ErrorOf(Config(R"({"chief": ["a:1"], "master": ["b:1"], "ps": ["p:1"]})", "ps", 0)),
-            "TF_CONFIG jobs \"chief\" and \"master\" both mean chief, at a:1 and b:1: expected one of them; remove one");
-  EXPECT_EQ(ErrorOf(Config(R"({"chief": {"1": "a:1"}, "ps": ["p:1"]})", "ps", 0)),
-            "TF_CONFIG job \"chief\" index 1 address \"a:1\": expected the only chief to have index 0; write [\"a:1\"]");
+            "TF_CONFIG job \"chief\" index 1 address \"b:1\": expected at most one chief, found 2; move the others to "
+            "the job \"worker\"");
+  EXPECT_EQ(
+      ErrorOf(Config(R"({"chief": ["a:1"], "master": ["b:1"], "ps": ["p:1"]})", "ps", 0)),
+      "TF_CONFIG jobs \"chief\" and \"master\" both mean chief, at a:1 and b:1: expected one of them; remove one");
+  EXPECT_EQ(
+      ErrorOf(Config(R"({"chief": {"1": "a:1"}, "ps": ["p:1"]})", "ps", 0)),
+      "TF_CONFIG job \"chief\" index 1 address \"a:1\": expected the only chief to have index 0; write [\"a:1\"]");
   EXPECT_EQ(ErrorOf(Config(R"({"chief": ["a:1"], "ps": ["p:1"]})", "chief", 1)),
             "TF_CONFIG task chief 1: expected index 0, because there is at most one chief; set task.index to 0");
 }
 
 TEST(ClusterViewTest, AtMostOneEvaluator) {
-  EXPECT_EQ(ErrorOf(Config(R"({"evaluator": ["a:1", "b:1"], "ps": ["p:1"]})", "ps", 0)),
-            "TF_CONFIG job \"evaluator\" index 1 address \"b:1\": expected at most one evaluator, found 2; keep the first");
-  EXPECT_EQ(ErrorOf(Config(kAzure, "evaluator", 1)),
-            "TF_CONFIG task evaluator 1: expected index 0, because there is at most one evaluator; set task.index to 0");
+  EXPECT_EQ(
+      ErrorOf(Config(R"({"evaluator": ["a:1", "b:1"], "ps": ["p:1"]})", "ps", 0)),
+      "TF_CONFIG job \"evaluator\" index 1 address \"b:1\": expected at most one evaluator, found 2; keep the first");
+  EXPECT_EQ(
+      ErrorOf(Config(kAzure, "evaluator", 1)),
+      "TF_CONFIG task evaluator 1: expected index 0, because there is at most one evaluator; set task.index to 0");
 }
 
 TEST(ClusterViewTest, UnknownRolesAreNamedWithTheNearest) {
   EXPECT_EQ(ErrorOf(Config(kAzure, "Worker", 0)),
-            "TF_CONFIG task.type \"Worker\": expected chief (or master), worker, ps or evaluator; did you mean \"worker\"?; change task.type");
+            "TF_CONFIG task.type \"Worker\": expected chief (or master), worker, ps or evaluator; did you mean "
+            "\"worker\"?; change task.type");
   const ClusterView view = View(Config(R"({"workers": ["x:1"], "ps": ["p:1"], "worker": ["w:1"]})", "worker", 0));
   ASSERT_EQ(view.warnings.size(), 1u);
   EXPECT_TRUE(absl::StrContains(view.warnings[0], "job \"workers\" is no role")) << view.warnings[0];
@@ -222,7 +232,8 @@ TEST(ClusterViewTest, UnknownRolesAreNamedWithTheNearest) {
 
 TEST(ClusterViewTest, ATaskThatIsNotInTheClusterIsRefused) {
   EXPECT_EQ(ErrorOf(Config(kAzure, "chief", 0)),
-            "TF_CONFIG task chief 0: expected a job \"chief\" in the cluster, found none; add it with this task's address, or change task.type");
+            "TF_CONFIG task chief 0: expected a job \"chief\" in the cluster, found none; add it with this task's "
+            "address, or change task.type");
   EXPECT_NE(ErrorOf(Config(kAzure, "worker", 3)), "no error");
   EXPECT_NE(ErrorOf(R"({"task": {"type": "ps", "index": 0}})"), "no error");
   EXPECT_NE(ErrorOf(Config(R"({"worker": {}, "ps": []})", "chief", 0)), "no error");

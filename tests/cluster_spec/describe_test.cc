@@ -8,7 +8,8 @@
 namespace basin {
 namespace {
 
-constexpr char kWorker[] = R"({"cluster": {"ps": ["a:1"], "worker": ["b:1", "c:1"],}, "task": {"type": "worker", "index": 0}})";
+constexpr char kWorker[] =
+    R"({"cluster": {"ps": ["a:1"], "worker": ["b:1", "c:1"],}, "task": {"type": "worker", "index": 0}})";
 
 TEST(DescribeTest, AValidTaskIsToldRoleIndexChiefAndAddresses) {
   const auto config = ParseTfConfig(kWorker);
@@ -22,7 +23,8 @@ TEST(DescribeTest, AValidTaskIsToldRoleIndexChiefAndAddresses) {
             "workers    worker 0 at b:1  <- this task\n"
             "           worker 1 at c:1\n"
             "evaluator  none listed; one may join from outside\n"
-            "warning    TF_CONFIG line 1 column 54: a comma before '}'; accepted here, but TensorFlow's own parser rejects it: remove it\n"
+            "warning    TF_CONFIG line 1 column 53: a comma before '}'; accepted here, but TensorFlow's own parser "
+            "rejects it: remove it\n"
             "wrong      nothing\n");
 }
 
@@ -33,7 +35,8 @@ TEST(DescribeTest, AnInvalidTaskIsToldWhatIsWrong) {
             "role       ps\n"
             "index      4\n"
             "ps         0 at a:1\n"
-            "wrong      TF_CONFIG task ps 4: expected job \"ps\" to list index 4, found indices 0 at a:1; set task.index to this task's own, or "
+            "wrong      TF_CONFIG task ps 4: expected job \"ps\" to list index 4, found indices 0 at a:1; set "
+            "task.index to this task's own, or "
             "add its address\n");
 }
 

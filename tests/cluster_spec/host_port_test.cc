@@ -8,8 +8,9 @@ namespace basin {
 namespace {
 
 TEST(HostPortTest, NamesAndAddressesAreAccepted) {
-  for (const char* text : {"ps0:2222", "a:1", "job-ps-0.ns.svc.cluster.local:65535", "my_host:80", "node1.:22", "10.0.0.4:2222", "[::1]:2222",
-                           "[fe80::1%eth0]:2222", "cmle-training-workerpool0-ab-0:2222"}) {
+  for (const char* text :
+       {"ps0:2222", "a:1", "job-ps-0.ns.svc.cluster.local:65535", "my_host:80", "node1.:22", "10.0.0.4:2222",
+        "[::1]:2222", "[fe80::1%eth0]:2222", "cmle-training-workerpool0-ab-0:2222"}) {
     const auto parsed = ParseHostPort(text);
     ASSERT_TRUE(parsed.ok()) << text << ": " << parsed.status();
     EXPECT_EQ(parsed->ToString(), text);
@@ -33,12 +34,33 @@ TEST(HostPortTest, SpellingsOfOneEndpointAreEqual) {
 }
 
 TEST(HostPortTest, WhatCannotBeAnEndpointIsRefusedWithWhatToWrite) {
-  for (const std::string& text :
-       {std::string(), std::string("ps0"), std::string(":2222"), std::string("ps0:"), std::string("ps0:0"), std::string("ps0:65536"),
-        std::string("ps0:-1"), std::string("ps0:+1"), std::string("ps0:2222 "), std::string("p s0:1"), std::string("grpc://ps0:1"),
-        std::string("::1:2222"), std::string("[::1]"), std::string("[::1:22"), std::string("[::g]:1"), std::string("[::1%]:1"),
-        std::string("10.0.0.256:1"), std::string("10.0.0:1"), std::string("a..b:1"), std::string("-a:1"), std::string("a-:1"), std::string(".:1"),
-        std::string(64, 'a') + ":1", std::string("a\0b:1", 5), std::string("\xC3\xA4:1"), std::string("a/b:1"), std::string("a:1:2")}) {
+  for (const std::string& text : {std::string(),
+                                  std::string("ps0"),
+                                  std::string(":2222"),
+                                  std::string("ps0:"),
+                                  std::string("ps0:0"),
+                                  std::string("ps0:65536"),
+                                  std::string("ps0:-1"),
+                                  std::string("ps0:+1"),
+                                  std::string("ps0:2222 "),
+                                  std::string("p s0:1"),
+                                  std::string("grpc://ps0:1"),
+                                  std::string("::1:2222"),
+                                  std::string("[::1]"),
+                                  std::string("[::1:22"),
+                                  std::string("[::g]:1"),
+                                  std::string("[::1%]:1"),
+                                  std::string("10.0.0.256:1"),
+                                  std::string("10.0.0:1"),
+                                  std::string("a..b:1"),
+                                  std::string("-a:1"),
+                                  std::string("a-:1"),
+                                  std::string(".:1"),
+                                  std::string(64, 'a') + ":1",
+                                  std::string("a\0b:1", 5),
+                                  std::string("\xC3\xA4:1"),
+                                  std::string("a/b:1"),
+                                  std::string("a:1:2")}) {
     const auto parsed = ParseHostPort(text);
     ASSERT_FALSE(parsed.ok()) << text;
     EXPECT_NE(parsed.status().message().find("expected"), absl::string_view::npos) << parsed.status();

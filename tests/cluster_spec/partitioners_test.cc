@@ -45,7 +45,8 @@ TEST(PartitionersTest, DivFollowsPartitionRows) {
       const std::vector<int64_t> sizes = PartitionRows(rows, parts);
       for (int64_t part = 0; part < parts; ++part) {
         for (int64_t local = 0; local < sizes[static_cast<size_t>(part)]; ++local, ++id)
-          ASSERT_EQ(LookupDiv(id, parts, rows), (PartitionedRow{part, local})) << id << " of " << rows << " in " << parts;
+          ASSERT_EQ(LookupDiv(id, parts, rows), (PartitionedRow{part, local}))
+              << id << " of " << rows << " in " << parts;
       }
       ASSERT_EQ(id, rows);
     }

@@ -27,7 +27,9 @@ std::string ReadSourceFile(const std::string& path) {
   return out.str();
 }
 
-PlacedVariable Vector(std::string name, int64_t elements, DType dtype = DType::kF32) { return {std::move(name), dtype, {elements}}; }
+PlacedVariable Vector(std::string name, int64_t elements, DType dtype = DType::kF32) {
+  return {std::move(name), dtype, {elements}};
+}
 
 Placement Place(int ps_count, const std::vector<PlacedVariable>& variables) {
   auto placement = Placement::Make(ps_count).Extend(variables);
@@ -35,16 +37,20 @@ Placement Place(int ps_count, const std::vector<PlacedVariable>& variables) {
   return placement.ok() ? *std::move(placement) : Placement::Make(ps_count);
 }
 
-absl::Status StatusOf(const std::vector<PlacedVariable>& variables) { return Placement::Make(2).Extend(variables).status(); }
+absl::Status StatusOf(const std::vector<PlacedVariable>& variables) {
+  return Placement::Make(2).Extend(variables).status();
+}
 
 // Everything that holds for any placement made by one Extend.
 void ExpectSound(const Placement& placement) {
   uint64_t total = 0;
   for (const PlacedVariable& variable : placement.variables()) total += variable.bytes();
-  const uint64_t limit = std::clamp<uint64_t>(total / (20 * static_cast<uint64_t>(placement.ps_count())), kMinShardBytes, kMaxShardBytes);
+  const uint64_t limit =
+      std::clamp<uint64_t>(total / (20 * static_cast<uint64_t>(placement.ps_count())), kMinShardBytes, kMaxShardBytes);
   std::vector<uint64_t> bytes(static_cast<size_t>(placement.ps_count()));
   std::vector<std::vector<bool>> ordinals(bytes.size());
-  for (size_t i = 0; i < bytes.size(); ++i) ordinals[i].resize(placement.shards_on(PsOrdinal(static_cast<uint32_t>(i))));
+  for (size_t i = 0; i < bytes.size(); ++i)
+    ordinals[i].resize(placement.shards_on(PsOrdinal(static_cast<uint32_t>(i))));
   ShardId expected(0);
   for (uint32_t v = 0; v < placement.variables().size(); ++v) {
     const PlacedVariable& variable = placement.variables()[v];
@@ -76,7 +82,8 @@ void ExpectSound(const Placement& placement) {
     ASSERT_LT(most, std::max<uint64_t>(limit, 2 * kMinShardBytes) + 1);
   }
   ASSERT_EQ(expected.value(), placement.shards().size());
-  for (size_t i = 0; i < bytes.size(); ++i) EXPECT_EQ(placement.bytes_on(PsOrdinal(static_cast<uint32_t>(i))), bytes[i]);
+  for (size_t i = 0; i < bytes.size(); ++i)
+    EXPECT_EQ(placement.bytes_on(PsOrdinal(static_cast<uint32_t>(i))), bytes[i]);
 }
 
 TEST(PlacementTest, WithoutVariablesThereAreNoShards) {
@@ -106,8 +113,9 @@ TEST(PlacementTest, NothingIsCutBelow16KiB) {
 }
 
 TEST(PlacementTest, ScalarsAndEmptyVariablesHaveOneShard) {
-  const Placement placement =
-      Place(2, {{"scalar", DType::kI64, {}}, {"empty", DType::kF32, {0, 7}}, {"huge but empty", DType::kF32, {int64_t{1} << 62, 8, 0}}});
+  const Placement placement = Place(2, {{"scalar", DType::kI64, {}},
+                                        {"empty", DType::kF32, {0, 7}},
+                                        {"huge but empty", DType::kF32, {int64_t{1} << 62, 8, 0}}});
   ExpectSound(placement);
   ASSERT_EQ(placement.shards().size(), 3u);
   EXPECT_EQ(placement.shard(ShardId(0)).elements(), 1u);
@@ -155,7 +163,9 @@ TEST(PlacementTest, LanesGetEvenBytes) {
       ASSERT_LT(lane.value(), lanes);
       bytes[placement.shard(ShardId(i)).ps.value() * lanes + lane.value()] += placement.bytes(ShardId(i));
     }
-    EXPECT_LE(static_cast<double>(*std::max_element(bytes.begin(), bytes.end())), 1.05 * (109482240.0 * 4 / (2 * lanes))) << lanes;
+    EXPECT_LE(static_cast<double>(*std::max_element(bytes.begin(), bytes.end())),
+              1.05 * (109482240.0 * 4 / (2 * lanes)))
+        << lanes;
   }
 }
 
@@ -166,7 +176,8 @@ TEST(PlacementTest, RandomModelsAreSound) {
     const int count = 1 + static_cast<int>(random.Below(30));
     for (int i = 0; i < count; ++i) {
       const auto dtype = static_cast<DType>(1 + random.Below(9));
-      model.push_back({absl::StrCat("v", i), dtype, {static_cast<int64_t>(random.Below(uint64_t{1} << (1 + random.Below(22))))}});
+      model.push_back(
+          {absl::StrCat("v", i), dtype, {static_cast<int64_t>(random.Below(uint64_t{1} << (1 + random.Below(22))))}});
     }
     ExpectSound(Place(1 + static_cast<int>(random.Below(20)), model));
     if (HasFatalFailure()) FAIL() << "round " << round;
@@ -176,9 +187,11 @@ TEST(PlacementTest, RandomModelsAreSound) {
 TEST(PlacementTest, BadVariablesAreRefusedByName) {
   EXPECT_EQ(StatusOf({{"w", DType::kF32, {3, -1}}}).message(),
             "variable \"w\": expected dimensions of 0 or more, found -1 at axis 1; declare the full shape");
-  EXPECT_EQ(StatusOf({{"w", DType::kF32, {int64_t{1} << 40, int64_t{1} << 40}}}).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(StatusOf({{"w", DType::kF32, {int64_t{1} << 40, int64_t{1} << 40}}}).code(),
+            absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(StatusOf({{"w", DType::kI8, {int64_t{1} << 59}}}).code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(StatusOf({{"a", DType::kI8, {int64_t{1} << 60}}, {"b", DType::kI8, {1}}}).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(StatusOf({{"a", DType::kI8, {int64_t{1} << 60}}, {"b", DType::kI8, {1}}}).code(),
+            absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(StatusOf({{"w", DType::kF32, std::vector<int64_t>(17, 1)}}).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(StatusOf({{"", DType::kF32, {}}}).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(StatusOf({{std::string(513, 'x'), DType::kF32, {}}}).code(), absl::StatusCode::kInvalidArgument);
@@ -225,7 +238,8 @@ TEST(PlacementTest, TheGoldenPlacementIsStillTheSame) {
   ASSERT_TRUE(first.ok());
   const auto second = first->Extend({{"head/kernel", DType::kF32, {1000, 333}}, {"mask", DType::kBool, {70001}}});
   ASSERT_TRUE(second.ok());
-  const std::string actual = absl::StrFormat("digest %016x\n%sdigest %016x\n%s", first->digest(), first->Listing(), second->digest(), second->Listing());
+  const std::string actual = absl::StrFormat("digest %016x\n%sdigest %016x\n%s", first->digest(), first->Listing(),
+                                             second->digest(), second->Listing());
   EXPECT_EQ(ReadSourceFile("tests/cluster_spec/golden/placement.txt"), actual)
       << "a placement that changes strands every checkpoint and every mixed cluster";
 }

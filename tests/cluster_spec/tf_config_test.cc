@@ -99,7 +99,8 @@ TEST(TfConfigTest, TheAzureExampleWorksAsPasted) {
   EXPECT_EQ(*config.environment, "cloud");
   EXPECT_EQ(*config.master(), "host0:2222");
   ASSERT_EQ(config.warnings.size(), 1u);
-  EXPECT_TRUE(absl::StartsWith(config.warnings[0], "TF_CONFIG line 5 column 61: a comma before '}'")) << config.warnings[0];
+  EXPECT_TRUE(absl::StartsWith(config.warnings[0], "TF_CONFIG line 5 column 61: a comma before '}'"))
+      << config.warnings[0];
 }
 
 TEST(TfConfigTest, EveryKeyIsRead) {
@@ -117,21 +118,28 @@ TEST(TfConfigTest, EveryKeyIsRead) {
 TEST(TfConfigTest, ALikelySpellingMistakeIsAWarning) {
   const TfConfig config = Read("{\"clutser\": {}, \"master\": \"a:1\",\n \"task\": {\"typ\": \"ps\"}}");
   ASSERT_EQ(config.warnings.size(), 3u);
-  EXPECT_EQ(config.warnings[0], "TF_CONFIG line 1 column 2: key \"clutser\" is not known and is ignored; did you mean \"cluster\"?");
-  EXPECT_EQ(config.warnings[1], "TF_CONFIG line 1 column 17: key \"master\" is ignored here; a job belongs inside \"cluster\"");
-  EXPECT_EQ(config.warnings[2], "TF_CONFIG line 2 column 11: key \"task.typ\" is not known and is ignored; did you mean \"type\"?");
+  EXPECT_EQ(config.warnings[0],
+            "TF_CONFIG line 1 column 2: key \"clutser\" is not known and is ignored; did you mean \"cluster\"?");
+  EXPECT_EQ(config.warnings[1],
+            "TF_CONFIG line 1 column 17: key \"master\" is ignored here; a job belongs inside \"cluster\"");
+  EXPECT_EQ(config.warnings[2],
+            "TF_CONFIG line 2 column 11: key \"task.typ\" is not known and is ignored; did you mean \"type\"?");
 }
 
-TEST(TfConfigTest, SetButEmptyIsAnError) { EXPECT_EQ(ErrorOf(""), "TF_CONFIG line 1 column 1: is set but empty; unset it, or set it to {}"); }
+TEST(TfConfigTest, SetButEmptyIsAnError) {
+  EXPECT_EQ(ErrorOf(""), "TF_CONFIG line 1 column 1: is set but empty; unset it, or set it to {}");
+}
 
 TEST(TfConfigTest, WrongTypesAreRefusedWithTheirPlace) {
   EXPECT_EQ(ErrorOf("{\"task\": {\"index\":\n -1}}"),
-            "TF_CONFIG line 2 column 2: task.index: expected an integer from 0 to 65535, found a number \"-1\"; write this task's position in "
+            "TF_CONFIG line 2 column 2: task.index: expected an integer from 0 to 65535, found a number \"-1\"; write "
+            "this task's position in "
             "its job, counted from 0");
   for (const char* json :
-       {R"([])", R"("x")", R"({"task": []})", R"({"task": {"index": 1.5}})", R"({"task": {"index": "1.0"}})", R"({"task": {"index": true}})",
-        R"({"task": {"index": 65536}})", R"({"task": {"type": []}})", R"({"cluster": null})", R"({"cluster": []})", R"({"rpc_layer": 1})",
-        R"({"environment": {}})", R"({"session_master": 1})", R"({"cluster": {"ps": ["a"]}})", R"({"cluster": {"ps": ["grpc://a:1"]}})"})
+       {R"([])", R"("x")", R"({"task": []})", R"({"task": {"index": 1.5}})", R"({"task": {"index": "1.0"}})",
+        R"({"task": {"index": true}})", R"({"task": {"index": 65536}})", R"({"task": {"type": []}})",
+        R"({"cluster": null})", R"({"cluster": []})", R"({"rpc_layer": 1})", R"({"environment": {}})",
+        R"({"session_master": 1})", R"({"cluster": {"ps": ["a"]}})", R"({"cluster": {"ps": ["grpc://a:1"]}})"})
     EXPECT_TRUE(absl::StartsWith(ErrorOf(json), "TF_CONFIG line 1 column ")) << json << " -> " << ErrorOf(json);
 }
 
