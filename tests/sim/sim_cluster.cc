@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/wire/header.h"
+#include "ps/coordinator.h"
+#include "ps/shard.h"
 #include "tests/sim/sim_worker.h"
 
 namespace basin::sim {
@@ -77,7 +79,6 @@ class Simulation {
   }
 
   LaneCoreOptions OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses);
-  bool LaneFinished(const Lane& lane) const;
 
   void ScheduleFaults() {
     for (int i = 0; i < options_.cuts; ++i) {
@@ -274,10 +275,48 @@ class Simulation {
         const auto at = process->channels.find(action.channel);
         if (at == process->channels.end()) break;
         auto [lane, peer] = at->second;
+        if (random_.Chance(options_.poisoned_chance)) action.message = Poisoned(std::move(action.message));
         lane->links[peer]->Send(true, std::move(action.message), [this, lane = lane, peer = peer](wire::Message message) {
           Trace(message);
           Answer(*lane, lane->core->OnMessage(peer, std::move(message), clock_.now()));
         });
+      }
+    }
+  }
+
+  // A push whose first number has become NaN; other messages as they are.
+  static wire::Message Poisoned(wire::Message message) {
+    const absl::StatusOr<wire::Parsed> parsed = wire::Parse(std::move(message));
+    if (parsed->header.kind != wire::Kind::kUpdate || !(parsed->entries[0].flags & wire::kPush)) return parsed->message;
+    wire::DataBuilder builder;
+    for (size_t i = 0; i < parsed->entries.size(); ++i) {
+      wire::Entry entry = parsed->entries[i];
+      entry.flags &= ~wire::kInline;
+      const absl::Span<const char> payload = parsed->payloads[i];
+      builder.Add(entry, wire::Frame::Make(payload.size(), [&](char* out) {
+                    std::copy(payload.begin(), payload.end(), out);
+                    const float nan = std::nanf("");
+                    __builtin_memcpy(out, &nan, sizeof(nan));
+                  }));
+    }
+    return std::move(builder).Build(parsed->header);
+  }
+
+  // Each apply adds one mark and one version: parameters of one moment have as many marks as versions after the first.
+  void CheckNotTorn(const wire::Message& message) {
+    const absl::StatusOr<wire::Parsed> parsed = wire::Parse(message);
+    if (!parsed.ok()) return Violation(absl::StrCat("a lane sent a malformed answer: ", parsed.status().ToString()));
+    for (size_t i = 0; i < parsed->entries.size(); ++i) {
+      if (parsed->payloads[i].empty()) continue;
+      float marks = 0;
+      for (size_t life = 0; life < lives_.size(); ++life) {
+        float value;
+        __builtin_memcpy(&value, parsed->payloads[i].data() + life * sizeof(float), sizeof(float));
+        marks -= value;
+      }
+      const uint64_t version = parsed->entries[i].version.value();
+      if (marks != static_cast<float>(version - 1)) {
+        Violation(absl::StrCat("shard ", parsed->entries[i].shard.value(), " was answered as version ", version, " with ", marks, " pushes in it"));
       }
     }
   }
@@ -291,8 +330,13 @@ class Simulation {
 
   // ---- Lanes ----
 
-  void Answer(Lane& lane, std::vector<LaneReply> replies) {
-    for (LaneReply& reply : replies) {
+  void Answer(Lane& lane, std::vector<Reply> replies) {
+    if (lane.core->coordinator() != nullptr) {
+      const uint64_t step = lane.core->coordinator()->global_step();
+      if (step < global_step_) Violation(absl::StrCat("the global step goes back from ", global_step_, " to ", step));
+      global_step_ = step;
+    }
+    for (Reply& reply : replies) {
       const auto at = lane.links.find(reply.peer);
       if (at == lane.links.end()) continue;
       Process* process = processes_[lane.process_of_peer[reply.peer]].get();
@@ -303,6 +347,7 @@ class Simulation {
           const auto now_at = process->channels.find(channel);
           if (now_at == process->channels.end() || now_at->second.second != peer) return;  // of a connection before
           Trace(*shared);
+          CheckNotTorn(*shared);
           process->worker->core().OnMessage(channel, *shared, clock_.now());
         });
       });
@@ -399,28 +444,35 @@ class Simulation {
   std::map<uint64_t, uint32_t> done_by_;
   std::set<uint32_t> in_barrier_;
   uint64_t lost_answers_ = 0;
+  uint64_t global_step_ = 0;
   PeerId next_peer_ = 1;
   SimOutcome outcome_;
 };
 
 LaneCoreOptions Simulation::OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses) {
   LaneCoreOptions core;
+  core.ordinal = PsOrdinal(ps);
   core.lane = LaneIndex(lane);
   core.lanes = options_.lanes;
-  core.ps_ordinal = PsOrdinal(ps);
   core.ps_count = options_.ps_count;
   core.ps_incarnation = ps_incarnation;
   core.run_id = ps == 0 ? "sim" : "";
+  core.host = "sim";
   core.lane_addresses = addresses;
+  core.address = Address(ps, 0);
+  for (uint32_t worker = 0; worker < options_.workers; ++worker) core.trainers.push_back({Role::kWorker, worker});
+  core.chief = TaskId{Role::kWorker, 0};
   core.heartbeat = kHeartbeat;
   core.dead_after = kDeadAfter;
   return core;
 }
 
 void Simulation::CheckTheEnd() {
-  // Every shard: each life's marks, exactly as many as were acknowledged, or, of those that were killed with one under way, one more.
+  // Every shard has each life's marks, exactly as many as were acknowledged; of a refused push, or one under way when its
+  // life was killed, perhaps one more.
   std::set<uint64_t> incarnations;
   for (const auto& life : lives_) {
+    outcome_.refused += life->refused;
     if (life->incarnation.value() == 0) continue;
     if (!incarnations.insert(life->incarnation.value()).second) {
       Violation(absl::StrCat("incarnation ", life->incarnation.value(), " was given out twice"));
@@ -428,17 +480,18 @@ void Simulation::CheckTheEnd() {
   }
   uint32_t shards = 0;
   for (const auto& [address, lane] : lanes_) {
-    lane->core->ForEachShard([&](ShardId id, absl::Span<const float> values) {
+    for (uint32_t id = 0; id < kVariableElements / kShardElements; ++id) {
+      const Shard* shard = lane->core->shard(ShardId(id));
+      if (shard == nullptr) continue;
       ++shards;
       for (const auto& life : lives_) {
-        const float applied = -values[life->number];
-        const bool in_doubt = life->killed && life->sent > life->acknowledged;
-        if (applied == static_cast<float>(life->acknowledged)) continue;
-        if (in_doubt && applied == static_cast<float>(life->acknowledged + 1)) continue;
-        Violation(absl::StrCat("shard ", id.value(), ": life ", life->number, " of worker ", life->worker, life->killed ? " (killed)" : "", " has ", applied,
+        const float applied = -shard->parameters()[life->number];
+        const uint64_t most = life->killed ? life->sent : life->acknowledged + life->refused;
+        if (applied >= static_cast<float>(life->acknowledged) && applied <= static_cast<float>(most)) continue;
+        Violation(absl::StrCat("shard ", id, ": life ", life->number, " of worker ", life->worker, life->killed ? " (killed)" : "", " has ", applied,
                                " pushes applied; sent ", life->sent, ", acknowledged ", life->acknowledged));
       }
-    });
+    }
   }
   if (shards != kVariableElements / kShardElements) Violation(absl::StrCat(shards, " shards exist, 3 were placed"));
 }

@@ -28,17 +28,32 @@ void SimWorker::End(const absl::Status& status) {
   status_ = status;
 }
 
-void SimWorker::Advance(absl::Time now) {
+CallId SimWorker::Push(absl::Time now) {
+  ++life_.sent;
   const absl::Span<const char> gradient(reinterpret_cast<const char*>(gradient_.data()), gradient_.size() * sizeof(float));
+  return *core_.StartUpdate({{VariableId(0), gradient, {}, {}}}, now);
+}
+
+CallId SimWorker::Pull(absl::Time now) {
   const absl::Span<char> parameters(reinterpret_cast<char*>(parameters_.data()), parameters_.size() * sizeof(float));
+  return *core_.StartUpdate({{VariableId(0), {}, {}, parameters}}, now);
+}
+
+void SimWorker::Advance(absl::Time now) {
   while (state_ != State::kEnded && core_.done(call_)) {
     const ClientCore::Result result = core_.Take(call_);
-    if (!result.status.ok()) {
+    if (!core_.failure().ok()) return End(core_.failure());
+    const bool pushing = state_ == State::kPushing || state_ == State::kPushingAgain;
+    if (!result.status.ok() && !pushing) {
       // A lost lease is no end: another task has the piece now.
-      if (state_ == State::kFinishingPiece && result.status.code() == absl::StatusCode::kAborted && core_.failure().ok()) {
+      if (state_ == State::kFinishingPiece && result.status.code() == absl::StatusCode::kAborted) {
         Await(State::kAsking, core_.NextInput("train", now));
         continue;
       }
+      return End(result.status);
+    }
+    if (pushing && !result.status.ok() && result.status.code() != absl::StatusCode::kInvalidArgument &&
+        result.status.code() != absl::StatusCode::kOutOfRange) {
       return End(result.status);
     }
     switch (state_) {
@@ -58,26 +73,34 @@ void SimWorker::Advance(absl::Time now) {
         piece_ = result.piece;
         pushed_ = 0;
         hooks_.piece_taken(life_, piece_);
-        Await(State::kPulling, *core_.StartUpdate({{VariableId(0), {}, {}, parameters}}, now));
+        Await(State::kPulling, Pull(now));
         break;
-      case State::kPulling: {
+      case State::kPulling:
         // What this life was told to be applied must be in what it reads.
         for (uint64_t at = life_.number; at < kVariableElements; at += kShardElements) {
-          if (-parameters_[at] != static_cast<float>(life_.acknowledged)) {
-            hooks_.violation(absl::StrCat("life ", life_.number, " of worker ", life_.worker, " reads ", -parameters_[at], " of its pushes, ",
-                                          life_.acknowledged, " were acknowledged"));
+          const float read = -parameters_[at];
+          if (read < static_cast<float>(life_.acknowledged) || read > static_cast<float>(life_.acknowledged + life_.refused)) {
+            hooks_.violation(absl::StrCat("life ", life_.number, " of worker ", life_.worker, " reads ", read, " of its pushes, ", life_.acknowledged,
+                                          " were acknowledged"));
           }
         }
-        ++life_.sent;
-        Await(State::kPushing, *core_.StartUpdate({{VariableId(0), gradient, {}, {}}}, now));
+        call_ = Push(now);
+        second_push_ = Push(now);
+        Await(State::kPushing, call_);
         break;
-      }
       case State::kPushing:
-        ++life_.acknowledged;
-        hooks_.acknowledged(life_);
+      case State::kPushingAgain:
+        if (result.status.ok()) {
+          ++life_.acknowledged;
+          hooks_.acknowledged(life_);
+        } else {
+          ++life_.refused;
+        }
         core_.Step({{"loss", 1.0}}, now);
-        if (++pushed_ < pushes_per_piece_) {
-          Await(State::kPulling, *core_.StartUpdate({{VariableId(0), {}, {}, parameters}}, now));
+        if (state_ == State::kPushing) {
+          Await(State::kPushingAgain, second_push_);
+        } else if (++pushed_ < pushes_per_piece_) {
+          Await(State::kPulling, Pull(now));
         } else {
           Await(State::kFinishingPiece, core_.InputDone("train", piece_.piece, now));
         }

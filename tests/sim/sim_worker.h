@@ -21,7 +21,8 @@ inline constexpr uint64_t kShardElements = 4096;
 struct Life {
   uint32_t number = 0;  // over all workers: unique
   uint32_t worker = 0;
-  uint64_t sent = 0, acknowledged = 0;  // pushes
+  // Pushes. Of a refused one some shards may have been applied: each shard is a unit of its own.
+  uint64_t sent = 0, acknowledged = 0, refused = 0;
   Incarnation incarnation;
   bool killed = false;    // no verdict on what was under way
   bool finished = false;
@@ -50,12 +51,14 @@ class SimWorker {
   std::string Describe(absl::Time now) const;
 
  private:
-  enum class State { kConnecting, kDeclaring, kAsking, kPulling, kPushing, kFinishingPiece, kBarrier, kFinishing, kLeaving, kEnded };
+  enum class State { kConnecting, kDeclaring, kAsking, kPulling, kPushing, kPushingAgain, kFinishingPiece, kBarrier, kFinishing, kLeaving, kEnded };
   void Await(State state, CallId call) {
     state_ = state;
     call_ = call;
   }
   void End(const absl::Status& status);
+  CallId Push(absl::Time now);
+  CallId Pull(absl::Time now);
 
   ClientCore core_;
   const wire::v1::Model model_;
@@ -64,6 +67,7 @@ class SimWorker {
   Hooks hooks_;
   State state_ = State::kConnecting;
   CallId call_ = 0;
+  CallId second_push_ = 0;  // sent before the first is answered
   InputPiece piece_;
   uint32_t pushed_ = 0;
   std::vector<float> parameters_, gradient_;
