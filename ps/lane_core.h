@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "cluster_spec/cluster_spec.h"
 #include "common/base/ids.h"
 #include "common/wire/control.pb.h"
@@ -117,33 +118,39 @@ class LaneCore {
   void OnHello(wire::PeerId peer, const wire::Parsed& parsed, absl::Time now);
   absl::Status CheckHello(const wire::v1::Hello& hello) const;
   absl::Status CheckRun(const wire::v1::Hello& hello) const;
+  absl::Status CheckLife(const wire::v1::Hello& hello) const;
   absl::Status CheckRole(const wire::v1::Hello& hello) const;
   absl::Status CheckFence(const wire::v1::Hello& hello) const;
-  void SendWelcome(const Session& session, const wire::v1::Hello& hello);
+  void Bind(const wire::v1::Hello& hello, absl::Time now);
+  void SendWelcome(const Session& session);
 
   // lane_install.cc
-  absl::Status Install(const Session& session, const wire::v1::Install& install);
+  absl::Status Install(const wire::v1::Install& install);
   absl::Status MakeShards(const RunModel& model);
 
   // lane_update.cc
   void OnUpdate(const Session& session, const wire::Parsed& parsed);
   absl::Status CheckUpdate(const wire::Parsed& parsed);
-  absl::Status ApplyEntry(const Session& session, const wire::Header& header, const wire::Entry& entry,
-                          absl::Span<const char> payload, wire::Entry& answer, wire::Frame& pulled);
+  Shard* FindShard(ShardId id);
+  // Carries one entry out; fills in the answer's flags and version.
+  absl::Status Carry(const Session& session, const wire::Header& header, const wire::Entry& entry, absl::Span<const char> payload, wire::Entry& answer,
+                     wire::Frame& pulled);
 
   // lane_core.cc
   absl::Status CheckHeader(const Session& session, const wire::Header& header) const;
   void OnControl(Session& session, const wire::Parsed& parsed, absl::Time now);
   void Heard(const Session& session, absl::Time now);
-  void OnGoodbye(const Session& session, uint64_t request, bool run_finished, absl::Time now);
+  void OnGoodbye(const Session& session, const wire::Header& header, bool run_finished, absl::Time now);
+  absl::Status Replaced(const Fence& fence) const;
   void RunOver(absl::Time now);
   void Refuse(wire::PeerId peer, uint64_t request, const absl::Status& status);
   void Send(wire::PeerId peer, uint64_t request, wire::Kind kind, absl::string_view body);
+  void SendMessage(wire::PeerId peer, wire::Message message);
   void Forward();  // what the coordinator has to say
   void Note(std::string line);
   void UpdateGauges();
   wire::v1::RunState State() const;
-  wire::Header HeaderFor(const Session* session, wire::Kind kind, uint64_t request) const;
+  wire::Header HeaderFor(wire::PeerId peer, wire::Kind kind, uint64_t request);
   std::string Me() const;
 
   LaneCoreOptions options_;
@@ -153,6 +160,7 @@ class LaneCore {
   uint64_t run_hash_ = 0;
   uint32_t ps_count_;
   std::optional<Claimant> claimant_;
+  std::optional<uint32_t> chief_;  // worker key
   SessionTable sessions_;
   std::map<uint32_t, Fence> fences_;  // by worker key
   std::set<uint32_t> seen_;           // worker keys that have said Hello
@@ -161,6 +169,8 @@ class LaneCore {
   std::unique_ptr<RunModel> model_;
   std::vector<std::unique_ptr<Shard>> shards_;  // by shard id; null where another lane owns it
   uint64_t update_number_ = 0;
+  int refusals_noted_ = 0;
+  static constexpr int kMaxRefusalsNoted = 20;
   absl::Time run_over_at_ = absl::InfiniteFuture();
   std::vector<Reply> replies_;
   std::vector<std::string> notes_;

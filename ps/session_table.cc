@@ -68,14 +68,6 @@ void SessionTable::Close(wire::PeerId peer) {
   sessions_.erase(at);
 }
 
-void SessionTable::CloseOlder(uint32_t worker, Incarnation incarnation) {
-  const auto at = by_client_.find(ClientKey{worker, ""});
-  if (at == by_client_.end()) return;
-  for (const wire::PeerId peer : std::vector<wire::PeerId>(at->second)) {
-    if (sessions_.at(peer).incarnation < incarnation) Close(peer);
-  }
-}
-
 void SessionTable::CloseAll(const ClientKey& key) {
   const auto at = by_client_.find(key);
   if (at == by_client_.end()) return;

@@ -33,6 +33,7 @@ struct Session {
   Incarnation incarnation;
   std::string host;
   uint64_t pid = 0;
+  bool knows_all_ps = true;  // an observer that was given some ps alone may ask for Stats, and not for shards
   absl::Time last_heard;
 
   ClientKey key() const { return KeyOf(role, index, client_id); }
@@ -47,8 +48,6 @@ class SessionTable {
   Session& Open(Session session, size_t limit);
   Session* Find(wire::PeerId peer);
   void Close(wire::PeerId peer);
-  // Closes those of the task's lives before `incarnation`.
-  void CloseOlder(uint32_t worker, Incarnation incarnation);
   // Closes all of a client.
   void CloseAll(const ClientKey& key);
   bool Any(const ClientKey& key) const { return by_client_.contains(key); }
