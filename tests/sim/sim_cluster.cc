@@ -141,7 +141,7 @@ class Simulation {
     SimWorker::Hooks hooks;
     hooks.violation = [this](const std::string& text) { Violation(text); };
     hooks.acknowledged = [this](Life&) { ++outcome_.pushes_acknowledged; };
-    hooks.piece_taken = [this, process](Life& life, const InputPiece& piece) {
+    hooks.piece_taken = [this, process](Life& life, const LeasedPiece& piece) {
       if (done_by_.contains(piece.piece)) Violation(absl::StrCat("piece ", piece.piece, " is handed out after it was counted"));
       const auto holder = holder_.find(piece.piece);
       // Another life may hold it only if it is gone or was silent for long.
@@ -151,7 +151,7 @@ class Simulation {
       }
       holder_[piece.piece] = process;
     };
-    hooks.piece_done = [this](Life& life, const InputPiece& piece) {
+    hooks.piece_done = [this](Life& life, const LeasedPiece& piece) {
       if (!done_by_.emplace(piece.piece, life.number).second) Violation(absl::StrCat("piece ", piece.piece, " is counted twice"));
     };
     hooks.barrier_entered = [this](Life& life) {
