@@ -13,15 +13,19 @@ namespace {
 // Below this a copy costs less than the bookkeeping of a reference.
 constexpr size_t kCopyBytes = 4096;
 
+// What libzmq gives back when it has sent a frame.
 struct Hold {
   std::shared_ptr<const void> owner;
   BytesInFlight in_flight;
-  size_t bytes;
+  size_t bytes = 0;
+  // libzmq hands the message to its thread with a fence of its own. This pair says the same where ThreadSanitizer sees it.
+  std::atomic<bool> ready{false};
 };
 
 // Runs in libzmq's I/O thread (or here, when a send fails).
 void LetGo(void*, void* hint) {
   std::unique_ptr<Hold> hold(static_cast<Hold*>(hint));
+  (void)hold->ready.load(std::memory_order_acquire);
   hold->owner.reset();
   hold->in_flight->fetch_sub(hold->bytes, std::memory_order_release);
 }
@@ -32,11 +36,14 @@ bool MakePart(const Frame& frame, const BytesInFlight& in_flight, zmq_msg_t* par
     if (!frame.empty()) std::memcpy(zmq_msg_data(part), frame.data(), frame.size());
     return true;
   }
-  auto hold = std::make_unique<Hold>(Hold{frame.owner(), in_flight, frame.size()});
+  auto hold = std::make_unique<Hold>();
+  hold->owner = frame.owner();
+  hold->in_flight = in_flight;
+  hold->bytes = frame.size();
   // libzmq does not write to a message that it sends.
   if (zmq_msg_init_data(part, const_cast<char*>(frame.data()), frame.size(), &LetGo, hold.get()) != 0) return false;
   in_flight->fetch_add(frame.size(), std::memory_order_relaxed);
-  hold.release();
+  hold.release()->ready.store(true, std::memory_order_release);
   return true;
 }
 
