@@ -1,0 +1,46 @@
+#include "estimator/layout.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace basin {
+
+const char* TaskRoleName(TaskRole role) {
+  switch (role) {
+    case TaskRole::kPs: return "ps";
+    case TaskRole::kChief: return "chief";
+    case TaskRole::kWorker: return "worker";
+    case TaskRole::kEvaluator: return "evaluator";
+  }
+  return "task";
+}
+
+std::string TaskName::Text() const { return absl::StrCat(TaskRoleName(role), " ", index); }
+std::string TaskName::FileStem() const { return absl::StrCat(TaskRoleName(role), "-", index); }
+
+absl::StatusOr<std::vector<PlacedTask>> LayOut(const TaskCounts& counts, const std::vector<NodePorts>& nodes) {
+  if (nodes.empty()) return absl::InvalidArgumentError("layout: no node to place tasks on");
+  std::vector<size_t> ports_taken(nodes.size(), 0);
+  std::vector<PlacedTask> tasks;
+  size_t node = 0;
+  const std::pair<TaskRole, int> in_order[] = {{TaskRole::kPs, counts.ps},
+                                               {TaskRole::kChief, counts.chief},
+                                               {TaskRole::kWorker, counts.worker},
+                                               {TaskRole::kEvaluator, counts.evaluator}};
+  for (const auto& [role, count] : in_order) {
+    for (int index = 0; index < count; ++index) {
+      PlacedTask task{{role, index}, static_cast<int>(node), nodes[node].host, 0};
+      if (role != TaskRole::kEvaluator) {
+        if (ports_taken[node] == nodes[node].free_ports.size()) {
+          return absl::ResourceExhaustedError(absl::StrCat(task.name.Text(), ": no free port left on ", task.host, " (",
+                                                           ports_taken[node], " found); widen network.ports"));
+        }
+        task.port = nodes[node].free_ports[ports_taken[node]++];
+      }
+      tasks.push_back(std::move(task));
+      node = (node + 1) % nodes.size();
+    }
+  }
+  return tasks;
+}
+
+}  // namespace basin
