@@ -133,6 +133,9 @@ absl::Status ReadInputs(const YamlFields& fields, const std::string& file, const
                                                                    "part of a variable's name)"));
       }
       if (input.path.empty()) return item.ErrorAt("path", "not given; write where the data lies");
+      if (input.path[0] != '/' && !overrides.base_folder.empty()) {
+        input.path = absl::StrCat(overrides.base_folder, "/", input.path);
+      }
       for (const JobInput& other : job->inputs) {
         if (absl::EqualsIgnoreCase(other.name, input.name)) {
           return item.ErrorAt("name", absl::StrCat("\"", input.name, "\" is there twice (letter case does not count)"));

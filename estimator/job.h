@@ -53,10 +53,12 @@ struct Job {
   int cancel_grace_seconds = 5;
 };
 
-// Changes to a job from the command line, in the form of the flags: `--lr=.1`, `--verbose`; `name=path`.
+// What the command line adds, in the form of its flags: `--lr=.1`, `--verbose`; `name=path`.
 struct JobOverrides {
   std::vector<std::string> params;
   std::vector<std::string> inputs;
+  // Relative paths of the file's inputs are taken from here; empty leaves them as they are.
+  std::string base_folder;
 };
 
 // Reads YAML or JSON. `file_name` is for messages only. INVALID_ARGUMENT with line, column and field for what is wrong;
