@@ -4,34 +4,21 @@
 
 namespace basin {
 
-const char* TaskRoleName(TaskRole role) {
-  switch (role) {
-    case TaskRole::kPs: return "ps";
-    case TaskRole::kChief: return "chief";
-    case TaskRole::kWorker: return "worker";
-    case TaskRole::kEvaluator: return "evaluator";
-  }
-  return "task";
-}
-
-std::string TaskName::Text() const { return absl::StrCat(TaskRoleName(role), " ", index); }
-std::string TaskName::FileStem() const { return absl::StrCat(TaskRoleName(role), "-", index); }
-
 absl::StatusOr<std::vector<PlacedTask>> LayOut(const TaskCounts& counts, const std::vector<NodePorts>& nodes) {
   if (nodes.empty()) return absl::InvalidArgumentError("layout: no node to place tasks on");
   std::vector<size_t> ports_taken(nodes.size(), 0);
   std::vector<PlacedTask> tasks;
   size_t node = 0;
-  const std::pair<TaskRole, int> in_order[] = {{TaskRole::kPs, counts.ps},
-                                               {TaskRole::kChief, counts.chief},
-                                               {TaskRole::kWorker, counts.worker},
-                                               {TaskRole::kEvaluator, counts.evaluator}};
+  const std::pair<Role, uint32_t> in_order[] = {{Role::kPs, counts.ps},
+                                               {Role::kChief, counts.chief},
+                                               {Role::kWorker, counts.worker},
+                                               {Role::kEvaluator, counts.evaluator}};
   for (const auto& [role, count] : in_order) {
-    for (int index = 0; index < count; ++index) {
+    for (uint32_t index = 0; index < count; ++index) {
       PlacedTask task{{role, index}, static_cast<int>(node), nodes[node].host, 0};
-      if (role != TaskRole::kEvaluator) {
+      if (role != Role::kEvaluator) {
         if (ports_taken[node] == nodes[node].free_ports.size()) {
-          return absl::ResourceExhaustedError(absl::StrCat(task.name.Text(), ": no free port left on ", task.host, " (",
+          return absl::ResourceExhaustedError(absl::StrCat(task.name.Sentence(), ": no free port left on ", task.host, " (",
                                                            ports_taken[node], " found); widen network.ports"));
         }
         task.port = nodes[node].free_ports[ports_taken[node]++];

@@ -5,28 +5,15 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cluster_spec/cluster_spec.h"
 
 namespace basin {
 
-enum class TaskRole { kPs, kChief, kWorker, kEvaluator };
-// As in TF_CONFIG: "ps", "chief", "worker", "evaluator".
-const char* TaskRoleName(TaskRole role);
-
-struct TaskName {
-  TaskRole role = TaskRole::kWorker;
-  int index = 0;
-  // "worker 1", as in messages.
-  std::string Text() const;
-  // "worker-1", as in file names.
-  std::string FileStem() const;
-  friend bool operator==(const TaskName&, const TaskName&) = default;
-};
-
 struct TaskCounts {
-  int ps = 0;
-  int chief = 0;
-  int worker = 0;
-  int evaluator = 0;
+  uint32_t ps = 0;
+  uint32_t chief = 0;
+  uint32_t worker = 0;
+  uint32_t evaluator = 0;
 };
 
 // A machine of the target, with the ports that tasks may take there, the preferred first.
@@ -36,7 +23,7 @@ struct NodePorts {
 };
 
 struct PlacedTask {
-  TaskName name;
+  TaskId name;
   int node = 0;
   std::string host;
   int port = 0;  // 0 for the evaluator: it stands outside the cluster and listens nowhere

@@ -94,7 +94,7 @@ class LocalLauncher final : public Launcher {
     const std::vector<char*> environment_pointers = Pointers(environment);
 
     const pid_t pid = fork();
-    if (pid < 0) return ErrnoStatus(errno, absl::StrCat("start ", planned.place.name.Text()));
+    if (pid < 0) return ErrnoStatus(errno, absl::StrCat("start ", planned.place.name.Sentence()));
     if (pid == 0) {
       // Other threads may have held locks at the fork: system calls alone from here to execve.
       setsid();

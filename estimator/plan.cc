@@ -7,6 +7,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "cluster_spec/cluster_spec.h"
+#include "cluster_spec/tf_config.h"
 #include "common/base/status_macros.h"
 
 namespace basin {
@@ -21,13 +23,16 @@ std::string NumberText(double value) {
   return std::string(text, end.ptr);
 }
 
-// Strict JSON, as TensorFlow's resolver reads it. The evaluator names itself as the task, outside the cluster's jobs.
-std::string TfConfigFor(const std::vector<PlacedTask>& tasks, const TaskName& self) {
-  Json cluster = Json::object();
+// The evaluator stands outside: it is in no job.
+absl::StatusOr<ClusterSpec> ClusterOf(const std::vector<PlacedTask>& tasks) {
+  std::vector<ClusterSpec::Job> jobs;
   for (const PlacedTask& task : tasks) {
-    if (task.port != 0) cluster[TaskRoleName(task.name.role)].push_back(absl::StrCat(task.host, ":", task.port));
+    if (task.port == 0) continue;
+    const std::string job(Name(task.name.role));
+    if (jobs.empty() || jobs.back().name != job) jobs.push_back({job, {}});
+    jobs.back().tasks[task.name.index] = absl::StrCat(task.host, ":", task.port);
   }
-  return Json{{"cluster", cluster}, {"task", {{"type", TaskRoleName(self.role)}, {"index", self.index}}}}.dump();
+  return ClusterSpec::Make(std::move(jobs));
 }
 
 bool HasFlag(const Job& job, const std::string& flag) {
@@ -42,9 +47,9 @@ void AddUnlessGiven(const Job& job, const std::string& flag, const std::string& 
   if (!value.empty()) argv->push_back(value);
 }
 
-std::vector<std::string> ArgvFor(const Job& job, const NodeFacts& facts, TaskRole role) {
+std::vector<std::string> ArgvFor(const Job& job, const NodeFacts& facts, Role role) {
   const std::string token_file = absl::StrCat(facts.run_folder, "/token");
-  if (role == TaskRole::kPs) {
+  if (role == Role::kPs) {
     // One lane a ps: on one machine the ps share its cores with the workers.
     return {facts.ps_program, "--lanes", "1", "--token-file", token_file, "--run-id", facts.run_id};
   }
@@ -91,14 +96,19 @@ std::string AddressOf(const PlacedTask& place) {
 }  // namespace
 
 absl::StatusOr<Plan> MakePlan(const Job& job, const NodeFacts& facts) {
-  const TaskCounts counts{job.parameter_server_count, job.chief_count, job.worker_count, job.evaluator_count};
+  TaskCounts counts;
+  counts.ps = static_cast<uint32_t>(job.parameter_server_count);
+  counts.chief = static_cast<uint32_t>(job.chief_count);
+  counts.worker = static_cast<uint32_t>(job.worker_count);
+  counts.evaluator = static_cast<uint32_t>(job.evaluator_count);
   BASIN_ASSIGN_OR_RETURN(const std::vector<PlacedTask> places, LayOut(counts, facts.nodes));
+  BASIN_ASSIGN_OR_RETURN(const ClusterSpec cluster, ClusterOf(places));
   Plan plan{facts.run_id, job.experiment, facts.run_folder, {}};
   for (const PlacedTask& place : places) {
     PlannedTask task;
     task.place = place;
     task.argv = ArgvFor(job, facts, place.name.role);
-    task.tf_config = TfConfigFor(places, place.name);
+    task.tf_config = FormatTfConfig(cluster, place.name);
     auto& environment = task.environment;
     // Tasks share this machine's cores; a BLAS that starts a thread a core in each would fight itself. The job may differ.
     environment.emplace_back("OPENBLAS_NUM_THREADS", "1");
@@ -124,7 +134,7 @@ std::string PlanToJson(const Plan& plan) {
   for (const PlannedTask& task : plan.tasks) {
     Json environment = Json::object();
     for (const auto& [name, value] : task.environment) environment[name] = value;
-    Json one = {{"role", TaskRoleName(task.place.name.role)}, {"index", task.place.name.index}, {"host", task.place.host}};
+    Json one = {{"role", std::string(Name(task.place.name.role))}, {"index", task.place.name.index}, {"host", task.place.host}};
     if (task.place.port != 0) one["port"] = task.place.port;
     one["argv"] = task.argv;
     one["tf_config"] = task.tf_config;
@@ -140,7 +150,7 @@ std::string PlanToText(const Plan& plan) {
   for (const PlannedTask& task : plan.tasks) {
     std::vector<std::string> words;
     for (const std::string& word : task.argv) words.push_back(QuotedForShell(word));
-    absl::StrAppend(&text, "\n", task.place.name.Text(), "  ", AddressOf(task.place), "\n  ", absl::StrJoin(words, " "),
+    absl::StrAppend(&text, "\n", task.place.name.Sentence(), "  ", AddressOf(task.place), "\n  ", absl::StrJoin(words, " "),
                     "\n  TF_CONFIG=", task.tf_config, "\n");
   }
   return text;

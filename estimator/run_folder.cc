@@ -32,7 +32,7 @@ std::string RunRecordToJson(const RunRecord& record) {
   }
   out["tasks"] = Json::array();
   for (const TaskRecord& task : record.tasks) {
-    Json one = {{"role", TaskRoleName(task.name.role)}, {"index", task.name.index}};
+    Json one = {{"role", std::string(Name(task.name.role))}, {"index", task.name.index}};
     if (!task.address.empty()) one["address"] = task.address;
     if (task.pid != 0) one["pid"] = task.pid;
     if (task.exit) {
@@ -70,7 +70,7 @@ absl::Status RunFolder::WriteRecord(const RunRecord& record) const {
   return WriteFileAtomically(absl::StrCat(path_, "/run.json"), RunRecordToJson(record), kPrivateFile);
 }
 
-std::string RunFolder::LogPath(const TaskName& name) const { return absl::StrCat(path_, "/logs/", name.FileStem(), ".txt"); }
+std::string RunFolder::LogPath(const TaskId& name) const { return absl::StrCat(path_, "/logs/", Name(name.role), "-", name.index, ".txt"); }
 std::string RunFolder::OutputPath(absl::string_view name) const { return absl::StrCat(path_, "/outputs/", name); }
 std::string RunFolder::TokenPath() const { return absl::StrCat(path_, "/token"); }
 

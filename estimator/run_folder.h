@@ -19,7 +19,7 @@
 namespace basin {
 
 struct TaskRecord {
-  TaskName name;
+  TaskId name;
   std::string address;  // empty for the evaluator
   int pid = 0;          // 0 until it has started
   std::optional<TaskExit> exit;
@@ -50,7 +50,7 @@ class RunFolder {
   absl::Status WriteRecord(const RunRecord& record) const;
 
   const std::string& path() const { return path_; }
-  std::string LogPath(const TaskName& name) const;
+  std::string LogPath(const TaskId& name) const;
   std::string OutputPath(absl::string_view name) const;
   std::string TokenPath() const;
 

@@ -29,8 +29,8 @@ std::string TaskExit::Text() const {
   return name != nullptr ? absl::StrCat("was ended by SIG", name) : absl::StrCat("was ended by signal ", signal);
 }
 
-RunState::RunState(std::vector<TaskName> tasks, const RunLimits& limits) : limits_(limits) {
-  for (const TaskName& name : tasks) tasks_.push_back({name});
+RunState::RunState(std::vector<TaskId> tasks, const RunLimits& limits) : limits_(limits) {
+  for (const TaskId& name : tasks) tasks_.push_back({name});
 }
 
 std::vector<RunAction> RunState::OnBegin(absl::Time now) {
@@ -54,7 +54,7 @@ std::vector<RunAction> RunState::OnExited(size_t task, TaskExit exit, absl::Time
   if (one.exit) return actions;
   one.exit = exit;
   if (!exit.ok() && !one.told_to_stop) {
-    Fail(task, absl::StrCat(one.name.Text(), " ", exit.Text()), now, &actions);
+    Fail(task, absl::StrCat(one.name.Sentence(), " ", exit.Text()), now, &actions);
   }
   Advance(now, &actions);
   return actions;
@@ -65,7 +65,7 @@ std::vector<RunAction> RunState::OnGone(size_t task, absl::Time now) {
   Task& one = tasks_[task];
   one.gone = true;
   if (!one.exit && !one.told_to_stop) {
-    Fail(task, absl::StrCat(one.name.Text(), " was lost: its guard ended without a report"), now, &actions);
+    Fail(task, absl::StrCat(one.name.Sentence(), " was lost: its guard ended without a report"), now, &actions);
   }
   Advance(now, &actions);
   return actions;
@@ -117,14 +117,14 @@ int RunState::exit_code() const {
 
 bool RunState::TrainingDone() const {
   const bool has_chief =
-      std::any_of(tasks_.begin(), tasks_.end(), [](const Task& task) { return task.name.role == TaskRole::kChief; });
-  const TaskRole trainer = has_chief ? TaskRole::kChief : TaskRole::kWorker;
+      std::any_of(tasks_.begin(), tasks_.end(), [](const Task& task) { return task.name.role == Role::kChief; });
+  const Role trainer = has_chief ? Role::kChief : Role::kWorker;
   return std::all_of(tasks_.begin(), tasks_.end(), [trainer](const Task& task) {
     return task.name.role != trainer || (task.exit && task.exit->ok());
   });
 }
 
-bool RunState::AnyLeft(TaskRole role) const {
+bool RunState::AnyLeft(Role role) const {
   return std::any_of(tasks_.begin(), tasks_.end(),
                      [role](const Task& task) { return task.name.role == role && !task.exit && !task.gone; });
 }
@@ -175,9 +175,9 @@ void RunState::Advance(absl::Time now, std::vector<RunAction>* actions) {
   }
   if (phase_ != RunPhase::kFinalizing || failed_task_) return;
   // The evaluator reads from the ps, so their time begins when it is done.
-  if (evaluator_until_ != absl::InfiniteFuture() && (now >= evaluator_until_ || !AnyLeft(TaskRole::kEvaluator))) {
+  if (evaluator_until_ != absl::InfiniteFuture() && (now >= evaluator_until_ || !AnyLeft(Role::kEvaluator))) {
     for (size_t i = 0; i < tasks_.size(); ++i) {
-      if (tasks_[i].name.role == TaskRole::kEvaluator && !tasks_[i].exit) Stop(i, actions);
+      if (tasks_[i].name.role == Role::kEvaluator && !tasks_[i].exit) Stop(i, actions);
     }
     evaluator_until_ = absl::InfiniteFuture();
     ps_until_ = now + limits_.ps_linger;

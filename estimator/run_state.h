@@ -46,7 +46,7 @@ struct RunLimits {
 
 class RunState {
  public:
-  RunState(std::vector<TaskName> tasks, const RunLimits& limits);
+  RunState(std::vector<TaskId> tasks, const RunLimits& limits);
 
   // Each event returns what to do now, in order.
   std::vector<RunAction> OnBegin(absl::Time now);
@@ -73,7 +73,7 @@ class RunState {
 
  private:
   struct Task {
-    TaskName name;
+    TaskId name;
     bool started = false;
     bool gone = false;
     bool told_to_stop = false;
@@ -81,7 +81,7 @@ class RunState {
   };
 
   bool TrainingDone() const;
-  bool AnyLeft(TaskRole role) const;
+  bool AnyLeft(Role role) const;
   void StopAll(absl::Time now, std::vector<RunAction>* actions);
   void Stop(size_t task, std::vector<RunAction>* actions);
   void KillAll(std::vector<RunAction>* actions);

@@ -80,7 +80,7 @@ class Progress {
 class Supervision {
  public:
   Supervision(const Plan& plan, const RunFolder& folder, Launcher& launcher, const SuperviseOptions& options,
-              std::vector<TaskName> names)
+              std::vector<TaskId> names)
       : plan_(plan), folder_(folder), launcher_(launcher), state_(std::move(names), options.limits), progress_(options) {
     record_.run_id = plan.run_id;
     record_.experiment = plan.experiment;
@@ -140,7 +140,7 @@ class Supervision {
           const PlannedTask& task = plan_.tasks[action.task];
           const absl::Status started = launcher_.Start(action.task, task, folder_.LogPath(task.place.name));
           if (started.ok()) break;
-          Error(absl::StrCat(task.place.name.Text(), ": ", started.message()));
+          Error(absl::StrCat(task.place.name.Sentence(), ": ", started.message()));
           Append(state_.OnExited(action.task, {kCannotStart, 0}, absl::Now()), &actions);
           // Neither this one nor those after it will ever be heard of.
           for (size_t later = action.task; later < plan_.tasks.size(); ++later) {
@@ -177,7 +177,7 @@ class Supervision {
   }
 
   void TellFailure() {
-    const TaskName& name = plan_.tasks[*state_.failed_task()].place.name;
+    const TaskId& name = plan_.tasks[*state_.failed_task()].place.name;
     const std::string log = folder_.LogPath(name);
     Error(absl::StrCat(state_.reason(), "; the other tasks are stopped"));
     const std::vector<std::string> lines = LastLines(log, kShownLogLines);
@@ -206,7 +206,7 @@ absl::StatusOr<RunOutcome> Supervise(const Plan& plan, const RunFolder& folder, 
   const int signals = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals < 0) return ErrnoStatus(errno, "signalfd");
   absl::Cleanup close_signals = [signals] { close(signals); };
-  std::vector<TaskName> names;
+  std::vector<TaskId> names;
   for (const PlannedTask& task : plan.tasks) names.push_back(task.place.name);
   Supervision supervision(plan, folder, launcher, options, std::move(names));
   BASIN_RETURN_IF_ERROR(supervision.WriteFirstRecord());
