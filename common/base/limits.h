@@ -21,7 +21,7 @@ inline constexpr size_t kMaxFrames = 1 + kMaxPayloadFrames;
 inline constexpr size_t kInlinePayloadBytes = size_t{16} << 10;
 // Frame 0 is closed once this much has been gathered in it.
 inline constexpr size_t kGatherBytes = size_t{1} << 20;
-// Entries a message: frame 0 without payloads stays below kGatherBytes (16,384 x 48 B = 768 KiB).
+// Entries a message: frame 0 without payloads stays below kGatherBytes (16,384 x 40 B = 640 KiB).
 inline constexpr size_t kMaxEntries = size_t{16} << 10;
 
 // Names, shapes and models: a bound on what a peer can make a ps allocate.

@@ -1,0 +1,74 @@
+// The Transport seam: ordered channels between clients and lanes. Twins: zmq_transport (TCP), inproc_transport (one
+// process, for tests); the simulation plays the same roles on virtual time.
+//
+// A channel that was cut stays cut: the transport never reconnects behind its user's back (frames in flight would be
+// lost without a word). The user dials again and says Hello.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/wire/frame.h"
+
+namespace basin::wire {
+
+// A client's end of a channel. One thread at a time; it may move between threads with a lock between.
+class Channel {
+ public:
+  virtual ~Channel() = default;  // closes; what was not sent yet is dropped
+  // Queues the message; never blocks. RESOURCE_EXHAUSTED past the bytes in flight that Options allow, UNAVAILABLE once
+  // the channel is cut. OK is not a delivery: only an answer is.
+  virtual absl::Status Send(Message message) = 0;
+  // The next message, or nothing yet (nullptr) — never waits. UNAVAILABLE, with the reason ("connection refused",
+  // "name does not resolve", "closed by the peer"), once the channel is cut and everything received was taken.
+  virtual absl::StatusOr<std::unique_ptr<Message>> Receive() = 0;
+};
+
+// A client's transport: makes channels and waits on all of them at once.
+class Dialer {
+ public:
+  virtual ~Dialer() = default;
+  // `address` is host:port. Returns at once; a connection that fails shows in Receive.
+  virtual std::unique_ptr<Channel> Dial(const std::string& address) = 0;
+  // Waits until a channel of this dialer may have something (a message, a cut), Wake is called, or `deadline` passes.
+  // Same thread rules as the channels.
+  virtual void Wait(absl::Time deadline) = 0;
+  // From any thread: ends a Wait that runs, or the next one.
+  virtual void Wake() = 0;
+};
+
+// Whom a listener's message came from; never given out twice by one listener.
+using PeerId = uint64_t;
+
+struct Received {
+  PeerId peer = 0;
+  Message message;
+};
+
+// A lane's end: many peers. All methods but Wake belong to one thread.
+class Listener {
+ public:
+  virtual ~Listener() = default;
+  // host:port that peers can dial (the port is the real one when 0 was asked for).
+  virtual std::string address() const = 0;
+  // The next message, waiting until `deadline`; nullptr when it passed or Wake was called.
+  // Frames past limits.h never get here: their sender's connection is closed and counted.
+  virtual std::unique_ptr<Received> Receive(absl::Time deadline) = 0;
+  // Queues; never blocks. UNAVAILABLE: the peer is gone; RESOURCE_EXHAUSTED: it does not read (its queue is full).
+  virtual absl::Status Send(PeerId peer, Message message) = 0;
+  // Waits at most until `deadline` for what was queued to leave; then further sends fail.
+  virtual void Close(absl::Time deadline) = 0;
+  virtual void Wake() = 0;
+};
+
+struct TransportOptions {
+  int io_threads = 1;
+  size_t max_bytes_in_flight = size_t{256} << 20;  // per channel, sent and not yet answered is the client's business
+};
+
+}  // namespace basin::wire

@@ -1,0 +1,245 @@
+// basin.h: pushes and pulls, steps, inputs and the run's end.
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "worker/client/abi_dtype.h"
+#include "worker/client/abi_types.h"
+
+namespace basin::abi {
+namespace {
+
+// The bytes of a dense CPU tensor. The core compares them with the variable's size; here its own description is checked.
+absl::StatusOr<absl::Span<char>> DenseBytes(const basin_tensor* tensor, uint32_t variable, absl::string_view what) {
+  const std::string where = absl::StrCat(what, " of variable ", variable, ": ");
+  if (tensor->device.type != 1) {
+    return absl::UnimplementedError(absl::StrCat(where, "device type ", tensor->device.type, "; this version moves CPU memory (type 1), copy it there first"));
+  }
+  const absl::StatusOr<DType> dtype = FromDLPack(tensor->dtype);
+  if (!dtype.ok()) return absl::InvalidArgumentError(absl::StrCat(where, dtype.status().message()));
+  if (tensor->ndim < 0 || (tensor->ndim > 0 && tensor->shape == nullptr)) {
+    return absl::InvalidArgumentError(absl::StrCat(where, "rank ", tensor->ndim, " without a shape"));
+  }
+  uint64_t elements = 1;
+  for (int32_t axis = tensor->ndim - 1; axis >= 0; --axis) {
+    // A stride counts elements; axes of one element may have any.
+    if (tensor->strides != nullptr && tensor->shape[axis] > 1 && tensor->strides[axis] != static_cast<int64_t>(elements)) {
+      return absl::InvalidArgumentError(absl::StrCat(where, "not dense row-major (axis ", axis, " has stride ", tensor->strides[axis], ", expected ", elements,
+                                                     "); make it contiguous first"));
+    }
+    if (tensor->shape[axis] < 0 || __builtin_mul_overflow(elements, static_cast<uint64_t>(tensor->shape[axis]), &elements)) {
+      return absl::InvalidArgumentError(absl::StrCat(where, "axis ", axis, " is ", tensor->shape[axis]));
+    }
+  }
+  uint64_t bytes;
+  if (__builtin_mul_overflow(elements, static_cast<uint64_t>(SizeOf(*dtype)), &bytes)) {
+    return absl::InvalidArgumentError(absl::StrCat(where, "too large"));
+  }
+  if (tensor->data == nullptr && bytes > 0) return absl::InvalidArgumentError(absl::StrCat(where, "data is NULL"));
+  return absl::Span<char>(static_cast<char*>(tensor->data) + tensor->byte_offset, bytes);
+}
+
+absl::Status CheckShape(const wire::v1::RunSpec& spec, uint32_t id, const basin_tensor& tensor, absl::string_view what) {
+  if (id >= static_cast<uint32_t>(spec.model().variables_size())) return absl::OkStatus();  // the core refuses it
+  const wire::v1::Variable& variable = spec.model().variables(static_cast<int>(id));
+  const absl::StatusOr<DType> dtype = FromDLPack(tensor.dtype);
+  if (dtype.ok() && static_cast<uint32_t>(*dtype) != variable.dtype()) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\": elements are ", Name(*dtype), ", the variable's are ",
+                                                   Name(static_cast<DType>(variable.dtype()))));
+  }
+  bool same = tensor.ndim == variable.shape_size();
+  for (int32_t axis = 0; same && axis < tensor.ndim; ++axis) same = tensor.shape[axis] == variable.shape(axis);
+  if (same) return absl::OkStatus();
+  auto text = [](auto begin, auto end) {
+    std::string out = "[";
+    for (auto at = begin; at != end; ++at) absl::StrAppend(&out, at == begin ? "" : ", ", *at);
+    return out + "]";
+  };
+  return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\": shape ", text(tensor.shape, tensor.shape + tensor.ndim), ", the variable's is ",
+                                                 text(variable.shape().begin(), variable.shape().end())));
+}
+
+absl::Status Start(basin_client* client, const basin_item* items, size_t count, basin_call** call) {
+  BASIN_RETURN_IF_ERROR(CheckProcess(client));
+  std::vector<UpdateItem> update(count);
+  for (size_t i = 0; i < count; ++i) {
+    update[i].variable = VariableId(items[i].variable);
+    const struct {
+      const basin_tensor* tensor;
+      absl::string_view what;
+    } parts[] = {{items[i].push, "gradient"}, {items[i].assign, "value"}, {items[i].pull, "pull"}};
+    for (const auto& [tensor, what] : parts) {
+      if (tensor == nullptr) continue;
+      BASIN_ASSIGN_OR_RETURN(const absl::Span<char> bytes, DenseBytes(tensor, items[i].variable, what));
+      if (tensor == items[i].pull) {
+        update[i].pull = bytes;
+      } else if (tensor == items[i].assign) {
+        update[i].assign = bytes;
+      } else {
+        update[i].push = bytes;
+      }
+    }
+  }
+  BASIN_RETURN_IF_ERROR(client->session->WaitForRoom());
+  absl::StatusOr<CallId> id = client->session->Run([&](ClientCore& core, absl::Time now) -> absl::StatusOr<CallId> {
+    if (core.spec()) {
+      for (size_t i = 0; i < count; ++i) {
+        for (const auto& [tensor, what] : {std::pair(items[i].push, "gradient"), std::pair(items[i].assign, "value"), std::pair(items[i].pull, "pull")}) {
+          if (tensor != nullptr) BASIN_RETURN_IF_ERROR(CheckShape(*core.spec(), items[i].variable, *tensor, what));
+        }
+      }
+    }
+    return core.StartUpdate(update, now);
+  });
+  BASIN_RETURN_IF_ERROR(id.status());
+  *call = new basin_call;
+  (*call)->client = client;
+  (*call)->id = *id;
+  return absl::OkStatus();
+}
+
+absl::Status WaitCall(basin_call* call, double timeout_s) {
+  BASIN_RETURN_IF_ERROR(CheckProcess(call->client));
+  MutexLock lock(call->mutex);
+  if (!call->taken) {
+    ClientCore::Result result;
+    const absl::Status status = call->client->session->Wait(call->id, Deadline(timeout_s), &result);
+    if (status.code() == absl::StatusCode::kDeadlineExceeded) return status;
+    call->taken = true;
+    call->result = std::move(result);
+  }
+  return call->result.status;
+}
+
+// ps 0's JSON with the other ps's own entries put into its list.
+absl::StatusOr<std::string> JoinStats(const std::vector<std::string>& parts) {
+  nlohmann::ordered_json joined;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    nlohmann::ordered_json part = nlohmann::ordered_json::parse(parts[i], nullptr, /*allow_exceptions=*/false);
+    if (part.is_discarded() || !part.contains("ps") || !part["ps"].is_array()) {
+      return absl::InternalError(absl::StrCat("ps ", i, " sent stats that are not the JSON expected"));
+    }
+    if (i == 0) {
+      joined = std::move(part);
+    } else {
+      for (auto& ps : part["ps"]) joined["ps"].push_back(std::move(ps));
+    }
+  }
+  return joined.dump();
+}
+
+}  // namespace
+}  // namespace basin::abi
+
+using basin::ClientCore;
+using basin::abi::Report;
+using basin::abi::RunToEnd;
+
+extern "C" {
+
+int32_t basin_start(basin_client* client, const basin_item* items, size_t count, basin_call** call, basin_status* status) {
+  *call = nullptr;
+  return Report(basin::abi::Start(client, items, count, call), status);
+}
+
+int32_t basin_call_wait(basin_call* call, double timeout_s, basin_status* status) {
+  return Report(basin::abi::WaitCall(call, timeout_s), status);
+}
+
+int32_t basin_call_done(basin_call* call) {
+  if (!basin::abi::CheckProcess(call->client).ok()) return 1;
+  basin::MutexLock lock(call->mutex);
+  return call->taken || call->client->session->Done(call->id) ? 1 : 0;
+}
+
+void basin_call_staleness(basin_call* call, double* mean, uint64_t* max) {
+  basin::MutexLock lock(call->mutex);
+  if (mean != nullptr) *mean = call->result.staleness_mean;
+  if (max != nullptr) *max = call->result.staleness_max;
+}
+
+void basin_call_free(basin_call* call) {
+  if (call == nullptr) return;
+  if (basin::abi::CheckProcess(call->client).ok()) basin::abi::WaitCall(call, -1).IgnoreError();
+  delete call;
+}
+
+int32_t basin_step(basin_client* client, const char* const* names, const double* values, size_t count, basin_status* status) {
+  if (const absl::Status checked = basin::abi::CheckProcess(client); !checked.ok()) return Report(checked, status);
+  std::vector<std::pair<std::string, double>> metrics;
+  for (size_t i = 0; i < count; ++i) metrics.emplace_back(names[i], values[i]);
+  return Report(client->session->Run([&](ClientCore& core, absl::Time now) {
+                  core.Step(metrics, now);
+                  return core.failure();
+                }),
+                status);
+}
+
+int32_t basin_next_input(basin_client* client, const char* name, basin_piece* piece, basin_status* status) {
+  ClientCore::Result result;
+  const absl::Status outcome = RunToEnd(client, absl::InfiniteFuture(), &result,
+                                        [&](ClientCore& core, absl::Time now) { return core.NextInput(name, now); });
+  basin_piece known = {};
+  known.end = result.piece.end ? 1 : 0;
+  known.piece = result.piece.piece;
+  known.epoch = result.piece.epoch;
+  known.begin = result.piece.begin;
+  known.end_item = result.piece.end_item;
+  basin::abi::FillKnown(known, piece);
+  return Report(outcome, status);
+}
+
+int32_t basin_input_done(basin_client* client, const char* name, uint64_t piece, basin_status* status) {
+  ClientCore::Result result;
+  return Report(RunToEnd(client, absl::InfiniteFuture(), &result,
+                         [&](ClientCore& core, absl::Time now) { return core.InputDone(name, piece, now); }),
+                status);
+}
+
+int32_t basin_barrier(basin_client* client, const char* name, double timeout_s, basin_status* status) {
+  ClientCore::Result result;
+  return Report(RunToEnd(client, basin::abi::Deadline(timeout_s), &result,
+                         [&](ClientCore& core, absl::Time now) { return core.Barrier(name, now); }),
+                status);
+}
+
+void basin_get_run_state(basin_client* client, basin_run_state* state) {
+  basin_run_state known = {};
+  if (basin::abi::CheckProcess(client).ok()) {
+    const basin::wire::v1::RunState heard =
+        client->session->Run([](ClientCore& core, absl::Time) { return core.run_state(); });
+    known.view = heard.view();
+    known.global_step = heard.global_step();
+    known.min_clock = heard.min_clock();
+    known.stop = heard.stop() ? 1 : 0;
+    known.finished = heard.finished() ? 1 : 0;
+  }
+  basin::abi::FillKnown(known, state);
+}
+
+int32_t basin_finish(basin_client* client, const char* failure, basin_status* status) {
+  ClientCore::Result result;
+  return Report(RunToEnd(client, absl::InfiniteFuture(), &result,
+                         [&](ClientCore& core, absl::Time now) { return core.Finish(failure == nullptr ? "" : failure, now); }),
+                status);
+}
+
+int32_t basin_stats(basin_client* client, char** json, basin_status* status) {
+  *json = nullptr;
+  ClientCore::Result result;
+  const absl::Status outcome = RunToEnd(client, absl::InfiniteFuture(), &result,
+                                        [](ClientCore& core, absl::Time now) { return core.Stats(now); });
+  if (!outcome.ok()) return Report(outcome, status);
+  const absl::StatusOr<std::string> joined = basin::abi::JoinStats(result.stats);
+  if (joined.ok()) {
+    *json = static_cast<char*>(std::malloc(joined->size() + 1));
+    std::memcpy(*json, joined->c_str(), joined->size() + 1);
+  }
+  return Report(joined.status(), status);
+}
+
+}  // extern "C"

@@ -1,0 +1,230 @@
+// basin.h: the model and its declaration.
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/dtype.h"
+#include "common/base/limits.h"
+#include "common/base/status_macros.h"
+#include "worker/client/abi_dtype.h"
+#include "worker/client/abi_types.h"
+
+namespace basin::abi {
+
+// DLPack's codes (dlpack.h, DLDataTypeCode).
+absl::StatusOr<DType> FromDLPack(const basin_dtype& type) {
+  if (type.lanes != 1 && type.lanes != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("a vector type of ", type.lanes, " lanes; expected 1"));
+  }
+  const std::pair<std::pair<int, int>, DType> known[] = {
+      {{2, 64}, DType::kF64}, {{2, 32}, DType::kF32}, {{2, 16}, DType::kF16}, {{4, 16}, DType::kBF16}, {{0, 64}, DType::kI64},
+      {{0, 32}, DType::kI32}, {{0, 8}, DType::kI8},   {{1, 8}, DType::kU8},   {{6, 8}, DType::kBool}};
+  for (const auto& [key, dtype] : known) {
+    if (key.first == type.code && key.second == type.bits) return dtype;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown element type (DLPack code ", type.code, ", ", type.bits, " bits)"));
+}
+
+basin_dtype ToDLPack(DType dtype) {
+  switch (dtype) {
+    case DType::kF64:
+    case DType::kF32:
+    case DType::kF16:
+      return {2, static_cast<uint8_t>(8 * SizeOf(dtype)), 1};
+    case DType::kBF16:
+      return {4, 16, 1};
+    case DType::kU8:
+      return {1, 8, 1};
+    case DType::kBool:
+      return {6, 8, 1};
+    default:
+      return {0, static_cast<uint8_t>(8 * SizeOf(dtype)), 1};
+  }
+}
+
+namespace {
+
+wire::v1::Rule ToProto(const basin_rule& rule) {
+  wire::v1::Rule proto;
+  proto.set_kind(static_cast<wire::v1::RuleKind>(rule.kind));
+  proto.set_learning_rate(rule.learning_rate);
+  proto.set_momentum(rule.momentum);
+  proto.set_nesterov(rule.nesterov != 0);
+  proto.set_beta1(rule.beta1);
+  proto.set_beta2(rule.beta2);
+  proto.set_epsilon(rule.epsilon);
+  proto.set_initial_accumulator(rule.initial_accumulator);
+  return proto;
+}
+
+basin_rule FromProto(const wire::v1::Rule& proto) {
+  basin_rule rule;
+  basin_rule_init(&rule, sizeof(rule), proto.kind(), proto.learning_rate());
+  rule.momentum = proto.momentum();
+  rule.nesterov = proto.nesterov() ? 1 : 0;
+  rule.beta1 = proto.beta1();
+  rule.beta2 = proto.beta2();
+  rule.epsilon = proto.epsilon();
+  rule.initial_accumulator = proto.initial_accumulator();
+  return rule;
+}
+
+absl::StatusOr<wire::v1::Rule> CheckedRule(const basin_rule* given) {
+  basin_rule defaults;
+  basin_rule_init(&defaults, sizeof(defaults), given->kind, given->learning_rate);
+  const basin_rule rule = Known(given, defaults);
+  if (rule.kind < BASIN_RULE_SGD || rule.kind > BASIN_RULE_ADAM) {
+    return absl::InvalidArgumentError(absl::StrCat("rule kind ", rule.kind, " is unknown; this version has SGD, momentum, Adagrad and Adam (1 to 4)"));
+  }
+  return ToProto(rule);
+}
+
+absl::Status AddVariable(basin_model* model, const basin_variable* given, uint32_t* id) {
+  basin_variable defaults = {};
+  defaults.dtype = {2, 32, 1};
+  const basin_variable variable = Known(given, defaults);
+  if (variable.name == nullptr || *variable.name == '\0') return absl::InvalidArgumentError("a variable has no name");
+  if (std::strlen(variable.name) > kMaxNameBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("a variable's name has ", std::strlen(variable.name), " bytes, at most ", kMaxNameBytes, " are allowed"));
+  }
+  const std::string name = variable.name;
+  if (variable.ndim < 0 || variable.ndim > static_cast<int32_t>(kMaxRank) || (variable.ndim > 0 && variable.shape == nullptr)) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", name, "\": rank ", variable.ndim, "; expected 0 to ", kMaxRank, " and a shape"));
+  }
+  for (const wire::v1::Variable& other : model->proto.variables()) {
+    if (other.name() == name) return absl::AlreadyExistsError(absl::StrCat("\"", name, "\" is in the model already"));
+  }
+  const absl::StatusOr<DType> dtype = FromDLPack(variable.dtype);
+  if (!dtype.ok()) return absl::InvalidArgumentError(absl::StrCat("\"", name, "\": ", dtype.status().message()));
+  wire::v1::Variable proto;
+  proto.set_name(name);
+  proto.set_dtype(static_cast<uint32_t>(*dtype));
+  for (int32_t axis = 0; axis < variable.ndim; ++axis) {
+    if (variable.shape[axis] < 0) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", name, "\": axis ", axis, " is ", variable.shape[axis], "; expected 0 or more"));
+    }
+    proto.add_shape(variable.shape[axis]);
+  }
+  const int32_t init = variable.initializer.kind;
+  if (init != 0 && (init < BASIN_ZEROS || init > BASIN_ASSIGNED)) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", name, "\": initializer kind ", init, " is unknown"));
+  }
+  proto.mutable_initializer()->set_kind(static_cast<wire::v1::InitKind>(init == 0 ? BASIN_ZEROS : init));
+  proto.mutable_initializer()->set_a(variable.initializer.a);
+  proto.mutable_initializer()->set_b(variable.initializer.b);
+  proto.mutable_initializer()->set_seed(variable.initializer.seed);
+  if (variable.statistic < BASIN_TRAINED || variable.statistic > BASIN_STATISTIC_LAST) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", name, "\": statistic ", variable.statistic, " is unknown"));
+  }
+  proto.set_statistic(static_cast<wire::v1::Statistic>(variable.statistic));
+  if (variable.rule != nullptr) {
+    BASIN_ASSIGN_OR_RETURN(*proto.mutable_rule(), CheckedRule(variable.rule));
+  }
+  if (id != nullptr) *id = static_cast<uint32_t>(model->proto.variables_size());
+  *model->proto.add_variables() = std::move(proto);
+  return absl::OkStatus();
+}
+
+absl::Status Declare(basin_client* client, const basin_model* model) {
+  ClientCore::Result result;
+  const wire::v1::Model empty;
+  BASIN_RETURN_IF_ERROR(RunToEnd(client, absl::InfiniteFuture(), &result, [&](ClientCore& core, absl::Time now) {
+    return core.Declare(model == nullptr ? empty : model->proto, now);
+  }));
+  const wire::v1::RunSpec spec = client->session->Run([](ClientCore& core, absl::Time) { return *core.spec(); });
+  MutexLock lock(client->described_mutex);
+  client->described.clear();
+  for (const wire::v1::Variable& proto : spec.model().variables()) {
+    auto described = std::make_unique<basin_client::Described>();
+    described->name = proto.name();
+    described->shape.assign(proto.shape().begin(), proto.shape().end());
+    described->rule = FromProto(proto.has_rule() ? proto.rule() : spec.model().rule());
+    basin_variable& variable = described->variable;
+    variable.size = sizeof(variable);
+    variable.name = described->name.c_str();
+    variable.ndim = static_cast<int32_t>(described->shape.size());
+    variable.shape = described->shape.data();
+    variable.dtype = ToDLPack(static_cast<DType>(proto.dtype()));
+    variable.initializer = {proto.initializer().kind(), proto.initializer().a(), proto.initializer().b(), proto.initializer().seed()};
+    variable.statistic = proto.statistic();
+    variable.rule = &described->rule;
+    client->described.push_back(std::move(described));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace basin::abi
+
+using basin::abi::Report;
+
+extern "C" {
+
+void basin_rule_init(basin_rule* rule, size_t size, int32_t kind, float learning_rate) {
+  basin_rule defaults = {};
+  defaults.kind = kind;
+  defaults.learning_rate = learning_rate;
+  if (kind == BASIN_RULE_MOMENTUM) defaults.momentum = 0.9f;
+  if (kind == BASIN_RULE_ADAGRAD) defaults.initial_accumulator = 0.1f;
+  if (kind == BASIN_RULE_ADAM) {
+    defaults.beta1 = 0.9f;
+    defaults.beta2 = 0.999f;
+  }
+  if (kind == BASIN_RULE_ADAGRAD || kind == BASIN_RULE_ADAM) defaults.epsilon = 1e-7f;
+  rule->size = size;
+  basin::abi::FillKnown(defaults, rule);
+}
+
+basin_model* basin_model_new(void) {
+  auto* model = new basin_model;
+  model->proto.set_consistency(basin::wire::v1::CONSISTENCY_ASYNC);
+  basin_rule sgd;
+  basin_rule_init(&sgd, sizeof(sgd), BASIN_RULE_SGD, 0.01f);
+  *model->proto.mutable_rule() = basin::abi::ToProto(sgd);
+  return model;
+}
+void basin_model_free(basin_model* model) { delete model; }
+
+int32_t basin_model_add_variable(basin_model* model, const basin_variable* variable, uint32_t* id, basin_status* status) {
+  return Report(basin::abi::AddVariable(model, variable, id), status);
+}
+
+int32_t basin_model_set_rule(basin_model* model, const basin_rule* rule, basin_status* status) {
+  absl::StatusOr<basin::wire::v1::Rule> checked = basin::abi::CheckedRule(rule);
+  if (checked.ok()) *model->proto.mutable_rule() = *checked;
+  return Report(checked.status(), status);
+}
+
+int32_t basin_model_add_input(basin_model* model, const basin_input* given, basin_status* status) {
+  const basin_input input = basin::abi::Known(given, basin_input{});
+  if (input.name == nullptr || *input.name == '\0') return Report(absl::InvalidArgumentError("an input has no name"), status);
+  if (input.items == 0 || input.piece_items == 0 || input.epochs == 0) {
+    return Report(absl::InvalidArgumentError(absl::StrCat("input \"", input.name, "\": ", input.items, " items in pieces of ", input.piece_items, " for ",
+                                                          input.epochs, " epochs; each must be at least 1")),
+                  status);
+  }
+  auto* proto = model->proto.add_inputs();
+  proto->set_name(input.name);
+  proto->set_items(input.items);
+  proto->set_piece_items(input.piece_items);
+  proto->set_epochs(input.epochs);
+  proto->set_shuffle_seed(input.shuffle_seed);
+  return Report(absl::OkStatus(), status);
+}
+
+void basin_model_set_max_steps(basin_model* model, uint64_t max_steps) { model->proto.set_max_steps(max_steps); }
+
+int32_t basin_declare(basin_client* client, const basin_model* model, basin_status* status) {
+  return Report(basin::abi::Declare(client, model), status);
+}
+
+int32_t basin_get_variable(basin_client* client, uint32_t id, basin_variable* variable, basin_status* status) {
+  basin::MutexLock lock(client->described_mutex);
+  if (id >= client->described.size()) {
+    return Report(absl::NotFoundError(absl::StrCat("variable ", id, " does not exist; the model has ", client->described.size())), status);
+  }
+  basin::abi::FillKnown(client->described[id]->variable, variable);
+  return Report(absl::OkStatus(), status);
+}
+
+}  // extern "C"

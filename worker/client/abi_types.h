@@ -1,0 +1,84 @@
+// What stands behind the opaque handles of basin.h, and how a Status becomes a basin_status.
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "basin/basin.h"
+#include "common/wire/control.pb.h"
+#include "worker/client/client_session.h"
+
+struct basin_model {
+  basin::wire::v1::Model proto;
+};
+
+struct basin_client {
+  std::unique_ptr<basin::ClientSession> session;
+  pid_t process = 0;  // of the one that connected: a fork's child must not touch the session
+  std::string role, run_id;
+  uint32_t index = 0;
+  bool is_chief = false;
+  uint32_t worker_count = 0;
+  uint32_t ps_count = 0;
+  // The run's model as basin_get_variable hands it out: replaced by basin_declare.
+  basin::Mutex described_mutex;
+  struct Described {
+    std::string name;
+    std::vector<int64_t> shape;
+    basin_rule rule = {};
+    basin_variable variable = {};
+  };
+  std::vector<std::unique_ptr<Described>> described ABSL_GUARDED_BY(described_mutex);
+};
+
+struct basin_call {
+  basin_client* client = nullptr;
+  basin::CallId id = 0;
+  basin::Mutex mutex;
+  bool taken ABSL_GUARDED_BY(mutex) = false;
+  basin::ClientCore::Result result ABSL_GUARDED_BY(mutex);
+};
+
+namespace basin::abi {
+
+// Fills `out` where it is not NULL; returns the code.
+int32_t Report(const absl::Status& status, basin_status* out);
+
+// FAILED_PRECONDITION in a child made by fork.
+absl::Status CheckProcess(const basin_client* client);
+
+// The deadline of a timeout in seconds; negative: none.
+absl::Time Deadline(double timeout_s);
+
+// Copies the caller's struct, whose `size` says how much of it the caller knows; the rest is `defaults`.
+template <class Struct>
+Struct Known(const Struct* given, Struct defaults) {
+  if (given != nullptr) {
+    const size_t known = given->size < sizeof(Struct) ? given->size : sizeof(Struct);
+    __builtin_memcpy(static_cast<void*>(&defaults), static_cast<const void*>(given), known);
+  }
+  defaults.size = sizeof(Struct);
+  return defaults;
+}
+
+// As Known, for structs that the library fills.
+template <class Struct>
+void FillKnown(Struct value, Struct* out) {
+  const size_t known = out->size < sizeof(Struct) ? out->size : sizeof(Struct);
+  value.size = out->size;
+  __builtin_memcpy(static_cast<void*>(out), static_cast<const void*>(&value), known);
+}
+
+// Runs a call on the session from start to end.
+template <class Start>
+absl::Status RunToEnd(basin_client* client, absl::Time deadline, ClientCore::Result* result, Start start) {
+  if (absl::Status status = CheckProcess(client); !status.ok()) return status;
+  return client->session->Wait(client->session->Run(std::move(start)), deadline, result);
+}
+
+}  // namespace basin::abi

@@ -1,0 +1,514 @@
+#include "worker/client/client_core.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
+#include "worker/client/client_core_state.h"
+
+namespace basin {
+namespace {
+
+template <class Proto>
+std::string Bytes(const Proto& proto) {
+  return proto.SerializeAsString();
+}
+
+absl::Status Unreadable(absl::string_view what) {
+  return absl::InternalError(absl::StrCat("a parameter server sent a ", what, " that cannot be read"));
+}
+
+std::string Seconds(absl::Duration duration) { return absl::StrCat(absl::ToInt64Seconds(duration), " s"); }
+
+}  // namespace
+
+ClientCore::ClientCore(ClientCoreOptions options) : options_(std::move(options)) {
+  BASIN_CHECK(!options_.ps_addresses.empty());
+  lanes_of_ps_.assign(options_.ps_addresses.size(), 0);
+}
+ClientCore::~ClientCore() = default;
+
+std::string ClientCore::PsName(const Channel& channel) const {
+  std::string name = absl::StrCat("ps ", channel.ps.value());
+  if (channel.lane.value() > 0) absl::StrAppend(&name, " lane ", channel.lane.value());
+  return absl::StrCat(name, " at ", channel.address);
+}
+
+// ---- Connections ----
+
+ClientCore::Channel& ClientCore::AddChannel(PsOrdinal ps, LaneIndex lane, std::string address) {
+  auto channel = std::make_unique<Channel>();
+  channel->id = static_cast<uint32_t>(channels_.size());
+  channel->ps = ps;
+  channel->lane = lane;
+  channel->address = std::move(address);
+  channel->down_since = last_now_;
+  channel_of_[{ps.value(), lane.value()}] = channel->id;
+  channels_.push_back(std::move(channel));
+  return *channels_.back();
+}
+
+CallId ClientCore::Connect(absl::Time now) {
+  last_now_ = now;
+  Call& call = NewCall("connect", now);
+  call.parts = 1;
+  connect_call_ = call.id;
+  for (uint32_t ps = 0; ps < options_.ps_addresses.size(); ++ps) {
+    AddChannel(PsOrdinal(ps), LaneIndex(0), options_.ps_addresses[ps]);
+  }
+  Dial(*channels_[0], now);
+  return call.id;
+}
+
+void ClientCore::Dial(Channel& channel, absl::Time now) {
+  if (channel.state == Channel::State::kIdle) channel.down_since = now;
+  channel.state = Channel::State::kGreeting;
+  channel.last_heard = now;
+  actions_.push_back({.kind = ClientAction::Kind::kDial, .channel = channel.id, .address = channel.address});
+  SendHello(channel);
+  Wake(now + dead_after_);
+}
+
+void ClientCore::SendHello(Channel& channel) {
+  wire::v1::Hello hello;
+  hello.set_protocol_version(wire::kProtocolVersion);
+  hello.set_run_id(options_.run_id);
+  hello.set_role(options_.role);
+  hello.set_index(options_.index);
+  hello.set_client_id(options_.client_id);
+  hello.set_incarnation(incarnation_.value());
+  hello.set_ps_incarnation(channel.ps_incarnation);
+  hello.set_token(options_.token);
+  hello.set_host(options_.host);
+  hello.set_pid(options_.pid);
+  hello.set_ps_ordinal(channel.ps.value());
+  hello.set_ps_count(static_cast<uint32_t>(options_.ps_addresses.size()));
+  hello.set_lane(channel.lane.value());
+  hello.set_ps0_address(options_.ps_addresses[0]);
+  hello.set_is_chief(options_.is_chief);
+  actions_.push_back({.kind = ClientAction::Kind::kSend,
+                      .channel = channel.id,
+                      .message = wire::MakeControl(HeaderFor(channel, wire::Kind::kHello, 0), Bytes(hello))});
+}
+
+void ClientCore::OnCut(uint32_t id, const absl::Status& reason, absl::Time now) {
+  last_now_ = now;
+  Channel& channel = *channels_[id];
+  if (channel.state == Channel::State::kClosed || channel.state == Channel::State::kIdle) return;
+  if (channel.state == Channel::State::kReady) {
+    channel.down_since = now;
+    channel.redial_delay = absl::ZeroDuration();
+    notes_.push_back(absl::StrCat("lost ", PsName(channel), ": ", reason.message(), "; dialling again"));
+  }
+  channel.state = Channel::State::kDown;
+  channel.last_reason = reason;
+  channel.redial_at = now + channel.redial_delay;
+  channel.redial_delay = std::clamp(channel.redial_delay * 2, options_.redial_first, options_.redial_most);
+  if (channel.heartbeat_request != 0) {
+    channel.pending.erase(channel.heartbeat_request);
+    channel.heartbeat_request = 0;
+  }
+  Wake(channel.redial_at);
+}
+
+void ClientCore::OnHelloAnswer(Channel& channel, const wire::Parsed& parsed, absl::Time now) {
+  if (parsed.header.kind == wire::Kind::kError) {
+    wire::v1::Refusal refusal;
+    if (!refusal.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
+      return Fail(Unreadable("refusal"));
+    }
+    return OnHelloRefused(
+        channel, absl::Status(static_cast<absl::StatusCode>(refusal.code()), refusal.message()), now);
+  }
+  if (parsed.header.kind != wire::Kind::kWelcome) return;  // an answer of the connection before
+  wire::v1::Welcome welcome;
+  if (!welcome.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
+    return Fail(Unreadable("welcome"));
+  }
+  OnWelcome(channel, welcome, now);
+}
+
+void ClientCore::OnHelloRefused(Channel& channel, const absl::Status& status, absl::Time now) {
+  const absl::Status named(status.code(), absl::StrCat(PsName(channel), ": ", status.message()));
+  if (status.code() == absl::StatusCode::kAlreadyExists || status.code() == absl::StatusCode::kUnavailable) {
+    // The task's old process may not be counted dead yet.
+    if (channel.claim_since == absl::InfiniteFuture()) channel.claim_since = now;
+    if (now - channel.claim_since < options_.claim_timeout) {
+      actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel.id});
+      channel.redial_delay = options_.redial_most;
+      OnCut(channel.id, named, now);
+      return;
+    }
+  }
+  Fail(named);
+}
+
+void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, absl::Time now) {
+  if (!options_.run_id.empty() && welcome.run_id() != options_.run_id) {
+    return Fail(absl::FailedPreconditionError(absl::StrCat(PsName(channel), " serves run ", welcome.run_id(),
+                                                           ", this client belongs to run ", options_.run_id)));
+  }
+  const bool again = channel.welcomed_once;
+  channel.welcomed_once = true;
+  channel.claim_since = absl::InfiniteFuture();
+  options_.run_id = welcome.run_id();
+  channel.ps_incarnation = welcome.ps_incarnation();
+  channel.spec_hash = welcome.spec_hash();
+  channel.state = Channel::State::kReady;
+  channel.last_heard = now;
+  channel.redial_delay = absl::ZeroDuration();
+  if (channel.id == 0) {
+    incarnation_ = Incarnation(welcome.incarnation());
+    heartbeat_ = absl::Milliseconds(std::max<uint32_t>(1, welcome.heartbeat_ms()));
+    dead_after_ = absl::Milliseconds(std::max<uint32_t>(1, welcome.dead_after_ms()));
+    run_state_ = welcome.state();
+  }
+  if (again) notes_.push_back(absl::StrCat("reconnected to ", PsName(channel), " after ", Seconds(now - channel.down_since)));
+  if (channel.lane.value() == 0 && lanes_of_ps_[channel.ps.value()] == 0) {
+    lanes_of_ps_[channel.ps.value()] = static_cast<uint32_t>(std::max(1, welcome.lane_addresses_size()));
+    // (AddChannel may move nothing: channels are held by pointer.)
+    for (int lane = 1; lane < welcome.lane_addresses_size(); ++lane) {
+      Dial(AddChannel(channel.ps, LaneIndex(lane), welcome.lane_addresses(lane)), now);
+    }
+  }
+  if (channel.id == 0) {
+    for (auto& other : channels_) {
+      if (other->state == Channel::State::kIdle) Dial(*other, now);
+    }
+  }
+  if (channel.lane.value() == 0) channel.heartbeat_at = now + heartbeat_;
+  Wake(channel.heartbeat_at);
+  // What was applied and is not answered yet must be there; less means that the lane has lost it.
+  for (const auto& applied : welcome.applied()) {
+    if (applied.shard() >= shards_.size()) continue;
+    ShardState& shard = shards_[applied.shard()];
+    if (applied.sequence() > shard.last.value()) {
+      return Fail(absl::InternalError(absl::StrCat(PsName(channel), " has applied push ", applied.sequence(),
+                                                   " to shard ", applied.shard(), ", this client made only ", shard.last.value())));
+    }
+  }
+  for (auto& [request, pending] : channel.pending) SendPending(channel, pending);
+  CheckConnected(now);
+}
+
+void ClientCore::CheckConnected(absl::Time now) {
+  if (!connect_call_) return;
+  for (const auto& channel : channels_) {
+    if (channel->state != Channel::State::kReady) return;
+  }
+  last_now_ = now;
+  const CallId call = *connect_call_;
+  connect_call_.reset();
+  PartDone(call, absl::OkStatus());
+}
+
+// ---- Requests ----
+
+wire::Header ClientCore::HeaderFor(const Channel& channel, wire::Kind kind, uint64_t request) const {
+  wire::Header header;
+  header.kind = kind;
+  header.request = request;
+  if (kind != wire::Kind::kHello) {
+    header.run = wire::RunHash(options_.run_id);
+    header.ps_incarnation = channel.ps_incarnation;
+  }
+  header.incarnation = incarnation_;
+  header.view = View(run_state_.view());
+  header.clock = clock_;
+  header.worker = wire::WorkerKey(options_.role, options_.index);
+  return header;
+}
+
+void ClientCore::SendControl(Channel& channel, wire::Kind kind, const std::string& body, CallId call, absl::Time now) {
+  last_now_ = now;
+  Pending pending;
+  pending.request = channel.next_request++;
+  pending.kind = kind;
+  pending.call = call;
+  pending.body = body;
+  pending.clock = clock_;
+  auto [at, added] = channel.pending.emplace(pending.request, std::move(pending));
+  BASIN_CHECK(added);
+  if (channel.state == Channel::State::kReady) SendPending(channel, at->second);
+}
+
+void ClientCore::SendPending(Channel& channel, Pending& pending) {
+  wire::Header header = HeaderFor(channel, pending.kind, pending.request);
+  header.clock = pending.clock;
+  wire::Message message;
+  if (pending.kind == wire::Kind::kUpdate) {
+    wire::DataBuilder builder;
+    for (const UpdateEntry& entry : pending.entries) builder.Add(entry.entry, entry.payload);
+    message = std::move(builder).Build(header);
+  } else {
+    message = wire::MakeControl(header, pending.body);
+  }
+  actions_.push_back({.kind = ClientAction::Kind::kSend, .channel = channel.id, .message = std::move(message)});
+}
+
+void ClientCore::OnMessage(uint32_t id, wire::Message message, absl::Time now) {
+  last_now_ = now;
+  if (!failure_.ok()) return;
+  Channel& channel = *channels_[id];
+  absl::StatusOr<wire::Parsed> parsed = wire::Parse(std::move(message));
+  if (!parsed.ok()) {
+    return Fail(absl::Status(parsed.status().code(), absl::StrCat(PsName(channel), ": ", parsed.status().message())));
+  }
+  channel.last_heard = now;
+  if (channel.state == Channel::State::kGreeting) return OnHelloAnswer(channel, *parsed, now);
+  if (channel.state != Channel::State::kReady) return;
+  const auto at = channel.pending.find(parsed->header.request);
+  if (at == channel.pending.end()) return;  // answered before: a request that was sent again
+  Pending pending = std::move(at->second);
+  channel.pending.erase(at);
+  OnAnswer(channel, std::move(pending), *parsed, now);
+}
+
+void ClientCore::OnTime(absl::Time now) {
+  last_now_ = now;
+  next_wake_ = absl::InfiniteFuture();
+  if (!failure_.ok()) return;
+  for (size_t i = 0; i < channels_.size(); ++i) {
+    Channel& channel = *channels_[i];
+    if (channel.state == Channel::State::kReady) {
+      if (channel.lane.value() == 0 && channel.heartbeat_at <= now && channel.heartbeat_request == 0) {
+        wire::v1::Heartbeat heartbeat;
+        heartbeat.set_run_finished(run_state_.finished());
+        for (const auto& [call_id, call] : calls_) {
+          if (!call.done && now - call.since > heartbeat_) {
+            heartbeat.set_waiting_for(WaitingFor(call_id, now));
+            break;
+          }
+        }
+        channel.heartbeat_request = channel.next_request;
+        SendControl(channel, wire::Kind::kHeartbeat, Bytes(heartbeat), 0, now);
+        channel.heartbeat_at = now + heartbeat_;
+      }
+      if (channel.lane.value() == 0) {
+        if (channel.heartbeat_request != 0 && now - channel.last_heard >= dead_after_) {
+          actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel.id});
+          OnCut(channel.id, absl::UnavailableError(absl::StrCat("no answer for ", Seconds(dead_after_))), now);
+        } else {
+          Wake(channel.heartbeat_request != 0 ? channel.last_heard + dead_after_ : channel.heartbeat_at);
+        }
+      }
+    } else if (channel.state == Channel::State::kGreeting) {
+      if (now - channel.last_heard >= dead_after_) {
+        actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel.id});
+        OnCut(channel.id, absl::UnavailableError(absl::StrCat("connected, but no welcome within ", Seconds(dead_after_))), now);
+      } else {
+        Wake(channel.last_heard + dead_after_);
+      }
+    }
+    if (channel.state == Channel::State::kDown) {
+      const absl::Duration limit = channel.welcomed_once ? options_.unreachable_timeout : options_.start_timeout;
+      if (now - channel.down_since >= limit) {
+        const absl::string_view verb = channel.welcomed_once ? " has been out of reach for " : " did not answer within ";
+        return Fail(absl::UnavailableError(absl::StrCat(PsName(channel), verb, Seconds(now - channel.down_since), ": ",
+                                                        channel.last_reason.message(),
+                                                        "; see that process and its log, then start the job again")));
+      }
+      if (channel.redial_at <= now) {
+        Dial(channel, now);
+      } else {
+        Wake(std::min(channel.redial_at, channel.down_since + limit));
+      }
+    }
+  }
+  while (!later_pulls_.empty() && later_pulls_.front().at <= now) {
+    LaterPull pull = std::move(later_pulls_.front());
+    later_pulls_.pop_front();
+    SendUpdate(*channels_[pull.channel], pull.call, std::move(pull.entries), now);
+    PartDone(pull.call, absl::OkStatus());
+  }
+  if (!later_pulls_.empty()) Wake(later_pulls_.front().at);
+}
+
+// ---- Calls ----
+
+ClientCore::Call& ClientCore::NewCall(std::string what, absl::Time now) {
+  const CallId id = next_call_++;
+  Call& call = calls_[id];
+  call.id = id;
+  call.what = std::move(what);
+  call.since = now;
+  if (!failure_.ok()) {
+    call.done = true;
+    call.result.status = failure_;
+  }
+  return call;
+}
+
+bool ClientCore::done(CallId id) const {
+  const auto at = calls_.find(id);
+  return at == calls_.end() || at->second.done;
+}
+
+ClientCore::Result ClientCore::Take(CallId id) {
+  const auto at = calls_.find(id);
+  if (at == calls_.end()) return Result{.status = absl::InternalError("the call's answer was taken before")};
+  BASIN_CHECK(at->second.done);
+  Result result = std::move(at->second.result);
+  calls_.erase(at);
+  return result;
+}
+
+void ClientCore::PartDone(CallId id, const absl::Status& status) {
+  const auto at = calls_.find(id);
+  if (at == calls_.end()) return;
+  Call& call = at->second;
+  if (call.done) return;
+  call.result.status.Update(status);
+  if (--call.parts > 0) return;
+  call.done = true;
+  if (call.staleness_count > 0) call.result.staleness_mean = call.staleness_sum / static_cast<double>(call.staleness_count);
+  for (auto& [ps, json] : call.stats) call.result.stats.push_back(std::move(json));
+  if (call.is_update) {
+    unfinished_updates_.erase(id);
+    ReleaseDeferred(last_now_);
+  }
+}
+
+void ClientCore::Fail(const absl::Status& status) {
+  if (!failure_.ok()) return;
+  failure_ = status;
+  connect_call_.reset();
+  for (auto& [id, call] : calls_) {
+    if (call.done) continue;
+    call.done = true;
+    call.result.status = status;
+  }
+  for (auto& channel : channels_) {
+    channel->pending.clear();
+    if (channel->state != Channel::State::kIdle) {
+      actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel->id});
+    }
+    channel->state = Channel::State::kClosed;
+  }
+  unfinished_updates_.clear();
+  deferred_.clear();
+  later_pulls_.clear();
+  bytes_in_flight_ = 0;
+}
+
+std::string ClientCore::WaitingFor(CallId id, absl::Time now) const {
+  const auto at = calls_.find(id);
+  if (at == calls_.end() || at->second.done) return "";
+  const Call& call = at->second;
+  std::vector<std::string> whom;
+  for (const auto& channel : channels_) {
+    const bool connecting = connect_call_ == id && channel->state != Channel::State::kReady && channel->state != Channel::State::kIdle;
+    bool asked = false;
+    for (const auto& [request, pending] : channel->pending) asked = asked || pending.call == id;
+    if (!connecting && !asked) continue;
+    if (channel->state == Channel::State::kReady) {
+      whom.push_back(absl::StrCat(PsName(*channel), ", ", Seconds(now - call.since)));
+    } else {
+      whom.push_back(absl::StrCat(PsName(*channel), ", ", Seconds(now - channel->down_since), ": ",
+                                  channel->last_reason.ok() ? "dialled, no answer yet" : channel->last_reason.message()));
+    }
+    if (whom.size() == 3) break;
+  }
+  if (whom.empty() && !deferred_.empty()) return absl::StrCat(call.what, ": waiting for pushes to be acknowledged, ", Seconds(now - call.since));
+  return absl::StrCat(call.what, ": waiting for ", absl::StrJoin(whom, "; "));
+}
+
+CallId ClientCore::NextInput(const std::string& name, absl::Time now) {
+  Call& call = NewCall(absl::StrCat("next input of \"", name, "\""), now);
+  if (call.done) return call.id;
+  call.parts = 1;
+  wire::v1::NextInput request;
+  request.set_name(name);
+  request.set_number(++input_number_[name]);
+  SendControl(*channels_[0], wire::Kind::kNextInput, Bytes(request), call.id, now);
+  return call.id;
+}
+
+CallId ClientCore::InputDone(const std::string& name, uint64_t piece, absl::Time now) {
+  Call& call = NewCall(absl::StrCat("input \"", name, "\" piece ", piece, " done"), now);
+  if (call.done) return call.id;
+  call.parts = 1;
+  wire::v1::InputDone request;
+  request.set_name(name);
+  request.set_piece(piece);
+  deferred_.push_back({call.id, call.id, wire::Kind::kInputDone, Bytes(request)});
+  ReleaseDeferred(now);
+  return call.id;
+}
+
+CallId ClientCore::Finish(const std::string& failure, absl::Time now) {
+  Call& call = NewCall("finish", now);
+  if (call.done) return call.id;
+  call.parts = 1;
+  wire::v1::Finish request;
+  request.set_is_chief(options_.is_chief);
+  request.set_failure(failure);
+  deferred_.push_back({call.id, call.id, wire::Kind::kFinish, Bytes(request)});
+  ReleaseDeferred(now);
+  return call.id;
+}
+
+void ClientCore::ReleaseDeferred(absl::Time now) {
+  while (!deferred_.empty() &&
+         (unfinished_updates_.empty() || *unfinished_updates_.begin() > deferred_.front().after)) {
+    Deferred request = std::move(deferred_.front());
+    deferred_.pop_front();
+    SendControl(*channels_[0], request.kind, request.body, request.call, now);
+  }
+}
+
+CallId ClientCore::Barrier(const std::string& name, absl::Time now) {
+  Call& call = NewCall(absl::StrCat("barrier \"", name, "\""), now);
+  if (call.done) return call.id;
+  call.parts = 1;
+  wire::v1::Barrier request;
+  request.set_name(name);
+  request.set_number(++barrier_number_[name]);
+  SendControl(*channels_[0], wire::Kind::kBarrier, Bytes(request), call.id, now);
+  return call.id;
+}
+
+CallId ClientCore::Stats(absl::Time now) {
+  Call& call = NewCall("stats", now);
+  if (call.done) return call.id;
+  for (auto& channel : channels_) {
+    if (channel->lane.value() != 0) continue;
+    ++call.parts;
+    SendControl(*channel, wire::Kind::kStats, Bytes(wire::v1::Stats()), call.id, now);
+  }
+  return call.id;
+}
+
+CallId ClientCore::Goodbye(absl::Time now) {
+  Call& call = NewCall("goodbye", now);
+  if (call.done) return call.id;
+  wire::v1::Goodbye request;
+  request.set_run_finished(run_state_.finished());
+  for (auto& channel : channels_) {
+    if (channel->state != Channel::State::kReady) continue;
+    ++call.parts;
+    SendControl(*channel, wire::Kind::kGoodbye, Bytes(request), call.id, now);
+  }
+  if (call.parts == 0) call.done = true;
+  return call.id;
+}
+
+void ClientCore::Step(const std::vector<std::pair<std::string, double>>& metrics, absl::Time now) {
+  if (!failure_.ok()) return;
+  clock_ = clock_.next();
+  wire::v1::Step step;
+  step.set_clock(clock_.value());
+  for (const auto& [name, value] : metrics) {
+    auto* metric = step.add_metrics();
+    metric->set_name(name);
+    metric->set_value(value);
+  }
+  if (staleness_count_ > 0) step.set_staleness_mean(staleness_sum_ / static_cast<double>(staleness_count_));
+  step.set_staleness_max(staleness_max_);
+  staleness_sum_ = 0;
+  staleness_count_ = staleness_max_ = 0;
+  SendControl(*channels_[0], wire::Kind::kStep, Bytes(step), 0, now);
+}
+
+}  // namespace basin

@@ -1,0 +1,195 @@
+// What a client decides: which message goes to which lane, what an answer means, what is sent again after a cut. Pure:
+// no thread, no socket, no clock of its own. It takes events and the time, and returns actions; ClientSession carries
+// them out on a real transport, the simulation on a virtual one. The protocol: docs/wire.md.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "cluster_spec/placement.h"
+#include "common/base/ids.h"
+#include "common/wire/control.pb.h"
+#include "common/wire/header.h"
+
+namespace basin {
+
+using CallId = uint64_t;
+
+struct ClientCoreOptions {
+  wire::v1::Role role = wire::v1::ROLE_OBSERVER;
+  uint32_t index = 0;
+  bool is_chief = false;
+  std::vector<std::string> ps_addresses;  // by ordinal
+  std::string run_id;                     // empty: ps 0 tells
+  std::string token;
+  std::string host;
+  uint64_t pid = 0;
+  std::string client_id;  // random, one a client
+  absl::Duration start_timeout = absl::Minutes(10);
+  absl::Duration unreachable_timeout = absl::Seconds(60);
+  absl::Duration claim_timeout = absl::Seconds(30);
+  absl::Duration redial_first = absl::Milliseconds(50);
+  absl::Duration redial_most = absl::Seconds(1);
+};
+
+// What to do to a channel; carried out in order.
+struct ClientAction {
+  enum class Kind { kDial, kSend, kClose };
+  Kind kind = Kind::kSend;
+  uint32_t channel = 0;
+  std::string address;    // kDial
+  wire::Message message;  // kSend
+};
+
+// One variable of an update. Buffers are of the whole variable.
+struct UpdateItem {
+  VariableId variable;
+  absl::Span<const char> push;    // copied before StartUpdate returns
+  absl::Span<const char> assign;  // likewise
+  absl::Span<char> pull;          // lent until the call is done
+};
+
+struct InputPiece {
+  bool end = false;
+  uint64_t piece = 0;
+  uint32_t epoch = 0;
+  uint64_t begin = 0, end_item = 0;
+};
+
+class ClientCore {
+ public:
+  explicit ClientCore(ClientCoreOptions options);
+  ~ClientCore();
+  ClientCore(const ClientCore&) = delete;
+  ClientCore& operator=(const ClientCore&) = delete;
+
+  // ---- Events ----
+  void OnMessage(uint32_t channel, wire::Message message, absl::Time now);
+  // The channel is gone (`reason` from the transport). A cut of a channel that was closed or dialled again is ignored
+  // by its user not reporting it.
+  void OnCut(uint32_t channel, const absl::Status& reason, absl::Time now);
+  void OnTime(absl::Time now);
+  absl::Time next_wake() const { return next_wake_; }
+  std::vector<ClientAction> TakeActions() { return std::exchange(actions_, {}); }
+
+  // ---- Calls: each returns an id to ask about; the answer is taken once, with Take ----
+  CallId Connect(absl::Time now);
+  CallId Declare(const wire::v1::Model& model, absl::Time now);
+  // Checks the whole update first: an error here means that nothing was sent.
+  absl::StatusOr<CallId> StartUpdate(absl::Span<const UpdateItem> items, absl::Time now);
+  CallId NextInput(const std::string& name, absl::Time now);
+  CallId InputDone(const std::string& name, uint64_t piece, absl::Time now);
+  CallId Barrier(const std::string& name, absl::Time now);
+  CallId Finish(const std::string& failure, absl::Time now);
+  CallId Stats(absl::Time now);
+  CallId Goodbye(absl::Time now);
+  // Counts the clock up and tells the coordinator; nothing to wait for.
+  void Step(const std::vector<std::pair<std::string, double>>& metrics, absl::Time now);
+
+  struct Result {
+    absl::Status status;
+    InputPiece piece;           // NextInput
+    std::vector<std::string> stats;  // Stats: JSON of ps 0, then of the others
+    double staleness_mean = 0;  // updates with pushes
+    uint64_t staleness_max = 0;
+  };
+  bool done(CallId call) const;
+  // REQUIRES: done(call).
+  Result Take(CallId call);
+  // "ps 1 at host:port, 12 s: connection refused": whom the call waits for and why.
+  std::string WaitingFor(CallId call, absl::Time now) const;
+
+  // ---- State ----
+  const absl::Status& failure() const { return failure_; }  // not OK: the client is broken for good
+  uint64_t bytes_in_flight() const { return bytes_in_flight_; }
+  const wire::v1::RunState& run_state() const { return run_state_; }
+  const std::optional<wire::v1::RunSpec>& spec() const { return spec_; }
+  const std::string& run_id() const { return options_.run_id; }
+  Incarnation incarnation() const { return incarnation_; }
+  StepClock clock() const { return clock_; }
+  // Lines for a person ("reconnected to ps 1 after 3 s"), oldest first.
+  std::vector<std::string> TakeNotes() { return std::exchange(notes_, {}); }
+
+ private:
+  struct Channel;
+  struct Call;
+  struct Pending;
+  struct UpdateEntry;
+  struct ShardState;
+
+  Channel& AddChannel(PsOrdinal ps, LaneIndex lane, std::string address);
+  void Dial(Channel& channel, absl::Time now);
+  void SendHello(Channel& channel);
+  void OnHelloAnswer(Channel& channel, const wire::Parsed& parsed, absl::Time now);
+  void OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, absl::Time now);
+  void OnHelloRefused(Channel& channel, const absl::Status& status, absl::Time now);
+  void CheckConnected(absl::Time now);
+  wire::Header HeaderFor(const Channel& channel, wire::Kind kind, uint64_t request) const;
+  void SendControl(Channel& channel, wire::Kind kind, const std::string& body, CallId call, absl::Time now);
+  void SendPending(Channel& channel, Pending& pending);
+  void OnAnswer(Channel& channel, Pending pending, const wire::Parsed& parsed, absl::Time now);
+  void OnUpdated(Channel& channel, Pending& pending, const wire::Parsed& parsed, absl::Time now);
+  void OnDeclared(Call& call, absl::string_view body, absl::Time now);
+  absl::Status TakeSpec(absl::string_view spec);
+  void SendInstall(Channel& channel, CallId call, absl::Time now);
+  void OnRunState(absl::string_view body);
+  void SendUpdate(Channel& channel, CallId call, std::vector<UpdateEntry> entries, absl::Time now);
+  void ReleaseDeferred(absl::Time now);
+  Call& NewCall(std::string what, absl::Time now);
+  void PartDone(CallId call, const absl::Status& status);
+  void Fail(const absl::Status& status);
+  void Wake(absl::Time at) { next_wake_ = std::min(next_wake_, at); }
+  std::string PsName(const Channel& channel) const;
+
+  ClientCoreOptions options_;
+  std::vector<std::unique_ptr<Channel>> channels_;
+  std::vector<uint32_t> lanes_of_ps_;                          // by ordinal; 0: not welcomed yet
+  std::map<std::pair<uint32_t, uint32_t>, uint32_t> channel_of_;  // (ps, lane) -> channel
+  std::map<CallId, Call> calls_;
+  CallId next_call_ = 1;
+  std::optional<CallId> connect_call_;
+  absl::Status failure_;
+  Incarnation incarnation_;
+  StepClock clock_;
+  absl::Time last_now_;
+  absl::Time next_wake_ = absl::InfiniteFuture();
+  absl::Duration heartbeat_ = absl::Seconds(1);
+  absl::Duration dead_after_ = absl::Seconds(10);
+  wire::v1::RunState run_state_;
+  std::optional<wire::v1::RunSpec> spec_;
+  std::string spec_bytes_, spec_hash_;
+  std::optional<Placement> placement_;
+  std::vector<ShardState> shards_;
+  uint64_t bytes_in_flight_ = 0;
+  // Updates that are not answered yet, by their calls' ids; InputDone and Finish wait for those before them.
+  std::set<CallId> unfinished_updates_;
+  struct Deferred {
+    CallId call;
+    CallId after;  // released once no unfinished update is below this
+    wire::Kind kind;
+    std::string body;
+  };
+  std::deque<Deferred> deferred_;
+  // Entries whose shard waits for its first values, to be pulled again.
+  struct LaterPull;
+  std::deque<LaterPull> later_pulls_;
+  std::map<std::string, uint64_t> input_number_, barrier_number_;
+  double staleness_sum_ = 0;
+  uint64_t staleness_count_ = 0, staleness_max_ = 0;
+  std::vector<ClientAction> actions_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace basin

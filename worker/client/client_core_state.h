@@ -1,0 +1,89 @@
+// The inner structs of ClientCore, shared by its two files.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "worker/client/client_core.h"
+
+namespace basin {
+
+struct ClientCore::UpdateEntry {
+  ShardId shard;
+  wire::Entry entry;
+  wire::Frame payload;
+  char* pull = nullptr;    // where the shard's parameters go
+  uint64_t pull_bytes = 0;
+  uint32_t epoch = 0;      // of the shard's numbering when the sequence was given
+};
+
+// A request that is not answered yet: kept whole, to be sent again after a cut.
+struct ClientCore::Pending {
+  uint64_t request = 0;
+  wire::Kind kind = wire::Kind::kError;
+  CallId call = 0;  // 0: nobody waits for it
+  std::string body;                  // control kinds
+  std::vector<UpdateEntry> entries;  // kUpdate
+  StepClock clock;
+  uint64_t bytes = 0;
+};
+
+struct ClientCore::Channel {
+  enum class State {
+    kIdle,     // not dialled: waits for ps 0's first Welcome
+    kGreeting, // dialled, Hello sent
+    kReady,
+    kDown,     // waits for redial_at
+    kClosed,   // after Goodbye
+  };
+  uint32_t id = 0;
+  PsOrdinal ps;
+  LaneIndex lane;
+  std::string address;
+  State state = State::kIdle;
+  uint64_t ps_incarnation = 0;
+  std::string spec_hash;
+  uint64_t next_request = 1;
+  std::map<uint64_t, Pending> pending;  // by request: ordered, as they must be sent again
+  absl::Time down_since;                // since when it is not ready
+  absl::Time redial_at;
+  absl::Duration redial_delay;
+  absl::Time last_heard;
+  absl::Time heartbeat_at;
+  uint64_t heartbeat_request = 0;  // outstanding; 0: none
+  absl::Status last_reason;
+  bool welcomed_once = false;
+  absl::Time claim_since = absl::InfiniteFuture();
+};
+
+struct ClientCore::Call {
+  CallId id = 0;
+  std::string what;
+  absl::Time since;
+  int parts = 0;  // requests that must be answered
+  bool done = false;
+  bool is_update = false;
+  bool installs = false;  // a Declare that has gone on to the lanes
+  std::map<uint32_t, std::string> stats;  // by ps
+  double staleness_sum = 0;
+  uint64_t staleness_count = 0;
+  Result result;
+};
+
+struct ClientCore::ShardState {
+  uint64_t begin = 0, end = 0;  // elements of the variable
+  uint32_t channel = 0;
+  Sequence last;     // given out
+  Version pulled;
+  uint32_t epoch = 0;  // counts up when a refusal moved `last` back: later answers of the old numbering are stale
+};
+
+struct ClientCore::LaterPull {
+  absl::Time at;
+  uint32_t channel = 0;
+  CallId call = 0;
+  std::vector<UpdateEntry> entries;
+};
+
+}  // namespace basin

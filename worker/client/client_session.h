@@ -1,0 +1,69 @@
+// The doer around ClientCore: carries its actions out on a Dialer. The calling thread drives the channels itself while
+// it waits; a thread of the session looks after heartbeats when nobody does.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "common/base/mutex.h"
+#include "common/wire/transport.h"
+#include "worker/client/client_core.h"
+
+namespace basin {
+
+struct ClientSessionOptions {
+  ClientCoreOptions core;
+  uint64_t max_bytes_in_flight = uint64_t{256} << 20;
+  bool log = false;
+};
+
+// Thread-safe. Sockets are touched by one thread at a time, the driver's; the role moves with `mutex_` between.
+class ClientSession final {
+ public:
+  // Waits until every lane has welcomed the client.
+  static absl::StatusOr<std::unique_ptr<ClientSession>> Connect(ClientSessionOptions options,
+                                                                std::unique_ptr<wire::Dialer> dialer);
+  // Says goodbye, at most for 5 s. No call may run.
+  ~ClientSession();
+
+  // Runs `start` on the core under the lock, and lets what it queued leave.
+  template <class Start>
+  auto Run(Start start) ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    auto result = start(core_, absl::Now());
+    Kick();
+    return result;
+  }
+  // Waits for the call and takes its answer. DEADLINE_EXCEEDED: in doubt, the call goes on.
+  absl::Status Wait(CallId call, absl::Time deadline, ClientCore::Result* result) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool Done(CallId call) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits until there is room for another update.
+  absl::Status WaitForRoom() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  ClientSession(ClientSessionOptions options, std::unique_ptr<wire::Dialer> dialer);
+  // Drives, or waits for the thread that does, until `ready` or the deadline. Returns whether it is ready.
+  bool DriveUntil(const std::function<bool()>& ready, absl::Time deadline, CallId waiting_for)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // After the core was given something to send: pumps, or wakes the driver to do it.
+  void Kick() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // One round without waiting: takes what came, lets time pass, carries actions out. REQUIRES: this thread drives.
+  bool Pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CarryOut(ClientAction action) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LookAfter();
+
+  const ClientSessionOptions options_;
+  const std::unique_ptr<wire::Dialer> dialer_;  // Wake is thread-safe, the rest is the driver's
+  Mutex mutex_;
+  CondVar changed_;
+  ClientCore core_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint32_t, std::unique_ptr<wire::Channel>> channels_ ABSL_GUARDED_BY(mutex_);
+  bool driving_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread look_after_;
+};
+
+}  // namespace basin

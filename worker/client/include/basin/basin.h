@@ -1,0 +1,247 @@
+/* Basin's client library: the C ABI. Training code declares a model, pulls parameters from the parameter servers and
+ * pushes gradients to them. <basin/client.h> is a C++17 wrapper over this file; other languages load libbasin.so.
+ *
+ * Threads. Every function may be called from any thread; calls on one client may run at the same time. The library has
+ * one thread of its own a client (heartbeats), and never calls into the embedding program.
+ * Fork. In a child made by fork every call on a client fails with BASIN_FAILED_PRECONDITION, and basin_close does nothing.
+ * The process is the embedder's: the library never aborts because of a peer, installs no signal handler, never exits.
+ * Errors. Functions return a code; where `status` is not NULL it is filled with the code and a message that names both
+ * ends, what was expected, what was found and what to do.
+ * Structs start with their size: set it with the _INIT macro, so that fields can be added. */
+#ifndef BASIN_BASIN_H_
+#define BASIN_BASIN_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define BASIN_API __attribute__((visibility("default")))
+#else
+#define BASIN_API
+#endif
+
+/* Raised when a function or a field changes its meaning; added ones do not raise it. */
+#define BASIN_ABI_VERSION 1
+BASIN_API int32_t basin_abi_version(void);
+BASIN_API const char* basin_version(void); /* "0.1.0" */
+
+/* Canonical codes, as gRPC and Abseil number them. */
+enum {
+  BASIN_OK = 0,
+  BASIN_CANCELLED = 1,
+  BASIN_INVALID_ARGUMENT = 3,
+  BASIN_DEADLINE_EXCEEDED = 4, /* in doubt: the call goes on, and may still succeed */
+  BASIN_NOT_FOUND = 5,
+  BASIN_ALREADY_EXISTS = 6,
+  BASIN_PERMISSION_DENIED = 7,
+  BASIN_RESOURCE_EXHAUSTED = 8,
+  BASIN_FAILED_PRECONDITION = 9,
+  BASIN_ABORTED = 10, /* this task was replaced by another process */
+  BASIN_OUT_OF_RANGE = 11,
+  BASIN_UNIMPLEMENTED = 12,
+  BASIN_INTERNAL = 13,
+  BASIN_UNAVAILABLE = 14,
+  BASIN_DATA_LOSS = 15, /* a parameter server came back without its shards */
+  BASIN_UNAUTHENTICATED = 16
+};
+typedef struct basin_status {
+  int32_t code;
+  char message[1020];
+} basin_status;
+
+/* DLPack's layouts (DLDevice, DLDataType, DLTensor of dlpack.h): a DLTensor can be passed as it is. */
+typedef struct basin_device {
+  int32_t type; /* 1: CPU, the only one of this version */
+  int32_t id;
+} basin_device;
+typedef struct basin_dtype {
+  uint8_t code; /* 0 int, 1 uint, 2 float, 4 bfloat, 6 bool */
+  uint8_t bits;
+  uint16_t lanes; /* 1 */
+} basin_dtype;
+typedef struct basin_tensor {
+  void* data;
+  basin_device device;
+  int32_t ndim;
+  basin_dtype dtype;
+  int64_t* shape;
+  int64_t* strides; /* NULL: row-major and dense, the only layout of this version */
+  uint64_t byte_offset;
+} basin_tensor;
+
+/* ---- Connecting ---- */
+
+typedef struct basin_options {
+  size_t size;
+  const char* tf_config;  /* the JSON of TF_CONFIG; NULL: ps_address is used */
+  const char* ps_address; /* host:port of ps 0, for observers without a TF_CONFIG */
+  const char* run_id;     /* NULL: ps 0 tells */
+  const char* token_file; /* file with the run's token; NULL: none */
+  int32_t observer;       /* 1: only reads, claims no task */
+  double start_timeout_s; /* how long to wait for parameter servers that are not there yet; default 600 */
+  double unreachable_timeout_s; /* how long a met parameter server may be out of reach before calls fail; default 60 */
+  double claim_timeout_s; /* how long to try for a task whose old process is not counted dead yet; default 30 */
+  uint64_t max_bytes_in_flight; /* pushes past this wait; default 256 MiB */
+  int32_t log;            /* 1: lines about waiting and reconnecting on standard error; default 0 */
+} basin_options;
+/* Fills in the defaults. */
+BASIN_API void basin_options_init(basin_options* options, size_t size);
+/* As basin_options_init, then TF_CONFIG, BASIN_RUN_ID and BASIN_TOKEN_FILE from the environment: the one place of the
+ * library that reads it. The strings point into the environment. */
+BASIN_API void basin_options_from_environment(basin_options* options, size_t size);
+
+typedef struct basin_client basin_client;
+/* Waits until every parameter server has answered. On success *client is the caller's, to end with basin_close. */
+BASIN_API int32_t basin_connect(const basin_options* options, basin_client** client, basin_status* status);
+/* Says goodbye (waits at most 5 s) and frees the client. Calls that still run must have ended. NULL is fine. */
+BASIN_API void basin_close(basin_client* client);
+
+typedef struct basin_task {
+  size_t size;
+  const char* role; /* "chief", "worker", "evaluator", "observer"; lives as long as the client */
+  uint32_t index;
+  int32_t is_chief;
+  const char* run_id;
+  uint32_t worker_count; /* chief and workers that TF_CONFIG names; 0 where it is not known */
+  uint32_t ps_count;
+} basin_task;
+BASIN_API void basin_get_task(basin_client* client, basin_task* task);
+
+/* ---- The model ---- */
+
+enum { BASIN_ZEROS = 1, BASIN_CONSTANT, BASIN_UNIFORM, BASIN_NORMAL, BASIN_GLOROT_UNIFORM, BASIN_HE_NORMAL, BASIN_ASSIGNED };
+typedef struct basin_initializer {
+  int32_t kind;
+  float a; /* constant; low; mean */
+  float b; /* high; standard deviation */
+  uint64_t seed;
+} basin_initializer;
+
+enum { BASIN_RULE_SGD = 1, BASIN_RULE_MOMENTUM, BASIN_RULE_ADAGRAD, BASIN_RULE_ADAM };
+typedef struct basin_rule {
+  size_t size;
+  int32_t kind;
+  float learning_rate;
+  float momentum;
+  int32_t nesterov;
+  float beta1, beta2, epsilon;
+  float initial_accumulator;
+} basin_rule;
+/* The rule's usual settings: momentum 0.9; Adagrad 0.1 and 1e-7; Adam 0.9, 0.999, 1e-7. */
+BASIN_API void basin_rule_init(basin_rule* rule, size_t size, int32_t kind, float learning_rate);
+
+enum { BASIN_TRAINED = 0, BASIN_STATISTIC_MEAN, BASIN_STATISTIC_SUM, BASIN_STATISTIC_LAST };
+typedef struct basin_variable {
+  size_t size;
+  const char* name; /* unique in the model */
+  int32_t ndim;
+  const int64_t* shape;
+  basin_dtype dtype;
+  basin_initializer initializer;
+  int32_t statistic; /* BASIN_TRAINED, or what a push of a variable that is not trained does */
+  const basin_rule* rule; /* NULL: the model's */
+} basin_variable;
+
+typedef struct basin_input {
+  size_t size;
+  const char* name;
+  uint64_t items;       /* examples; handed out in pieces [begin, end) */
+  uint64_t piece_items;
+  uint32_t epochs;
+  uint64_t shuffle_seed; /* order of the pieces in each epoch; 0: ascending */
+} basin_input;
+
+typedef struct basin_model basin_model;
+BASIN_API basin_model* basin_model_new(void);
+BASIN_API void basin_model_free(basin_model* model);
+/* Variables are numbered from 0 in the order of their adding. */
+BASIN_API int32_t basin_model_add_variable(basin_model* model, const basin_variable* variable, uint32_t* id,
+                                           basin_status* status);
+BASIN_API int32_t basin_model_set_rule(basin_model* model, const basin_rule* rule, basin_status* status);
+BASIN_API int32_t basin_model_add_input(basin_model* model, const basin_input* input, basin_status* status);
+/* All workers' steps together after which no more input is handed out; 0: no limit. */
+BASIN_API void basin_model_set_max_steps(basin_model* model, uint64_t max_steps);
+
+/* The chief's declaration makes the run's model; the others' are compared with it and wait for it. It may be repeated
+ * with the same model and more variables. Afterwards the model's ids are the run's. Observers may pass NULL: they
+ * learn the run's model. */
+BASIN_API int32_t basin_declare(basin_client* client, const basin_model* model, basin_status* status);
+/* The run's model after basin_declare. Strings and shapes live until the client's next basin_declare or basin_close.
+ * BASIN_NOT_FOUND past the last variable. */
+BASIN_API int32_t basin_get_variable(basin_client* client, uint32_t id, basin_variable* variable, basin_status* status);
+
+/* ---- Moving parameters ---- */
+
+typedef struct basin_item {
+  uint32_t variable;
+  const basin_tensor* push;   /* gradient (or a statistic's update) to push; NULL: none */
+  const basin_tensor* assign; /* new value; NULL: none. Not together with push. */
+  const basin_tensor* pull;   /* where the parameters shall go, after the push; NULL: none */
+} basin_item;
+
+typedef struct basin_call basin_call;
+/* Starts one call over several variables; a variable may stand in it once. The whole call is checked before anything
+ * leaves: shapes, dtypes, NaN and Inf. Waits only while more than max_bytes_in_flight are under way.
+ * `push` and `assign` buffers are the caller's again on return. `pull` buffers are lent until the call is done. */
+BASIN_API int32_t basin_start(basin_client* client, const basin_item* items, size_t count, basin_call** call,
+                              basin_status* status);
+/* Waits at most timeout_s (negative: no limit of its own). BASIN_DEADLINE_EXCEEDED: in doubt — the library keeps
+ * trying, pull buffers stay lent, and the message says whom it waits for; wait again. Otherwise the call's outcome. */
+BASIN_API int32_t basin_call_wait(basin_call* call, double timeout_s, basin_status* status);
+/* 1 when the call is done. Never waits. */
+BASIN_API int32_t basin_call_done(basin_call* call);
+/* Over the shards of a done push: version at apply less version pulled. */
+BASIN_API void basin_call_staleness(basin_call* call, double* mean, uint64_t* max);
+/* Frees the handle. A call that is not done is waited for (its pull buffers are lent). NULL is fine. */
+BASIN_API void basin_call_free(basin_call* call);
+
+/* 64-byte aligned memory, at best registered with the transports. NULL when there is none. */
+BASIN_API void* basin_allocate(size_t bytes);
+BASIN_API void basin_deallocate(void* memory);
+
+/* ---- Steps, inputs, the run ---- */
+
+/* This task finished a step: its clock counts up, its metrics are shown. Does not wait. */
+BASIN_API int32_t basin_step(basin_client* client, const char* const* names, const double* values, size_t count,
+                             basin_status* status);
+
+typedef struct basin_piece {
+  size_t size;
+  int32_t end; /* 1: no more input; the rest is 0 */
+  uint64_t piece;
+  uint32_t epoch;
+  uint64_t begin, end_item; /* items [begin, end_item) */
+} basin_piece;
+/* The next piece, leased to this task: handed to another when this one dies. Waits while all that is left is leased to
+ * others, since it may come back. */
+BASIN_API int32_t basin_next_input(basin_client* client, const char* name, basin_piece* piece, basin_status* status);
+/* The piece is done: counted once every push started before has been acknowledged, which this waits for.
+ * BASIN_ABORTED: the lease was lost to another task; the piece is not counted. */
+BASIN_API int32_t basin_input_done(basin_client* client, const char* name, uint64_t piece, basin_status* status);
+/* Waits until every living chief and worker is in a barrier of this name. timeout_s as in basin_call_wait. */
+BASIN_API int32_t basin_barrier(basin_client* client, const char* name, double timeout_s, basin_status* status);
+
+typedef struct basin_run_state {
+  size_t size;
+  uint64_t view, global_step, min_clock;
+  int32_t stop;     /* max_steps is reached */
+  int32_t finished; /* the chief has ended the run */
+} basin_run_state;
+/* What was heard last; heartbeats refresh it once a second. */
+BASIN_API void basin_get_run_state(basin_client* client, basin_run_state* state);
+
+/* This task's work is done; waits until its pushes are acknowledged. The chief's ends the run. `failure`: NULL, or why it ended badly. */
+BASIN_API int32_t basin_finish(basin_client* client, const char* failure, basin_status* status);
+
+/* What `basin top` shows, as JSON (docs/wire.md, "Stats"). Free it with basin_free_text. */
+BASIN_API int32_t basin_stats(basin_client* client, char** json, basin_status* status);
+BASIN_API void basin_free_text(char* text);
+
+#ifdef __cplusplus
+}
+#endif
+#endif  /* BASIN_BASIN_H_ */

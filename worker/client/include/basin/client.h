@@ -1,0 +1,450 @@
+// Basin for C++17: a thin wrapper over <basin/basin.h>, which has the rules about threads, fork and ownership.
+//
+//   auto client = basin::Client::Connect(basin::Options::FromEnvironment());
+//   if (!client.ok()) return basin::Exit(client.status());
+//   basin::Model model;
+//   auto w = model.Dense("w", {784, 10}, basin::Glorot(/*seed=*/1));
+//   model.SetRule(basin::Adam{});
+//   if (auto s = client->Declare(model); !s.ok()) return basin::Exit(s);
+//   client->Pull({{w, W}}).Wait(); ... client->Push({{w, dW}}).Wait(); client->Step({{"loss", loss}});
+//
+// Nothing here throws. Includes only std and basin.h; needs no library but libbasin.so.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "basin/basin.h"
+
+namespace basin {
+
+// OK, or a code of basin.h with a message for a person.
+class [[nodiscard]] Status final {
+ public:
+  Status() = default;
+  Status(int32_t code, std::string message) : code_(code), message_(std::move(message)) {}
+  bool ok() const { return code_ == BASIN_OK; }
+  int32_t code() const { return code_; }
+  const std::string& message() const { return message_; }
+
+ private:
+  int32_t code_ = BASIN_OK;
+  std::string message_;
+};
+
+// Prints a failed status as one line on standard error. Returns main's exit code: 0; 2 where the input must be changed
+// first (a wrong TF_CONFIG, shape or token); else 1.
+inline int Exit(const Status& status) {
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "error: %s\n", status.message().c_str());
+  switch (status.code()) {
+    case BASIN_INVALID_ARGUMENT:
+    case BASIN_NOT_FOUND:
+    case BASIN_ALREADY_EXISTS:
+    case BASIN_PERMISSION_DENIED:
+    case BASIN_FAILED_PRECONDITION:
+    case BASIN_OUT_OF_RANGE:
+    case BASIN_UNIMPLEMENTED:
+    case BASIN_UNAUTHENTICATED:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+// A Status, or a value when it is OK. Reading the value of a failed result is undefined.
+template <class T>
+class [[nodiscard]] Result final {
+ public:
+  Result(Status status) : status_(std::move(status)) {}  // NOLINT: implicit, as returns want it
+  Result(T value) : value_(std::move(value)) {}          // NOLINT
+  bool ok() const { return status_.ok(); }
+  const Status& status() const { return status_; }
+  T& operator*() { return *value_; }
+  T* operator->() { return &*value_; }
+
+ private:
+  Status status_;
+  std::optional<T> value_;
+};
+
+namespace internal {
+inline Status ToStatus(const basin_status& status) { return {status.code, status.code == BASIN_OK ? "" : status.message}; }
+}  // namespace internal
+
+// ---- What a model is made of ----
+
+using Initializer = basin_initializer;
+inline Initializer Zeros() { return {BASIN_ZEROS, 0, 0, 0}; }
+inline Initializer Constant(float value) { return {BASIN_CONSTANT, value, 0, 0}; }
+inline Initializer Uniform(float low, float high, uint64_t seed) { return {BASIN_UNIFORM, low, high, seed}; }
+inline Initializer Normal(float mean, float stddev, uint64_t seed) { return {BASIN_NORMAL, mean, stddev, seed}; }
+inline Initializer Glorot(uint64_t seed) { return {BASIN_GLOROT_UNIFORM, 0, 0, seed}; }
+inline Initializer He(uint64_t seed) { return {BASIN_HE_NORMAL, 0, 0, seed}; }
+// No values until Client::Assign; pulls wait for it.
+inline Initializer Assigned() { return {BASIN_ASSIGNED, 0, 0, 0}; }
+
+struct Sgd {
+  float learning_rate = 0.01f;
+};
+struct Momentum {
+  float learning_rate = 0.01f;
+  float momentum = 0.9f;
+  bool nesterov = false;
+};
+struct Adagrad {
+  float learning_rate = 0.01f;
+  float initial_accumulator = 0.1f;
+  float epsilon = 1e-7f;
+};
+struct Adam {
+  float learning_rate = 0.001f;
+  float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-7f;
+};
+
+// Any of the rules above.
+class Rule final {
+ public:
+  Rule(const Sgd& r) { basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_SGD, r.learning_rate); }  // NOLINT
+  Rule(const Momentum& r) {                                                                         // NOLINT
+    basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_MOMENTUM, r.learning_rate);
+    rule_.momentum = r.momentum;
+    rule_.nesterov = r.nesterov ? 1 : 0;
+  }
+  Rule(const Adagrad& r) {  // NOLINT
+    basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_ADAGRAD, r.learning_rate);
+    rule_.initial_accumulator = r.initial_accumulator;
+    rule_.epsilon = r.epsilon;
+  }
+  Rule(const Adam& r) {  // NOLINT
+    basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_ADAM, r.learning_rate);
+    rule_.beta1 = r.beta1;
+    rule_.beta2 = r.beta2;
+    rule_.epsilon = r.epsilon;
+  }
+  const basin_rule* get() const { return &rule_; }
+
+ private:
+  basin_rule rule_ = {};
+};
+
+// What a push of a variable does that is not trained: moving means, counters.
+enum class Statistic { kMean = BASIN_STATISTIC_MEAN, kSum = BASIN_STATISTIC_SUM, kLast = BASIN_STATISTIC_LAST };
+
+// A variable of a model: its number, and the shape that tensors for it have.
+struct Variable {
+  uint32_t id = 0;
+  std::vector<int64_t> shape;
+};
+
+// The declaration. Errors (a name twice, a negative dimension) are kept and returned by Client::Declare.
+class Model final {
+ public:
+  Model() : model_(basin_model_new(), &basin_model_free) {}
+
+  // A float32 variable that the rule trains.
+  Variable Dense(const std::string& name, std::vector<int64_t> shape, const Initializer& initializer,
+                 std::optional<Rule> rule = std::nullopt) {
+    return Add(name, std::move(shape), initializer, BASIN_TRAINED, rule ? rule->get() : nullptr);
+  }
+  // A float32 variable that pushes update by the statistic.
+  Variable Untrained(const std::string& name, std::vector<int64_t> shape, const Initializer& initializer, Statistic statistic) {
+    return Add(name, std::move(shape), initializer, static_cast<int32_t>(statistic), nullptr);
+  }
+  void SetRule(const Rule& rule) { Note([&](basin_status* s) { basin_model_set_rule(model_.get(), rule.get(), s); }); }
+  // `items` examples, handed out in pieces to whoever asks; see Client::NextInput.
+  void AddInput(const std::string& name, uint64_t items, uint64_t piece_items, uint32_t epochs, uint64_t shuffle_seed = 0) {
+    basin_input input = {};
+    input.size = sizeof(input);
+    input.name = name.c_str();
+    input.items = items;
+    input.piece_items = piece_items;
+    input.epochs = epochs;
+    input.shuffle_seed = shuffle_seed;
+    Note([&](basin_status* s) { basin_model_add_input(model_.get(), &input, s); });
+  }
+  // All workers' steps together after which no more input is handed out; 0: no limit.
+  void SetMaxSteps(uint64_t steps) { basin_model_set_max_steps(model_.get(), steps); }
+  const Status& status() const { return status_; }
+  const basin_model* get() const { return model_.get(); }
+
+ private:
+  Variable Add(const std::string& name, std::vector<int64_t> shape, const Initializer& initializer, int32_t statistic,
+               const basin_rule* rule) {
+    basin_variable variable = {};
+    variable.size = sizeof(variable);
+    variable.name = name.c_str();
+    variable.ndim = static_cast<int32_t>(shape.size());
+    variable.shape = shape.data();
+    variable.dtype = {2, 32, 1};
+    variable.initializer = initializer;
+    variable.statistic = statistic;
+    variable.rule = rule;
+    Variable added;
+    Note([&](basin_status* s) { basin_model_add_variable(model_.get(), &variable, &added.id, s); });
+    added.shape = std::move(shape);
+    return added;
+  }
+  template <class Call>
+  void Note(Call call) {
+    basin_status status = {};
+    call(&status);
+    if (status_.ok()) status_ = internal::ToStatus(status);
+  }
+
+  std::unique_ptr<basin_model, void (*)(basin_model*)> model_;
+  Status status_;
+};
+
+// ---- Moving parameters ----
+
+// A variable and the caller's float32 buffer for it, which has the variable's number of elements.
+struct Source {
+  Source(const Variable& v, const float* d, size_t n) : variable(&v), data(d), elements(n) {}
+  Source(const Variable& v, const std::vector<float>& d) : Source(v, d.data(), d.size()) {}
+  const Variable* variable;
+  const float* data;
+  size_t elements;
+};
+struct Target {
+  Target(const Variable& v, float* d, size_t n) : variable(&v), data(d), elements(n) {}
+  Target(const Variable& v, std::vector<float>& d) : Target(v, d.data(), d.size()) {}
+  const Variable* variable;
+  float* data;
+  size_t elements;
+};
+
+// A push or pull under way. Pull buffers are lent until it is done; the destructor waits for that.
+class [[nodiscard]] Call final {
+ public:
+  Call(Status status, basin_call* call) : status_(std::move(status)), call_(call, &basin_call_free) {}
+  // Until it is done. Repeats its outcome when called again.
+  Status Wait() { return WaitSeconds(-1); }
+  // BASIN_DEADLINE_EXCEEDED: in doubt; it goes on, wait again.
+  Status WaitFor(std::chrono::duration<double> timeout) { return WaitSeconds(timeout.count()); }
+  bool done() const { return call_ == nullptr || basin_call_done(call_.get()) != 0; }
+  // After it is done: over the pushed shards, version at apply less version pulled.
+  double staleness_mean() const {
+    double mean = 0;
+    if (call_ != nullptr) basin_call_staleness(call_.get(), &mean, nullptr);
+    return mean;
+  }
+
+ private:
+  Status WaitSeconds(double timeout_s) {
+    if (call_ == nullptr) return status_;
+    basin_status status = {};
+    basin_call_wait(call_.get(), timeout_s, &status);
+    return internal::ToStatus(status);
+  }
+  Status status_;
+  std::unique_ptr<basin_call, void (*)(basin_call*)> call_;
+};
+
+struct Options {
+  std::string tf_config;   // empty: ps_address is used
+  std::string ps_address;  // observers without TF_CONFIG: ps 0's host:port
+  std::string run_id, token_file;
+  bool observer = false;   // only reads, claims no task
+  bool log = true;         // lines about waiting and reconnecting on standard error
+  std::chrono::duration<double> start_timeout{600}, unreachable_timeout{60}, claim_timeout{30};
+  uint64_t max_bytes_in_flight = uint64_t{256} << 20;
+
+  // TF_CONFIG, BASIN_RUN_ID, BASIN_TOKEN_FILE.
+  static Options FromEnvironment() {
+    basin_options c = {};
+    basin_options_from_environment(&c, sizeof(c));
+    Options options;
+    if (c.tf_config != nullptr) options.tf_config = c.tf_config;
+    if (c.run_id != nullptr) options.run_id = c.run_id;
+    if (c.token_file != nullptr) options.token_file = c.token_file;
+    return options;
+  }
+};
+
+// A piece of an input, leased to this task until Done. Must not outlive its client.
+class InputPiece final {
+ public:
+  bool end() const { return piece_.end != 0; }
+  uint32_t epoch() const { return piece_.epoch; }
+  uint64_t begin() const { return piece_.begin; }        // items [begin, end_item)
+  uint64_t end_item() const { return piece_.end_item; }
+  // Waits until the pushes started before are acknowledged, then counts the piece.
+  Status Done() {
+    basin_status status = {};
+    basin_input_done(client_, name_.c_str(), piece_.piece, &status);
+    return internal::ToStatus(status);
+  }
+
+ private:
+  friend class Client;
+  basin_client* client_ = nullptr;
+  std::string name_;
+  basin_piece piece_ = {};
+};
+
+// A task's (or an observer's) connection to all parameter servers of the run. Movable; may be used from several threads.
+class Client final {
+ public:
+  // Waits until every parameter server has answered, at most options.start_timeout.
+  static Result<Client> Connect(const Options& options) {
+    basin_options c = {};
+    basin_options_init(&c, sizeof(c));
+    auto text = [](const std::string& s) { return s.empty() ? nullptr : s.c_str(); };
+    c.tf_config = text(options.tf_config);
+    c.ps_address = text(options.ps_address);
+    c.run_id = text(options.run_id);
+    c.token_file = text(options.token_file);
+    c.observer = options.observer ? 1 : 0;
+    c.log = options.log ? 1 : 0;
+    c.start_timeout_s = options.start_timeout.count();
+    c.unreachable_timeout_s = options.unreachable_timeout.count();
+    c.claim_timeout_s = options.claim_timeout.count();
+    c.max_bytes_in_flight = options.max_bytes_in_flight;
+    basin_client* client = nullptr;
+    basin_status status = {};
+    basin_connect(&c, &client, &status);
+    if (client == nullptr) return internal::ToStatus(status);
+    return Client(client);
+  }
+
+  std::string role() const { return task().role; }
+  uint32_t index() const { return task().index; }
+  bool is_chief() const { return task().is_chief != 0; }
+  uint32_t worker_count() const { return task().worker_count; }
+  std::string run_id() const { return task().run_id; }
+
+  // The chief's makes the run's model, others' wait for it and are compared. May be repeated with more variables.
+  Status Declare(const Model& model) {
+    if (!model.status().ok()) return model.status();
+    return Run([&](basin_status* s) { basin_declare(client_.get(), model.get(), s); });
+  }
+  // Observers: waits until the chief has declared, and learns the run's model.
+  Result<std::vector<std::pair<std::string, Variable>>> Learn() {
+    if (Status s = Run([&](basin_status* status) { basin_declare(client_.get(), nullptr, status); }); !s.ok()) return s;
+    std::vector<std::pair<std::string, Variable>> variables;
+    basin_variable v = {};
+    v.size = sizeof(v);
+    for (uint32_t id = 0; basin_get_variable(client_.get(), id, &v, nullptr) == BASIN_OK; ++id) {
+      variables.emplace_back(v.name, Variable{id, std::vector<int64_t>(v.shape, v.shape + v.ndim)});
+    }
+    return variables;
+  }
+
+  Call Pull(const std::vector<Target>& targets) { return Start({}, {}, targets); }
+  // The gradients are copied before it returns.
+  Call Push(const std::vector<Source>& gradients) { return Start(gradients, {}, {}); }
+  // Pushes, then pulls the parameters that the push has led to, in one round trip.
+  Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets) { return Start(gradients, {}, targets); }
+  Call Assign(const std::vector<Source>& values) { return Start({}, values, {}); }
+
+  // This task finished a step. Does not wait.
+  Status Step(std::initializer_list<std::pair<const char*, double>> metrics = {}) {
+    std::vector<const char*> names;
+    std::vector<double> values;
+    for (const auto& [name, value] : metrics) {
+      names.push_back(name);
+      values.push_back(value);
+    }
+    return Run([&](basin_status* s) { basin_step(client_.get(), names.data(), values.data(), names.size(), s); });
+  }
+  Result<InputPiece> NextInput(const std::string& name) {
+    InputPiece piece;
+    piece.client_ = client_.get();
+    piece.name_ = name;
+    piece.piece_.size = sizeof(piece.piece_);
+    Status status = Run([&](basin_status* s) { basin_next_input(client_.get(), name.c_str(), &piece.piece_, s); });
+    if (!status.ok()) return status;
+    return piece;
+  }
+  Status Barrier(const std::string& name, std::chrono::duration<double> timeout = std::chrono::duration<double>(-1)) {
+    return Run([&](basin_status* s) { basin_barrier(client_.get(), name.c_str(), timeout.count(), s); });
+  }
+  // What was heard last of the run.
+  basin_run_state run_state() const {
+    basin_run_state state = {};
+    state.size = sizeof(state);
+    basin_get_run_state(client_.get(), &state);
+    return state;
+  }
+  // This task's work is done (its pushes are acknowledged); the chief's ends the run.
+  Status Finish(const std::string& failure = "") {
+    return Run([&](basin_status* s) { basin_finish(client_.get(), failure.empty() ? nullptr : failure.c_str(), s); });
+  }
+  // JSON: what `basin top` shows.
+  Result<std::string> Stats() {
+    char* json = nullptr;
+    Status status = Run([&](basin_status* s) { basin_stats(client_.get(), &json, s); });
+    if (!status.ok()) return status;
+    std::string text = json;
+    basin_free_text(json);
+    return text;
+  }
+  basin_client* get() const { return client_.get(); }
+
+ private:
+  explicit Client(basin_client* client) : client_(client, &basin_close) {}
+  basin_task task() const {
+    basin_task task = {};
+    task.size = sizeof(task);
+    basin_get_task(client_.get(), &task);
+    return task;
+  }
+  template <class C>
+  static Status Run(C call) {
+    basin_status status = {};
+    call(&status);
+    return internal::ToStatus(status);
+  }
+
+  // A buffer of the right number of elements is passed with the variable's shape; another as it is, to be refused by name.
+  struct Tensor {
+    Tensor(const Variable& variable, const float* data, size_t elements) : shape(variable.shape) {
+      int64_t expected = 1;
+      for (int64_t dim : shape) expected *= dim;
+      if (expected != static_cast<int64_t>(elements)) shape = {static_cast<int64_t>(elements)};
+      view.data = const_cast<float*>(data);
+      view.device = {1, 0};
+      view.ndim = static_cast<int32_t>(shape.size());
+      view.dtype = {2, 32, 1};
+      view.shape = shape.data();
+    }
+    Tensor(const Tensor&) = delete;
+    std::vector<int64_t> shape;
+    basin_tensor view = {};
+  };
+
+  Call Start(const std::vector<Source>& push, const std::vector<Source>& assign, const std::vector<Target>& pull) {
+    std::vector<std::unique_ptr<Tensor>> tensors;
+    std::vector<basin_item> items;
+    auto item = [&](const Variable& variable) -> basin_item& {
+      for (basin_item& known : items) {
+        if (known.variable == variable.id) return known;
+      }
+      items.push_back({variable.id, nullptr, nullptr, nullptr});
+      return items.back();
+    };
+    auto tensor = [&](const Variable& variable, const float* data, size_t elements) {
+      tensors.push_back(std::make_unique<Tensor>(variable, data, elements));
+      return &tensors.back()->view;
+    };
+    for (const Source& s : push) item(*s.variable).push = tensor(*s.variable, s.data, s.elements);
+    for (const Source& s : assign) item(*s.variable).assign = tensor(*s.variable, s.data, s.elements);
+    for (const Target& t : pull) item(*t.variable).pull = tensor(*t.variable, t.data, t.elements);
+    basin_call* call = nullptr;
+    Status status = Run([&](basin_status* s) { basin_start(client_.get(), items.data(), items.size(), &call, s); });
+    return Call(std::move(status), call);
+  }
+
+  std::unique_ptr<basin_client, void (*)(basin_client*)> client_;
+};
+
+}  // namespace basin
