@@ -8,12 +8,12 @@ absl::StatusOr<std::vector<PlacedTask>> LayOut(const TaskCounts& counts, const s
   if (nodes.empty()) return absl::InvalidArgumentError("layout: no node to place tasks on");
   std::vector<size_t> ports_taken(nodes.size(), 0);
   std::vector<PlacedTask> tasks;
-  size_t node = 0;
   const std::pair<Role, uint32_t> in_order[] = {{Role::kPs, counts.ps},
                                                {Role::kChief, counts.chief},
                                                {Role::kWorker, counts.worker},
                                                {Role::kEvaluator, counts.evaluator}};
   for (const auto& [role, count] : in_order) {
+    size_t node = 0;
     for (uint32_t index = 0; index < count; ++index) {
       PlacedTask task{{role, index}, static_cast<int>(node), nodes[node].host, 0};
       if (role != Role::kEvaluator) {
