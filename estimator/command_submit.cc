@@ -168,9 +168,11 @@ void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code) {
   submit->add_option("--input", flags->inputs, "Sets the path of an input: --input data=/data/mnist; repeatable")
       ->allow_extra_args(false)->take_all();
   submit->add_option("--runs", flags->runs,
-                     "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs");
+                     "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs")
+      ->take_last();
   submit->add_option("--programs", flags->programs,
-                     "Folder of basin-ps and basin-worker; default: that of basin, then PATH");
+                     "Folder of basin-ps and basin-worker; default: that of basin, then PATH")
+      ->take_last();
   submit->add_flag("--dry-run", flags->dry_run, "Print each task's command and TF_CONFIG, and start nothing");
   submit->add_flag("--json", flags->json, "Print the plan (with --dry-run) or the run's record as JSON on standard output");
   submit->footer(
