@@ -128,7 +128,7 @@ absl::StatusOr<ClusterSpec> ClusterSpec::FromJson(absl::string_view json) {
   return ReadCluster(document, document.root);
 }
 
-absl::StatusOr<ClusterSpec> ClusterSpec::FromProto(const cluster::v1::ClusterDef& proto) {
+absl::StatusOr<ClusterSpec> ClusterSpec::FromProto(const cluster_spec::v1::ClusterDef& proto) {
   std::vector<Job> jobs;
   for (const auto& from : proto.job()) {
     Job job{from.name(), {}};
@@ -148,7 +148,7 @@ std::string ClusterSpec::ToText() const {
       "{", absl::StrJoin(Sorted(), ", ", [](std::string* out, const Job* job) { out->append(JobJson(*job)); }), "}");
 }
 
-void ClusterSpec::ToProto(cluster::v1::ClusterDef& out) const {
+void ClusterSpec::ToProto(cluster_spec::v1::ClusterDef& out) const {
   out.Clear();
   for (const Job* job : Sorted()) {
     auto* to = out.add_job();

@@ -14,7 +14,7 @@
 
 namespace basin {
 
-namespace cluster::v1 {
+namespace cluster_spec::v1 {
 class ClusterDef;
 }
 
@@ -59,13 +59,13 @@ class ClusterSpec final {
   static absl::StatusOr<ClusterSpec> Make(std::vector<Job> jobs);
   // The value of TF_CONFIG's `cluster`: job -> list of addresses, or object {index: address}.
   static absl::StatusOr<ClusterSpec> FromJson(absl::string_view json);
-  static absl::StatusOr<ClusterSpec> FromProto(const cluster::v1::ClusterDef& proto);
+  static absl::StatusOr<ClusterSpec> FromProto(const cluster_spec::v1::ClusterDef& proto);
 
   // Strict JSON; a list where the indices are 0..n-1, else an object. Jobs in the order of insertion.
   std::string ToJson() const;
   // As ToJson, sorted by job name: equal specs have equal texts. FromJson reads it back.
   std::string ToText() const;
-  void ToProto(cluster::v1::ClusterDef& out) const;
+  void ToProto(cluster_spec::v1::ClusterDef& out) const;
 
   // In the order of insertion.
   const std::vector<Job>& jobs() const { return jobs_; }

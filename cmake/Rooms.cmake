@@ -3,6 +3,11 @@
 #   basin_room(NAME SOURCES a.cc ... [PROTOS x.proto ...] [DEPS lib ...] [PRIVATE_DEPS lib ...])
 #   basin_program(NAME SOURCES main.cc ... [DEPS lib ...])          an installed executable
 #   basin_test(NAME SOURCES a_test.cc ... [DEPS lib ...] [LABELS unit|sim|...])
+#   basin_fuzz(NAME SOURCES a_fuzz.cc ... [DEPS lib ...] [CORPUS folder])    only with BASIN_FUZZ, built by clang
+#
+# The target basin_tests_<label> builds all tests with that label. Labels: unit and sim (pure, run in parallel and under
+# the thread sanitizer), cluster (real processes), install, python, lint, gpu; slow beside one of them keeps a test for
+# tests/run.sh --all.
 function(basin_flags target)
   target_compile_features(${target} PUBLIC cxx_std_20)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON
@@ -52,6 +57,19 @@ function(basin_program name)
   set_property(GLOBAL APPEND PROPERTY BASIN_PROGRAMS ${name})
 endfunction()
 
+set(BASIN_TEST_LABELS unit sim cluster install python lint gpu slow fuzz tidy)
+foreach(label ${BASIN_TEST_LABELS})
+  add_custom_target(basin_tests_${label})
+endforeach()
+
+# Makes basin_tests_<label> build the target.
+function(basin_tests_of label target)
+  if(NOT label IN_LIST BASIN_TEST_LABELS)
+    message(FATAL_ERROR "test ${target}: label ${label} is none of ${BASIN_TEST_LABELS}, so tests/run.sh would not run it")
+  endif()
+  add_dependencies(basin_tests_${label} ${target})
+endfunction()
+
 function(basin_test name)
   cmake_parse_arguments(TEST "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   if(NOT BASIN_TESTS)
@@ -69,7 +87,37 @@ function(basin_test name)
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 120)
   endif()
+  foreach(label ${TEST_LABELS})
+    basin_tests_of(${label} ${name})
+  endforeach()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${TEST_LABELS}" TIMEOUT ${TEST_TIMEOUT}
     ENVIRONMENT "OPENBLAS_NUM_THREADS=1;BASIN_SOURCE_DIR=${PROJECT_SOURCE_DIR};BASIN_BINARY_DIR=${PROJECT_BINARY_DIR}")
+endfunction()
+
+# A libFuzzer target, run by ctest (label fuzz) for a bounded number of inputs from a fixed seed, after its corpus.
+# Configure with BASIN_SANITIZE=fuzzer-no-link,address, so that the rooms that it feeds are instrumented too.
+function(basin_fuzz name)
+  cmake_parse_arguments(FUZZ "" "CORPUS" "SOURCES;DEPS" ${ARGN})
+  if(NOT BASIN_FUZZ)
+    return()
+  endif()
+  add_executable(${name} ${FUZZ_SOURCES})
+  basin_flags(${name})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_options(${name} PRIVATE -fsanitize=fuzzer,address)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer,address)
+  target_link_libraries(${name} PRIVATE ${FUZZ_DEPS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  basin_tests_of(fuzz ${name})
+  # New inputs go to the first folder, so that the corpus in git stays as it is.
+  set(found ${PROJECT_BINARY_DIR}/fuzz/${name})
+  file(MAKE_DIRECTORY ${found})
+  set(folders ${found})
+  if(FUZZ_CORPUS)
+    list(APPEND folders ${CMAKE_CURRENT_SOURCE_DIR}/${FUZZ_CORPUS})
+  endif()
+  add_test(NAME ${name} COMMAND ${name} -seed=1 -runs=200000 -max_total_time=60 -max_len=4096 -print_final_stats=1
+    -artifact_prefix=${found}/ ${folders})
+  set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT 300)
 endfunction()

@@ -1,0 +1,450 @@
+#include "tests/sim/sim_cluster.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "common/wire/header.h"
+#include "tests/sim/sim_worker.h"
+
+namespace basin::sim {
+namespace {
+
+constexpr absl::Duration kHeartbeat = absl::Milliseconds(200);
+constexpr absl::Duration kDeadAfter = absl::Seconds(5);
+constexpr absl::Duration kGiveUp = absl::Minutes(10);  // virtual: a run that is not over by then hangs
+
+class Simulation {
+ public:
+  explicit Simulation(const SimOptions& options) : options_(options), random_(options.seed) {}
+
+  SimOutcome Run() {
+    BuildLanes();
+    for (uint32_t worker = 0; worker < options_.workers; ++worker) {
+      clock_.After(random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
+    }
+    ScheduleFaults();
+    const absl::Time end = clock_.now() + kGiveUp;
+    while (!Over() && outcome_.violations.size() < 10) {
+      if (!clock_.RunOne() || clock_.now() > end) {
+        Violation(absl::StrCat("the run hangs: ", Hanging()));
+        break;
+      }
+      ++outcome_.events;
+    }
+    if (outcome_.violations.empty()) CheckTheEnd();
+    return std::move(outcome_);
+  }
+
+ private:
+  struct Lane {
+    uint32_t ps = 0;
+    uint32_t lane = 0;
+    std::unique_ptr<LaneCore> core;
+    std::map<PeerId, uint64_t> process_of_peer;                       // who is at the other end
+    std::map<PeerId, std::shared_ptr<SimLink>> links;
+    std::map<PeerId, uint32_t> channel_of_peer;
+    absl::Time wake = absl::InfiniteFuture();
+  };
+  struct Process {
+    uint64_t id = 0;
+    std::unique_ptr<SimWorker> worker;
+    std::map<uint32_t, std::pair<Lane*, PeerId>> channels;
+    bool dead = false;
+    absl::Time paused_until = absl::InfinitePast();
+    bool woken_late = false;
+    absl::Time wake = absl::InfiniteFuture();
+    std::vector<std::function<void()>> held;  // what came while paused
+  };
+  using PeerId = wire::PeerId;
+
+  static std::string Address(uint32_t ps, uint32_t lane) { return absl::StrCat("ps", ps, ":", 2222 + lane); }
+
+  void BuildLanes() {
+    for (uint32_t ps = 0; ps < options_.ps_count; ++ps) {
+      std::vector<std::string> addresses;
+      for (uint32_t lane = 0; lane < options_.lanes; ++lane) addresses.push_back(lane == 0 ? "" : Address(ps, lane));
+      const uint64_t ps_incarnation = 1000 + ps;
+      for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
+        LaneCoreOptions core = OptionsOf(ps, lane, ps_incarnation, addresses);
+        auto made = std::make_unique<Lane>();
+        made->ps = ps;
+        made->lane = lane;
+        made->core = std::make_unique<LaneCore>(std::move(core));
+        lanes_[Address(ps, lane)] = std::move(made);
+      }
+    }
+  }
+
+  LaneCoreOptions OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses);
+  bool LaneFinished(const Lane& lane) const;
+
+  void ScheduleFaults() {
+    for (int i = 0; i < options_.cuts; ++i) {
+      clock_.After(random_.Unit() * options_.faults_within, [this] { CutOne(); });
+    }
+    for (int i = 0; i < options_.kills; ++i) {
+      clock_.After(random_.Unit() * options_.faults_within, [this] { KillOne(); });
+    }
+    for (int i = 0; i < options_.zombies; ++i) {
+      clock_.After(random_.Unit() * options_.faults_within, [this] { PauseOne(); });
+    }
+  }
+
+  // ---- Lives ----
+
+  void StartLife(uint32_t worker) {
+    auto life = std::make_unique<Life>();
+    life->number = static_cast<uint32_t>(lives_.size());
+    life->worker = worker;
+    lives_.push_back(std::move(life));
+    auto process = std::make_unique<Process>();
+    process->id = processes_.size();
+    ClientCoreOptions core;
+    core.role = wire::v1::ROLE_WORKER;
+    core.index = worker;
+    core.is_chief = worker == 0;
+    for (uint32_t ps = 0; ps < options_.ps_count; ++ps) core.ps_addresses.push_back(Address(ps, 0));
+    core.host = "sim";
+    core.pid = 100 + process->id;
+    core.client_id = absl::StrCat("client-", process->id);
+    core.claim_timeout = absl::Minutes(2);
+    process->worker = std::make_unique<SimWorker>(std::move(core), Model(), options_.pushes_per_piece, *lives_.back(), HooksOf(process.get()));
+    processes_.push_back(std::move(process));
+    Process* started = processes_.back().get();
+    current_[worker] = started;
+    started->worker->Start(clock_.now());
+    AfterEvent(started);
+  }
+
+  wire::v1::Model Model() const {
+    wire::v1::Model model;
+    auto* variable = model.add_variables();
+    variable->set_name("marks");
+    variable->set_dtype(2);
+    variable->add_shape(kVariableElements);
+    variable->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
+    model.mutable_rule()->set_kind(wire::v1::RULE_KIND_SGD);
+    model.mutable_rule()->set_learning_rate(1);
+    model.set_consistency(wire::v1::CONSISTENCY_ASYNC);
+    auto* input = model.add_inputs();
+    input->set_name("train");
+    input->set_items(options_.pieces);
+    input->set_piece_items(1);
+    input->set_epochs(1);
+    input->set_shuffle_seed(options_.seed | 1);
+    return model;
+  }
+
+  SimWorker::Hooks HooksOf(Process* process) {
+    SimWorker::Hooks hooks;
+    hooks.violation = [this](const std::string& text) { Violation(text); };
+    hooks.acknowledged = [this](Life&) { ++outcome_.pushes_acknowledged; };
+    hooks.piece_taken = [this, process](Life& life, const InputPiece& piece) {
+      if (done_by_.contains(piece.piece)) Violation(absl::StrCat("piece ", piece.piece, " is handed out after it was counted"));
+      const auto holder = holder_.find(piece.piece);
+      // Another life may hold it only if it is gone or was silent for long.
+      if (holder != holder_.end() && holder->second != process && !holder->second->dead && holder->second->paused_until <= clock_.now() &&
+          !holder->second->woken_late && !suspects_.contains(holder->second)) {
+        Violation(absl::StrCat("piece ", piece.piece, " is leased to life ", life.number, " while a living one has it"));
+      }
+      holder_[piece.piece] = process;
+    };
+    hooks.piece_done = [this](Life& life, const InputPiece& piece) {
+      if (!done_by_.emplace(piece.piece, life.number).second) Violation(absl::StrCat("piece ", piece.piece, " is counted twice"));
+    };
+    hooks.barrier_entered = [this](Life& life) {
+      in_barrier_.insert(life.number);
+      // Input has ended for this one, so every piece must have been counted.
+      if (done_by_.size() + lost_answers_ < options_.pieces) {
+        Violation(absl::StrCat("input ended for life ", life.number, " with ", done_by_.size(), " of ", options_.pieces, " pieces counted"));
+      }
+    };
+    hooks.barrier_left = [this](Life& life) {
+      for (const auto& [worker, process] : current_) {
+        if (process->dead || process->worker->ended() || suspects_.contains(process)) continue;
+        if (process->worker->life().incarnation.value() == 0) continue;  // not yet a member
+        if (!in_barrier_.contains(process->worker->life().number)) {
+          Violation(absl::StrCat("life ", life.number, " left the barrier before worker ", worker, " entered it"));
+        }
+      }
+    };
+    return hooks;
+  }
+
+  void KillOne() {
+    const uint32_t worker = static_cast<uint32_t>(random_.Below(options_.workers));
+    const auto at = current_.find(worker);
+    if (at == current_.end() || at->second->dead || at->second->worker->ended()) return;
+    Process* process = at->second;
+    process->dead = true;
+    process->worker->life().killed = true;
+    if (AwaitsDone(*process)) ++lost_answers_;
+    for (auto& [channel, end] : process->channels) CutPeer(*end.first, end.second);
+    clock_.After(random_.Unit() * absl::Seconds(3), [this, worker] { StartLife(worker); });
+  }
+
+  void PauseOne() {
+    const uint32_t worker = static_cast<uint32_t>(random_.Below(options_.workers));
+    const auto at = current_.find(worker);
+    if (at == current_.end() || at->second->dead || at->second->worker->ended()) return;
+    Process* process = at->second;
+    // Longer than dead_after: it is counted dead, and replaced; then it wakes and goes on as if nothing had been.
+    process->paused_until = clock_.now() + kDeadAfter * 2 + random_.Unit() * absl::Seconds(3);
+    process->worker->life().killed = true;
+    if (AwaitsDone(*process)) ++lost_answers_;
+    suspects_.insert(process);
+    clock_.After(kDeadAfter + random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
+    clock_.At(process->paused_until, [this, process] {
+      process->woken_late = true;
+      std::vector<std::function<void()>> held = std::move(process->held);
+      for (auto& event : held) event();
+      AfterEvent(process);
+    });
+  }
+
+  // Whether its InputDone may have been counted without its hearing of it.
+  static bool AwaitsDone(const Process& process) { return process.worker->awaits_piece_done(); }
+
+  bool Paused(const Process* process) const { return process->paused_until > clock_.now(); }
+
+  void Deliver(Process* process, std::function<void()> event) {
+    if (process->dead) return;
+    if (Paused(process)) {
+      process->held.push_back(std::move(event));
+      return;
+    }
+    event();
+    AfterEvent(process);
+  }
+
+  void AfterEvent(Process* process) {
+    if (process->dead || Paused(process)) return;
+    ClientCore& core = process->worker->core();
+    process->worker->Advance(clock_.now());
+    for (auto actions = core.TakeActions(); !actions.empty(); actions = core.TakeActions()) {
+      for (ClientAction& action : actions) CarryOut(process, std::move(action));
+      process->worker->Advance(clock_.now());
+    }
+    outcome_.reconnects += core.TakeNotes().size();
+    if (process->worker->ended()) OnEnded(process);
+    const absl::Time wake = core.next_wake();
+    if (wake < process->wake || process->wake <= clock_.now()) {
+      process->wake = wake;
+      if (wake != absl::InfiniteFuture()) {
+        clock_.At(wake, [this, process, wake] {
+          if (process->wake != wake) return;
+          process->wake = absl::InfiniteFuture();
+          Deliver(process, [this, process] { process->worker->core().OnTime(clock_.now()); });
+        });
+      }
+    }
+  }
+
+  void OnEnded(Process* process) {
+    if (process->dead) return;
+    process->dead = true;
+    const absl::Status& status = process->worker->status();
+    if (status.ok()) return;
+    const bool replaced = current_[process->worker->life().worker] != process;
+    if (status.code() == absl::StatusCode::kAborted && suspects_.contains(process)) {
+      ++outcome_.fenced;
+    } else if (!replaced || !suspects_.contains(process)) {
+      Violation(absl::StrCat("life ", process->worker->life().number, " of worker ", process->worker->life().worker, " failed: ", status.ToString()));
+    }
+    process->worker->life().killed = true;
+  }
+
+  void CarryOut(Process* process, ClientAction action) {
+    switch (action.kind) {
+      case ClientAction::Kind::kDial: {
+        Close(process, action.channel);
+        Lane* lane = lanes_.at(action.address).get();
+        const PeerId peer = next_peer_++;
+        lane->links[peer] = std::make_shared<SimLink>(clock_, random_, LinkFaults{});
+        lane->process_of_peer[peer] = process->id;
+        lane->channel_of_peer[peer] = action.channel;
+        process->channels[action.channel] = {lane, peer};
+        break;
+      }
+      case ClientAction::Kind::kClose:
+        Close(process, action.channel);
+        break;
+      case ClientAction::Kind::kSend: {
+        const auto at = process->channels.find(action.channel);
+        if (at == process->channels.end()) break;
+        auto [lane, peer] = at->second;
+        lane->links[peer]->Send(true, std::move(action.message), [this, lane = lane, peer = peer](wire::Message message) {
+          Trace(message);
+          Answer(*lane, lane->core->OnMessage(peer, std::move(message), clock_.now()));
+        });
+      }
+    }
+  }
+
+  void Close(Process* process, uint32_t channel) {
+    const auto at = process->channels.find(channel);
+    if (at == process->channels.end()) return;
+    at->second.first->links[at->second.second]->Cut();
+    process->channels.erase(at);
+  }
+
+  // ---- Lanes ----
+
+  void Answer(Lane& lane, std::vector<LaneReply> replies) {
+    for (LaneReply& reply : replies) {
+      const auto at = lane.links.find(reply.peer);
+      if (at == lane.links.end()) continue;
+      Process* process = processes_[lane.process_of_peer[reply.peer]].get();
+      const uint32_t channel = lane.channel_of_peer[reply.peer];
+      at->second->Send(false, std::move(reply.message), [this, process, channel, peer = reply.peer](wire::Message message) {
+        auto shared = std::make_shared<wire::Message>(std::move(message));
+        Deliver(process, [this, process, channel, peer, shared] {
+          const auto now_at = process->channels.find(channel);
+          if (now_at == process->channels.end() || now_at->second.second != peer) return;  // of a connection before
+          Trace(*shared);
+          process->worker->core().OnMessage(channel, *shared, clock_.now());
+        });
+      });
+    }
+    const absl::Time wake = lane.core->next_wake();
+    if (wake < lane.wake || lane.wake <= clock_.now()) {
+      lane.wake = wake;
+      if (wake != absl::InfiniteFuture()) {
+        clock_.At(wake, [this, &lane, wake] {
+          if (lane.wake != wake) return;
+          lane.wake = absl::InfiniteFuture();
+          Answer(lane, lane.core->OnTime(clock_.now()));
+        });
+      }
+    }
+  }
+
+  void CutPeer(Lane& lane, PeerId peer) {
+    const auto at = lane.links.find(peer);
+    if (at == lane.links.end() || at->second->cut()) return;
+    at->second->Cut();
+    Process* process = processes_[lane.process_of_peer[peer]].get();
+    const uint32_t channel = lane.channel_of_peer[peer];
+    clock_.After(random_.Unit() * absl::Milliseconds(50), [this, process, channel, peer] {
+      Deliver(process, [this, process, channel, peer] {
+        const auto now_at = process->channels.find(channel);
+        if (now_at == process->channels.end() || now_at->second.second != peer) return;
+        process->channels.erase(now_at);
+        process->worker->core().OnCut(channel, absl::UnavailableError("cut"), clock_.now());
+      });
+    });
+  }
+
+  void CutOne() {
+    std::vector<std::pair<Lane*, PeerId>> open;
+    for (auto& [address, lane] : lanes_) {
+      for (auto& [peer, link] : lane->links) {
+        if (!link->cut()) open.emplace_back(lane.get(), peer);
+      }
+    }
+    if (open.empty()) return;
+    const auto [lane, peer] = open[random_.Below(open.size())];
+    CutPeer(*lane, peer);
+  }
+
+  // ---- Verdict ----
+
+  void Violation(std::string text) {
+    outcome_.violations.push_back(absl::StrCat("[", absl::FormatDuration(clock_.now() - absl::FromUnixSeconds(1'000'000)), "] ", text));
+  }
+
+  void Trace(const wire::Message& message) {
+    uint64_t hash = Mix64(static_cast<uint64_t>(absl::ToUnixNanos(clock_.now())) ^ message.bytes());
+    for (const wire::Frame& frame : message.frames) {
+      for (size_t i = 0; i + 8 <= std::min<size_t>(frame.size(), 160); i += 8) {
+        uint64_t word;
+        __builtin_memcpy(&word, frame.data() + i, 8);
+        hash = Mix64(hash ^ word);
+      }
+    }
+    outcome_.trace = Mix64(outcome_.trace ^ hash);
+  }
+
+  bool Over() const {
+    if (current_.size() < options_.workers) return false;
+    for (const auto& [worker, process] : current_) {
+      if (!process->worker->life().finished) return false;
+    }
+    for (const auto& process : processes_) {
+      if (!process->dead) return false;  // a zombie that is still to wake
+    }
+    return true;
+  }
+
+  std::string Hanging() const {
+    std::string text;
+    for (const auto& [worker, process] : current_) {
+      absl::StrAppend(&text, "worker ", worker, process->dead ? " (dead) " : " ", process->worker->Describe(clock_.now()), "; ");
+    }
+    return text;
+  }
+
+  void CheckTheEnd();
+
+  const SimOptions options_;
+  SimClock clock_;
+  Random random_;
+  std::map<std::string, std::unique_ptr<Lane>> lanes_;
+  std::vector<std::unique_ptr<Process>> processes_;
+  std::vector<std::unique_ptr<Life>> lives_;
+  std::map<uint32_t, Process*> current_;
+  std::set<Process*> suspects_;  // paused long enough to be counted dead
+  std::map<uint64_t, Process*> holder_;
+  std::map<uint64_t, uint32_t> done_by_;
+  std::set<uint32_t> in_barrier_;
+  uint64_t lost_answers_ = 0;
+  PeerId next_peer_ = 1;
+  SimOutcome outcome_;
+};
+
+LaneCoreOptions Simulation::OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses) {
+  LaneCoreOptions core;
+  core.lane = LaneIndex(lane);
+  core.lanes = options_.lanes;
+  core.ps_ordinal = PsOrdinal(ps);
+  core.ps_count = options_.ps_count;
+  core.ps_incarnation = ps_incarnation;
+  core.run_id = ps == 0 ? "sim" : "";
+  core.lane_addresses = addresses;
+  core.heartbeat = kHeartbeat;
+  core.dead_after = kDeadAfter;
+  return core;
+}
+
+void Simulation::CheckTheEnd() {
+  // Every shard: each life's marks, exactly as many as were acknowledged, or, of those that were killed with one under way, one more.
+  std::set<uint64_t> incarnations;
+  for (const auto& life : lives_) {
+    if (life->incarnation.value() == 0) continue;
+    if (!incarnations.insert(life->incarnation.value()).second) {
+      Violation(absl::StrCat("incarnation ", life->incarnation.value(), " was given out twice"));
+    }
+  }
+  uint32_t shards = 0;
+  for (const auto& [address, lane] : lanes_) {
+    lane->core->ForEachShard([&](ShardId id, absl::Span<const float> values) {
+      ++shards;
+      for (const auto& life : lives_) {
+        const float applied = -values[life->number];
+        const bool in_doubt = life->killed && life->sent > life->acknowledged;
+        if (applied == static_cast<float>(life->acknowledged)) continue;
+        if (in_doubt && applied == static_cast<float>(life->acknowledged + 1)) continue;
+        Violation(absl::StrCat("shard ", id.value(), ": life ", life->number, " of worker ", life->worker, life->killed ? " (killed)" : "", " has ", applied,
+                               " pushes applied; sent ", life->sent, ", acknowledged ", life->acknowledged));
+      }
+    });
+  }
+  if (shards != kVariableElements / kShardElements) Violation(absl::StrCat(shards, " shards exist, 3 were placed"));
+}
+
+}  // namespace
+
+SimOutcome RunSimulation(const SimOptions& options) { return Simulation(options).Run(); }
+
+}  // namespace basin::sim

@@ -1,0 +1,105 @@
+#include "tests/sim/sim_worker.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace basin::sim {
+
+SimWorker::SimWorker(ClientCoreOptions options, wire::v1::Model model, uint32_t pushes_per_piece, Life& life, Hooks hooks)
+    : core_(std::move(options)),
+      model_(std::move(model)),
+      pushes_per_piece_(pushes_per_piece),
+      life_(life),
+      hooks_(std::move(hooks)),
+      parameters_(kVariableElements),
+      gradient_(kVariableElements) {
+  for (uint64_t shard = 0; shard < kVariableElements / kShardElements; ++shard) {
+    gradient_[shard * kShardElements + life_.number] = 1;
+  }
+}
+
+void SimWorker::Start(absl::Time now) { Await(State::kConnecting, core_.Connect(now)); }
+
+std::string SimWorker::Describe(absl::Time now) const {
+  return absl::StrCat("state ", static_cast<int>(state_), ", clock ", core_.clock().value(), ", ", core_.WaitingFor(call_, now));
+}
+
+void SimWorker::End(const absl::Status& status) {
+  state_ = State::kEnded;
+  status_ = status;
+}
+
+void SimWorker::Advance(absl::Time now) {
+  const absl::Span<const char> gradient(reinterpret_cast<const char*>(gradient_.data()), gradient_.size() * sizeof(float));
+  const absl::Span<char> parameters(reinterpret_cast<char*>(parameters_.data()), parameters_.size() * sizeof(float));
+  while (state_ != State::kEnded && core_.done(call_)) {
+    const ClientCore::Result result = core_.Take(call_);
+    if (!result.status.ok()) {
+      // A lost lease is no end: another task has the piece now.
+      if (state_ == State::kFinishingPiece && result.status.code() == absl::StatusCode::kAborted && core_.failure().ok()) {
+        Await(State::kAsking, core_.NextInput("train", now));
+        continue;
+      }
+      return End(result.status);
+    }
+    switch (state_) {
+      case State::kConnecting:
+        life_.incarnation = core_.incarnation();
+        Await(State::kDeclaring, core_.Declare(model_, now));
+        break;
+      case State::kDeclaring:
+        Await(State::kAsking, core_.NextInput("train", now));
+        break;
+      case State::kAsking:
+        if (result.piece.end) {
+          hooks_.barrier_entered(life_);
+          Await(State::kBarrier, core_.Barrier("end", now));
+          break;
+        }
+        piece_ = result.piece;
+        pushed_ = 0;
+        hooks_.piece_taken(life_, piece_);
+        Await(State::kPulling, *core_.StartUpdate({{VariableId(0), {}, {}, parameters}}, now));
+        break;
+      case State::kPulling: {
+        // What this life was told to be applied must be in what it reads.
+        for (uint64_t at = life_.number; at < kVariableElements; at += kShardElements) {
+          if (-parameters_[at] != static_cast<float>(life_.acknowledged)) {
+            hooks_.violation(absl::StrCat("life ", life_.number, " of worker ", life_.worker, " reads ", -parameters_[at], " of its pushes, ",
+                                          life_.acknowledged, " were acknowledged"));
+          }
+        }
+        ++life_.sent;
+        Await(State::kPushing, *core_.StartUpdate({{VariableId(0), gradient, {}, {}}}, now));
+        break;
+      }
+      case State::kPushing:
+        ++life_.acknowledged;
+        hooks_.acknowledged(life_);
+        core_.Step({{"loss", 1.0}}, now);
+        if (++pushed_ < pushes_per_piece_) {
+          Await(State::kPulling, *core_.StartUpdate({{VariableId(0), {}, {}, parameters}}, now));
+        } else {
+          Await(State::kFinishingPiece, core_.InputDone("train", piece_.piece, now));
+        }
+        break;
+      case State::kFinishingPiece:
+        hooks_.piece_done(life_, piece_);
+        Await(State::kAsking, core_.NextInput("train", now));
+        break;
+      case State::kBarrier:
+        hooks_.barrier_left(life_);
+        Await(State::kFinishing, core_.Finish("", now));
+        break;
+      case State::kFinishing:
+        Await(State::kLeaving, core_.Goodbye(now));
+        break;
+      case State::kLeaving:
+        life_.finished = true;
+        return End(absl::OkStatus());
+      case State::kEnded:
+        return;
+    }
+  }
+}
+
+}  // namespace basin::sim

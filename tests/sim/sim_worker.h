@@ -1,0 +1,73 @@
+// A worker of the simulation: a ClientCore and the training loop of a real worker as a state machine. It leaves a mark of
+// its own in every shard: each push subtracts 1 at its life's own element.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/sim/sim_network.h"
+#include "worker/client/client_core.h"
+
+namespace basin::sim {
+
+inline constexpr uint64_t kVariableElements = 3 * 4096;  // three shards of 16 KiB
+inline constexpr uint64_t kShardElements = 4096;
+
+// Where a life of a worker leaves its marks within each shard.
+struct Life {
+  uint32_t number = 0;  // over all workers: unique
+  uint32_t worker = 0;
+  uint64_t sent = 0, acknowledged = 0;  // pushes
+  Incarnation incarnation;
+  bool killed = false;    // no verdict on what was under way
+  bool finished = false;
+};
+
+class SimWorker {
+ public:
+  struct Hooks {
+    std::function<void(Life&)> acknowledged;                        // after a push's answer
+    std::function<void(Life&, const InputPiece&)> piece_taken, piece_done;
+    std::function<void(Life&)> barrier_entered, barrier_left;
+    std::function<void(const std::string&)> violation;
+  };
+
+  SimWorker(ClientCoreOptions options, wire::v1::Model model, uint32_t pushes_per_piece, Life& life, Hooks hooks);
+
+  ClientCore& core() { return core_; }
+  Life& life() { return life_; }
+  void Start(absl::Time now);
+  // Takes the next steps while the call it waits for is done.
+  void Advance(absl::Time now);
+  bool ended() const { return state_ == State::kEnded; }
+  const absl::Status& status() const { return status_; }
+  // Its InputDone may have been counted without its having heard of it.
+  bool awaits_piece_done() const { return state_ == State::kFinishingPiece; }
+  std::string Describe(absl::Time now) const;
+
+ private:
+  enum class State { kConnecting, kDeclaring, kAsking, kPulling, kPushing, kFinishingPiece, kBarrier, kFinishing, kLeaving, kEnded };
+  void Await(State state, CallId call) {
+    state_ = state;
+    call_ = call;
+  }
+  void End(const absl::Status& status);
+
+  ClientCore core_;
+  const wire::v1::Model model_;
+  const uint32_t pushes_per_piece_;
+  Life& life_;
+  Hooks hooks_;
+  State state_ = State::kConnecting;
+  CallId call_ = 0;
+  InputPiece piece_;
+  uint32_t pushed_ = 0;
+  std::vector<float> parameters_, gradient_;
+  absl::Status status_;
+};
+
+}  // namespace basin::sim

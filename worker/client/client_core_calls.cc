@@ -1,0 +1,206 @@
+// ClientCore, third part: the calls that training code makes, but for updates.
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
+#include "worker/client/client_core.h"
+#include "worker/client/client_core_state.h"
+
+namespace basin {
+namespace {
+
+template <class Proto>
+std::string Bytes(const Proto& proto) {
+  return proto.SerializeAsString();
+}
+
+std::string Seconds(absl::Duration duration) { return absl::StrCat(absl::ToInt64Seconds(duration), " s"); }
+
+}  // namespace
+
+// ---- Calls ----
+
+ClientCore::Call& ClientCore::NewCall(std::string what, absl::Time now) {
+  const CallId id = next_call_++;
+  Call& call = calls_[id];
+  call.id = id;
+  call.what = std::move(what);
+  call.since = now;
+  if (!failure_.ok()) {
+    call.done = true;
+    call.result.status = failure_;
+  }
+  return call;
+}
+
+bool ClientCore::done(CallId id) const {
+  const auto at = calls_.find(id);
+  return at == calls_.end() || at->second.done;
+}
+
+ClientCore::Result ClientCore::Take(CallId id) {
+  const auto at = calls_.find(id);
+  if (at == calls_.end()) return Result{.status = absl::InternalError("the call's answer was taken before")};
+  BASIN_CHECK(at->second.done);
+  Result result = std::move(at->second.result);
+  calls_.erase(at);
+  return result;
+}
+
+void ClientCore::PartDone(CallId id, const absl::Status& status) {
+  const auto at = calls_.find(id);
+  if (at == calls_.end()) return;
+  Call& call = at->second;
+  if (call.done) return;
+  call.result.status.Update(status);
+  if (--call.parts > 0) return;
+  call.done = true;
+  if (call.staleness_count > 0) call.result.staleness_mean = call.staleness_sum / static_cast<double>(call.staleness_count);
+  for (auto& [ps, json] : call.stats) call.result.stats.push_back(std::move(json));
+  if (call.is_update) {
+    unfinished_updates_.erase(id);
+    ReleaseDeferred(last_now_);
+  }
+}
+
+void ClientCore::Fail(const absl::Status& status) {
+  if (!failure_.ok()) return;
+  failure_ = status;
+  connect_call_.reset();
+  for (auto& [id, call] : calls_) {
+    if (call.done) continue;
+    call.done = true;
+    call.result.status = status;
+  }
+  for (auto& channel : channels_) {
+    channel->pending.clear();
+    if (channel->state != Channel::State::kIdle) {
+      actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel->id});
+    }
+    channel->state = Channel::State::kClosed;
+  }
+  unfinished_updates_.clear();
+  deferred_.clear();
+  later_pulls_.clear();
+  bytes_in_flight_ = 0;
+}
+
+std::string ClientCore::WaitingFor(CallId id, absl::Time now) const {
+  const auto at = calls_.find(id);
+  if (at == calls_.end() || at->second.done) return "";
+  const Call& call = at->second;
+  std::vector<std::string> whom;
+  for (const auto& channel : channels_) {
+    const bool connecting = connect_call_ == id && channel->state != Channel::State::kReady && channel->state != Channel::State::kIdle;
+    bool asked = false;
+    for (const auto& [request, pending] : channel->pending) asked = asked || pending.call == id;
+    if (!connecting && !asked) continue;
+    if (channel->state == Channel::State::kReady) {
+      whom.push_back(absl::StrCat(PsName(*channel), ", ", Seconds(now - call.since)));
+    } else {
+      whom.push_back(absl::StrCat(PsName(*channel), ", ", Seconds(now - channel->down_since), ": ",
+                                  channel->last_reason.ok() ? "dialled, no answer yet" : channel->last_reason.message()));
+    }
+    if (whom.size() == 3) break;
+  }
+  if (whom.empty() && !deferred_.empty()) return absl::StrCat(call.what, ": waiting for pushes to be acknowledged, ", Seconds(now - call.since));
+  return absl::StrCat(call.what, ": waiting for ", absl::StrJoin(whom, "; "));
+}
+
+CallId ClientCore::NextInput(const std::string& name, absl::Time now) {
+  Call& call = NewCall(absl::StrCat("next input of \"", name, "\""), now);
+  if (call.done) return call.id;
+  call.parts = 1;
+  wire::v1::NextInput request;
+  request.set_name(name);
+  request.set_number(++input_number_[name]);
+  SendControl(*channels_[0], wire::Kind::kNextInput, Bytes(request), call.id, now);
+  return call.id;
+}
+
+CallId ClientCore::InputDone(const std::string& name, uint64_t piece, absl::Time now) {
+  Call& call = NewCall(absl::StrCat("input \"", name, "\" piece ", piece, " done"), now);
+  if (call.done) return call.id;
+  call.parts = 1;
+  wire::v1::InputDone request;
+  request.set_name(name);
+  request.set_piece(piece);
+  deferred_.push_back({call.id, call.id, wire::Kind::kInputDone, Bytes(request)});
+  ReleaseDeferred(now);
+  return call.id;
+}
+
+CallId ClientCore::Finish(const std::string& failure, absl::Time now) {
+  Call& call = NewCall("finish", now);
+  if (call.done) return call.id;
+  call.parts = 1;
+  wire::v1::Finish request;
+  request.set_is_chief(options_.is_chief);
+  request.set_failure(failure);
+  deferred_.push_back({call.id, call.id, wire::Kind::kFinish, Bytes(request)});
+  ReleaseDeferred(now);
+  return call.id;
+}
+
+void ClientCore::ReleaseDeferred(absl::Time now) {
+  while (!deferred_.empty() &&
+         (unfinished_updates_.empty() || *unfinished_updates_.begin() > deferred_.front().after)) {
+    Deferred request = std::move(deferred_.front());
+    deferred_.pop_front();
+    SendControl(*channels_[0], request.kind, request.body, request.call, now);
+  }
+}
+
+CallId ClientCore::Barrier(const std::string& name, absl::Time now) {
+  Call& call = NewCall(absl::StrCat("barrier \"", name, "\""), now);
+  if (call.done) return call.id;
+  call.parts = 1;
+  wire::v1::Barrier request;
+  request.set_name(name);
+  request.set_number(++barrier_number_[name]);
+  SendControl(*channels_[0], wire::Kind::kBarrier, Bytes(request), call.id, now);
+  return call.id;
+}
+
+CallId ClientCore::Stats(absl::Time now) {
+  Call& call = NewCall("stats", now);
+  if (call.done) return call.id;
+  for (auto& channel : channels_) {
+    if (channel->lane.value() != 0) continue;
+    ++call.parts;
+    SendControl(*channel, wire::Kind::kStats, Bytes(wire::v1::Stats()), call.id, now);
+  }
+  return call.id;
+}
+
+CallId ClientCore::Goodbye(absl::Time now) {
+  Call& call = NewCall("goodbye", now);
+  if (call.done) return call.id;
+  wire::v1::Goodbye request;
+  request.set_run_finished(run_state_.finished());
+  for (auto& channel : channels_) {
+    if (channel->state != Channel::State::kReady) continue;
+    ++call.parts;
+    SendControl(*channel, wire::Kind::kGoodbye, Bytes(request), call.id, now);
+  }
+  if (call.parts == 0) call.done = true;
+  return call.id;
+}
+
+void ClientCore::Step(const std::vector<std::pair<std::string, double>>& metrics, absl::Time now) {
+  if (!failure_.ok()) return;
+  clock_ = clock_.next();
+  wire::v1::Step step;
+  step.set_clock(clock_.value());
+  for (const auto& [name, value] : metrics) {
+    auto* metric = step.add_metrics();
+    metric->set_name(name);
+    metric->set_value(value);
+  }
+  if (staleness_count_ > 0) step.set_staleness_mean(staleness_sum_ / static_cast<double>(staleness_count_));
+  step.set_staleness_max(staleness_max_);
+  staleness_sum_ = 0;
+  staleness_count_ = staleness_max_ = 0;
+  SendControl(*channels_[0], wire::Kind::kStep, Bytes(step), 0, now);
+}
+
+}  // namespace basin
