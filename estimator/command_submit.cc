@@ -143,14 +143,12 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
   options.limits.cancel_grace = absl::Seconds(job.cancel_grace_seconds);
   if (job.max_run_duration_seconds > 0) options.limits.max_duration = absl::Seconds(job.max_run_duration_seconds);
   options.terminal_width = TerminalWidth();
-  if (context.open_stats) {
-    options.open_stats = [&]() -> std::unique_ptr<StatsSource> {
-      auto source = context.open_stats({FirstPsAddress(plan), folder.TokenPath(), plan.run_id});
-      if (source.ok()) return *std::move(source);
-      Warn(absl::StrCat("progress cannot be shown: ", source.status().message()));
-      return nullptr;
-    };
-  }
+  options.open_stats = [&]() -> std::unique_ptr<StatsSource> {
+    auto source = context.open_stats({FirstPsAddress(plan), folder.TokenPath(), plan.run_id});
+    if (source.ok()) return *std::move(source);
+    Warn(absl::StrCat("progress cannot be shown: ", source.status().message()));
+    return nullptr;
+  };
   const std::unique_ptr<Launcher> launcher = MakeLocalLauncher(options.limits.cancel_grace);
   BASIN_ASSIGN_OR_RETURN(const RunOutcome outcome, Supervise(plan, folder, *launcher, options));
   PrintOutcome(outcome, folder, flags.json);

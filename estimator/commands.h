@@ -32,10 +32,10 @@ struct CommandContext {
   std::string runs;        // BASIN_RUNS
   std::string run_id;      // BASIN_RUN_ID
   std::string token_file;  // BASIN_TOKEN_FILE
-  StatsOpener open_stats;  // none: progress is not shown, and there is no `top`
+  StatsOpener open_stats;
 };
 
-// Each adds one subcommand, whose callback leaves the program's exit code in *exit_code. `app` must outlive nothing else.
+// Each adds one subcommand, whose callback leaves the program's exit code in *exit_code. `context` must outlive `app`.
 void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code);
 void AddCluster(CLI::App& app, const CommandContext& context, int* exit_code);
 void AddTop(CLI::App& app, const CommandContext& context, int* exit_code);

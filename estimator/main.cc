@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
+#include "estimator/client_stats.h"
 #include "estimator/commands.h"
 
 namespace basin {
@@ -40,6 +41,7 @@ int Main(int argc, char** argv) {
   context.runs = Variable("BASIN_RUNS");
   context.run_id = Variable("BASIN_RUN_ID");
   context.token_file = Variable("BASIN_TOKEN_FILE");
+  context.open_stats = OpenClientStats;
 
   CLI::App app("basin: parameter-server training jobs. `basin COMMAND --help` says more.", "basin");
   app.set_version_flag("--version", std::string("basin ") + BASIN_VERSION);
@@ -47,7 +49,7 @@ int Main(int argc, char** argv) {
   int exit_code = kExitOk;
   AddSubmit(app, context, &exit_code);
   AddCluster(app, context, &exit_code);
-  if (context.open_stats) AddTop(app, context, &exit_code);
+  AddTop(app, context, &exit_code);
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));
   } catch (const CLI::ParseError& error) {

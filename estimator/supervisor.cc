@@ -35,7 +35,7 @@ class Progress {
   void End() {
     Clear();
     next_ = absl::InfiniteFuture();
-    source_.reset();
+    if (source_) source_->Stop();
   }
   // Before other text is written.
   void Clear() {

@@ -18,7 +18,7 @@ namespace basin {
 
 struct SuperviseOptions {
   RunLimits limits;
-  // Asked once, after the tasks have started; none: no progress is shown. The source is read on the calling thread.
+  // Asked once, after the tasks have started (their starts fork, so threads come later); none: no progress is shown.
   std::function<std::unique_ptr<StatsSource>()> open_stats;
   // Columns of the terminal on standard error, where progress then is one line rewritten; 0: plain lines.
   int terminal_width = 0;
