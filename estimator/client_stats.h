@@ -9,7 +9,8 @@
 
 namespace basin {
 
-// Connects on a thread of its own, again and again until the cluster is there. INVALID_ARGUMENT where the address is none.
+// Connects on a thread of its own, again and again until the cluster is there. INVALID_ARGUMENT where the address is
+// none.
 absl::StatusOr<std::unique_ptr<StatsSource>> OpenClientStats(const StatsAddress& address);
 
 }  // namespace basin

@@ -56,8 +56,9 @@ absl::StatusOr<Job> ReadJob(const SubmitFlags& flags) {
   for (const JobInput& input : job.inputs) {
     std::error_code error;
     if (!std::filesystem::exists(input.path, error)) {
-      return absl::NotFoundError(absl::StrCat("inputs: ", input.name, ": ", input.path, " does not exist; correct the path in ",
-                                              flags.job, " or give --input ", input.name, "=PATH"));
+      return absl::NotFoundError(absl::StrCat("inputs: ", input.name, ": ", input.path,
+                                              " does not exist; correct the path in ", flags.job, " or give --input ",
+                                              input.name, "=PATH"));
     }
   }
   return job;
@@ -108,9 +109,12 @@ void PrintOutcome(const RunOutcome& outcome, const RunFolder& folder, bool as_js
     absl::StrAppend(&line, "model ", model, "\n");
   }
   if (completed && evaluation.is_object()) {
-    const auto number = [&evaluation](const char* name) { return evaluation.contains(name) && evaluation[name].is_number(); };
+    const auto number = [&evaluation](const char* name) {
+      return evaluation.contains(name) && evaluation[name].is_number();
+    };
     if (number("test_loss")) absl::StrAppendFormat(&line, "test loss %.4f\n", evaluation["test_loss"].get<double>());
-    if (number("test_accuracy")) absl::StrAppendFormat(&line, "test accuracy %.4f\n", evaluation["test_accuracy"].get<double>());
+    if (number("test_accuracy"))
+      absl::StrAppendFormat(&line, "test accuracy %.4f\n", evaluation["test_accuracy"].get<double>());
   }
   std::fputs(line.c_str(), stdout);
 }
@@ -158,27 +162,38 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
 }  // namespace
 
 void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code) {
-  CLI::App* submit = app.add_subcommand("submit", "Runs a job: starts its tasks, follows them, and stops them together");
+  CLI::App* submit =
+      app.add_subcommand("submit", "Runs a job: starts its tasks, follows them, and stops them together");
   const auto flags = std::make_shared<SubmitFlags>();  // the callback keeps it
   submit->add_option("JOB", flags->job, "The job file, YAML or JSON")->required();
-  submit->add_option("--param", flags->params, "Sets one of script_params: --param --lr=.1, --param --verbose; repeatable")
-      ->allow_extra_args(false)->take_all();
+  submit
+      ->add_option("--param", flags->params,
+                   "Sets one of script_params: --param --lr=.1, --param --verbose; repeatable")
+      ->allow_extra_args(false)
+      ->take_all();
   submit->add_option("--input", flags->inputs, "Sets the path of an input: --input data=/data/mnist; repeatable")
-      ->allow_extra_args(false)->take_all();
-  submit->add_option("--runs", flags->runs,
-                     "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs")
+      ->allow_extra_args(false)
+      ->take_all();
+  submit
+      ->add_option("--runs", flags->runs,
+                   "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs")
       ->take_last();
-  submit->add_option("--programs", flags->programs,
-                     "Folder of basin-ps and basin-worker; default: that of basin, then PATH")
+  submit
+      ->add_option("--programs", flags->programs,
+                   "Folder of basin-ps and basin-worker; default: that of basin, then PATH")
       ->take_last();
   submit->add_flag("--dry-run", flags->dry_run, "Print each task's command and TF_CONFIG, and start nothing");
-  submit->add_flag("--json", flags->json, "Print the plan (with --dry-run) or the run's record as JSON on standard output");
+  submit->add_flag("--json", flags->json,
+                   "Print the plan (with --dry-run) or the run's record as JSON on standard output");
   submit->footer(
       "Ctrl-C cancels the run, a second one kills it. Exit code: 0 completed, 1 failed or canceled, 2 wrong input.\n"
       "The last line on standard output is the test accuracy, where the job has an evaluator.\n\n"
-      "Fields of the job file: experiment, entry_script, script_params, inputs, environment_variables, distributed_backend,\n"
-      "distributed_training, parameter_server_count, worker_count, chief_count, evaluator_count, training (rule, consistency),\n"
-      "network (ports), max_run_duration_seconds, cancel_grace_seconds. Other fields of the estimator are known, and refused\n"
+      "Fields of the job file: experiment, entry_script, script_params, inputs, environment_variables, "
+      "distributed_backend,\n"
+      "distributed_training, parameter_server_count, worker_count, chief_count, evaluator_count, training (rule, "
+      "consistency),\n"
+      "network (ports), max_run_duration_seconds, cancel_grace_seconds. Other fields of the estimator are known, and "
+      "refused\n"
       "where they ask for more than this version does.");
   submit->callback([&context, exit_code, flags] {
     const absl::StatusOr<int> code = Submit(context, *flags);

@@ -36,8 +36,8 @@ absl::StatusOr<StatsAddress> AddressFor(const CommandContext& context, const Top
   BASIN_ASSIGN_OR_RETURN(const TfConfig config, ParseTfConfig(*context.tf_config));
   const absl::StatusOr<std::string> ps = config.cluster.task_address("ps", 0);
   if (!ps.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("top: TF_CONFIG names no ps 0 (", ps.status().message(),
-                                                   "); give --ps HOST:PORT"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("top: TF_CONFIG names no ps 0 (", ps.status().message(), "); give --ps HOST:PORT"));
   }
   address.ps = *ps;
   return address;
@@ -50,7 +50,8 @@ absl::StatusOr<std::string> FirstAnswer(StatsSource& source, const StatsAddress&
     absl::StatusOr<std::string> json = source.Read();
     if (json.ok() || !absl::IsUnavailable(json.status()) || absl::Now() >= deadline) {
       if (json.ok()) return json;
-      return absl::Status(json.status().code(), absl::StrCat("top: ps 0 at ", address.ps, ": ", json.status().message()));
+      return absl::Status(json.status().code(),
+                          absl::StrCat("top: ps 0 at ", address.ps, ": ", json.status().message()));
     }
     absl::SleepFor(absl::Milliseconds(200));
   }
@@ -84,8 +85,9 @@ int Top(const CommandContext& context, const TopFlags& flags) {
 
 void AddTop(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* top = app.add_subcommand(
-      "top", "Shows a living cluster: workers, clocks, lag, staleness, rates, who waits for whom. On a terminal until the "
-             "run ends or Ctrl-C; otherwise once");
+      "top",
+      "Shows a living cluster: workers, clocks, lag, staleness, rates, who waits for whom. On a terminal until the "
+      "run ends or Ctrl-C; otherwise once");
   const auto flags = std::make_shared<TopFlags>();  // the callback keeps it
   top->add_option("--ps", flags->address.ps, "HOST:PORT of ps 0; default: ps 0 of TF_CONFIG");
   top->add_option("--token-file", flags->address.token_file, "File with the run's token; default: BASIN_TOKEN_FILE");

@@ -111,6 +111,7 @@ int RunGuard(const GuardOptions& options, const std::vector<std::string>& argv) 
   signal(SIGPIPE, SIG_IGN);
   signal(SIGINT, SIG_IGN);
   signal(SIGHUP, SIG_IGN);
+  signal(SIGCHLD, SIG_DFL);  // where it was ignored, the kernel would keep the task's exit code to itself
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   sigset_t task_mask, watched;
   sigemptyset(&watched);

@@ -1,6 +1,6 @@
 // One guard a task: it starts the task in a session of its own, adopts whatever the task's processes leave behind, and
-// lives by a pipe from the supervisor. When that pipe closes, for any reason (SIGKILL of the supervisor too), everything
-// below the guard ends.
+// lives by a pipe from the supervisor. When that pipe closes, for any reason (SIGKILL of the supervisor too),
+// everything below the guard ends.
 //
 // Over the lifeline the supervisor may write single bytes: 'T' sends SIGTERM to everything below, 'K' SIGKILL until
 // nothing is left. Over the status pipe the guard writes lines: "started PID", then one of "exited CODE" and

@@ -26,9 +26,8 @@ const std::vector<std::string> kReservedFlags = {"--program", "--token-file", "-
 
 bool IsName(absl::string_view text, absl::string_view more) {
   if (text.empty() || text.size() > 64) return false;
-  return std::all_of(text.begin(), text.end(), [more](char c) {
-    return absl::ascii_isalnum(c) || more.find(c) != absl::string_view::npos;
-  });
+  return std::all_of(text.begin(), text.end(),
+                     [more](char c) { return absl::ascii_isalnum(c) || more.find(c) != absl::string_view::npos; });
 }
 
 absl::Status ReadExperiment(const YamlFields& fields, Job* job) {
@@ -46,9 +45,10 @@ absl::Status ReadEntryScript(const YamlFields& fields, Job* job) {
   BASIN_RETURN_IF_ERROR(fields.Read("entry_script", &script));
   if (script.empty()) return fields.ErrorAt("entry_script", "not given; name what the workers run, such as basin:mlp");
   if (!absl::StartsWith(script, "basin:")) {
-    return fields.Unimplemented("entry_script", absl::StrCat("this version runs built-in programs alone, found \"", script,
-                                                             "\"; use basin:mlp, or start your own program by hand with "
-                                                             "TF_CONFIG and the client library"));
+    return fields.Unimplemented("entry_script",
+                                absl::StrCat("this version runs built-in programs alone, found \"", script,
+                                             "\"; use basin:mlp, or start your own program by hand with "
+                                             "TF_CONFIG and the client library"));
   }
   job->program = script.substr(6);
   if (!IsName(job->program, "_-")) {
@@ -79,16 +79,19 @@ absl::Status ReadBackend(const YamlFields& fields, const std::string& file, Job*
       kind = node.begin()->first.Scalar();
       counts = node.begin()->second;
     } else {
-      return fields.ErrorAt("distributed_training", absl::StrCat("expected one of ParameterServer, TensorflowConfiguration "
-                                                                 "with its counts, found ", Describe(node)));
+      return fields.ErrorAt("distributed_training",
+                            absl::StrCat("expected one of ParameterServer, TensorflowConfiguration "
+                                         "with its counts, found ",
+                                         Describe(node)));
     }
     if (kind == "Mpi" || kind == "MpiConfiguration") {
       return fields.Unimplemented("distributed_training", absl::StrCat("this version cannot do ", kind,
                                                                        "; use {ParameterServer: {worker_count: 2}}"));
     }
     if (kind != "ParameterServer" && kind != "TensorflowConfiguration") {
-      return fields.ErrorAt("distributed_training", absl::StrCat("unknown configuration \"", kind,
-                                                                 "\"; supported: ParameterServer, TensorflowConfiguration"));
+      return fields.ErrorAt(
+          "distributed_training",
+          absl::StrCat("unknown configuration \"", kind, "\"; supported: ParameterServer, TensorflowConfiguration"));
     }
     if (!counts.IsNull()) {
       BASIN_ASSIGN_OR_RETURN(const YamlFields nested,
@@ -100,18 +103,21 @@ absl::Status ReadBackend(const YamlFields& fields, const std::string& file, Job*
         const int above = *count;
         BASIN_RETURN_IF_ERROR(nested.Read(name, count, 0, kMostTasks));
         if (fields.Has(name) && *count != above) {
-          return nested.ErrorAt(name, absl::StrCat(*count, " conflicts with ", name, ": ", above, "; remove one of the two"));
+          return nested.ErrorAt(name,
+                                absl::StrCat(*count, " conflicts with ", name, ": ", above, "; remove one of the two"));
         }
       }
     }
   } else if (lower.empty()) {
-    return fields.Unimplemented("distributed_backend", "not given, and this version runs the ps backend alone; write "
-                                                       "distributed_backend: ps");
+    return fields.Unimplemented("distributed_backend",
+                                "not given, and this version runs the ps backend alone; write "
+                                "distributed_backend: ps");
   }
   if (job->worker_count < 1) return fields.ErrorAt("worker_count", "found 0, at least one worker is needed");
   if (job->parameter_server_count < 1) {
-    return fields.ErrorAt("parameter_server_count", "found 0, but the ps backend needs at least one; basin-worker alone "
-                                                    "trains without");
+    return fields.ErrorAt("parameter_server_count",
+                          "found 0, but the ps backend needs at least one; basin-worker alone "
+                          "trains without");
   }
   return absl::OkStatus();
 }
@@ -120,7 +126,8 @@ absl::Status ReadInputs(const YamlFields& fields, const std::string& file, const
   if (fields.Has("inputs")) {
     const YAML::Node list = fields.Value("inputs");
     if (!list.IsSequence()) {
-      return fields.ErrorAt("inputs", absl::StrCat("expected a list of {name: NAME, path: PATH}, found ", Describe(list)));
+      return fields.ErrorAt("inputs",
+                            absl::StrCat("expected a list of {name: NAME, path: PATH}, found ", Describe(list)));
     }
     for (size_t i = 0; i < list.size(); ++i) {
       BASIN_ASSIGN_OR_RETURN(const YamlFields item,
@@ -129,8 +136,9 @@ absl::Status ReadInputs(const YamlFields& fields, const std::string& file, const
       BASIN_RETURN_IF_ERROR(item.Read("name", &input.name));
       BASIN_RETURN_IF_ERROR(item.Read("path", &input.path));
       if (!IsName(input.name, "_") || absl::ascii_isdigit(input.name[0])) {
-        return item.ErrorAt("name", absl::StrCat("\"", input.name, "\" is no name; use letters, digits and _ (it becomes a "
-                                                                   "part of a variable's name)"));
+        return item.ErrorAt("name", absl::StrCat("\"", input.name,
+                                                 "\" is no name; use letters, digits and _ (it becomes a "
+                                                 "part of a variable's name)"));
       }
       if (input.path.empty()) return item.ErrorAt("path", "not given; write where the data lies");
       if (input.path[0] != '/' && !overrides.base_folder.empty()) {
@@ -149,7 +157,8 @@ absl::Status ReadInputs(const YamlFields& fields, const std::string& file, const
     const auto found = std::find_if(job->inputs.begin(), job->inputs.end(),
                                     [&](const JobInput& input) { return input.name == parts.first; });
     if (parts.second.empty() || !IsName(parts.first, "_") || absl::ascii_isdigit(parts.first[0])) {
-      return absl::InvalidArgumentError(absl::StrCat("--input ", text, ": expected name=path, such as --input data=/data"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("--input ", text, ": expected name=path, such as --input data=/data"));
     }
     if (found != job->inputs.end()) {
       found->path = parts.second;
@@ -170,7 +179,8 @@ absl::Status CheckFlag(absl::string_view place, absl::string_view flag) {
   return absl::OkStatus();
 }
 
-absl::Status ReadScriptParams(const YamlFields& fields, const std::string& file, const JobOverrides& overrides, Job* job) {
+absl::Status ReadScriptParams(const YamlFields& fields, const std::string& file, const JobOverrides& overrides,
+                              Job* job) {
   if (fields.Has("script_params")) {
     const YAML::Node map = fields.Value("script_params");
     if (!map.IsMap()) {
@@ -178,17 +188,20 @@ absl::Status ReadScriptParams(const YamlFields& fields, const std::string& file,
     }
     for (const auto& item : map) {
       const std::string place = absl::StrCat(MarkText(file, item.first.Mark()), "script_params: ");
-      if (!item.first.IsScalar()) return absl::InvalidArgumentError(absl::StrCat(place, "a flag is text, found ", Describe(item.first)));
+      if (!item.first.IsScalar())
+        return absl::InvalidArgumentError(absl::StrCat(place, "a flag is text, found ", Describe(item.first)));
       ScriptParam param{item.first.Scalar(), ""};
       BASIN_RETURN_IF_ERROR(CheckFlag(place, param.flag));
       for (const ScriptParam& other : job->script_params) {
-        if (other.flag == param.flag) return absl::InvalidArgumentError(absl::StrCat(place, param.flag, " is given twice; remove one"));
+        if (other.flag == param.flag)
+          return absl::InvalidArgumentError(absl::StrCat(place, param.flag, " is given twice; remove one"));
       }
       if (item.second.IsScalar()) {
         param.value = item.second.Scalar();
       } else if (item.second.IsMap()) {
-        BASIN_ASSIGN_OR_RETURN(const YamlFields reference,
-                               YamlFields::From(item.second, file, absl::StrCat("script_params.", param.flag), {"input"}));
+        BASIN_ASSIGN_OR_RETURN(
+            const YamlFields reference,
+            YamlFields::From(item.second, file, absl::StrCat("script_params.", param.flag), {"input"}));
         std::string name;
         BASIN_RETURN_IF_ERROR(reference.Read("input", &name));
         std::vector<std::string> names;
@@ -201,8 +214,8 @@ absl::Status ReadScriptParams(const YamlFields& fields, const std::string& file,
                                                          names.empty() ? "none" : absl::StrJoin(names, ", ")));
         }
       } else {
-        return absl::InvalidArgumentError(absl::StrCat(place, param.flag, ": expected a value, or \"\" for a bare flag, found ",
-                                                       Describe(item.second)));
+        return absl::InvalidArgumentError(absl::StrCat(
+            place, param.flag, ": expected a value, or \"\" for a bare flag, found ", Describe(item.second)));
       }
       job->script_params.push_back(std::move(param));
     }
@@ -225,7 +238,8 @@ absl::Status ReadEnvironment(const YamlFields& fields, const std::string& file, 
   if (!fields.Has("environment_variables")) return absl::OkStatus();
   const YAML::Node map = fields.Value("environment_variables");
   if (!map.IsMap()) {
-    return fields.ErrorAt("environment_variables", absl::StrCat("expected a mapping {NAME: value}, found ", Describe(map)));
+    return fields.ErrorAt("environment_variables",
+                          absl::StrCat("expected a mapping {NAME: value}, found ", Describe(map)));
   }
   for (const auto& item : map) {
     const std::string place = absl::StrCat(MarkText(file, item.first.Mark()), "environment_variables: ");
@@ -269,21 +283,22 @@ absl::Status ReadTraining(const YamlFields& fields, const std::string& file, Job
   std::string consistency = "async";
   BASIN_RETURN_IF_ERROR(training.Read("consistency", &consistency));
   if (consistency != "async") {
-    return training.Unimplemented("consistency", absl::StrCat("this version trains asynchronously alone, found \"", consistency,
-                                                              "\"; write consistency: async"));
+    return training.Unimplemented("consistency", absl::StrCat("this version trains asynchronously alone, found \"",
+                                                              consistency, "\"; write consistency: async"));
   }
   if (!training.Has("rule")) return absl::OkStatus();
-  BASIN_ASSIGN_OR_RETURN(const YamlFields rule,
-                         YamlFields::From(training.Value("rule"), file, "training.rule",
-                                          {"name", "learning_rate", "momentum", "nesterov", "beta1", "beta2", "epsilon"}));
+  BASIN_ASSIGN_OR_RETURN(const YamlFields rule, YamlFields::From(training.Value("rule"), file, "training.rule",
+                                                                 {"name", "learning_rate", "momentum", "nesterov",
+                                                                  "beta1", "beta2", "epsilon"}));
   RuleChoice choice;
   BASIN_RETURN_IF_ERROR(rule.Read("name", &choice.name));
   const std::vector<std::string> rules = {"sgd", "momentum", "adagrad", "adam"};
   if (std::find(rules.begin(), rules.end(), choice.name) == rules.end()) {
     const auto nearest = Nearest(choice.name, rules);
-    return rule.ErrorAt("name", absl::StrCat(choice.name.empty() ? "not given" : absl::StrCat("unknown rule \"", choice.name, "\""),
-                                             "; supported: ", absl::StrJoin(rules, ", "),
-                                             nearest ? absl::StrCat("; did you mean \"", *nearest, "\"?") : ""));
+    return rule.ErrorAt(
+        "name", absl::StrCat(choice.name.empty() ? "not given" : absl::StrCat("unknown rule \"", choice.name, "\""),
+                             "; supported: ", absl::StrJoin(rules, ", "),
+                             nearest ? absl::StrCat("; did you mean \"", *nearest, "\"?") : ""));
   }
   BASIN_RETURN_IF_ERROR(ReadNumber(rule, "learning_rate", &choice.learning_rate, 0, 1e9));
   BASIN_RETURN_IF_ERROR(ReadNumber(rule, "momentum", &choice.momentum, 0, 1));
@@ -297,8 +312,8 @@ absl::Status ReadTraining(const YamlFields& fields, const std::string& file, Job
 
 absl::Status ReadNetwork(const YamlFields& fields, const std::string& file, Job* job) {
   if (!fields.Has("network")) return absl::OkStatus();
-  BASIN_ASSIGN_OR_RETURN(const YamlFields network,
-                         YamlFields::From(fields.Value("network"), file, "network", {"ports", "interface", "security"}));
+  BASIN_ASSIGN_OR_RETURN(const YamlFields network, YamlFields::From(fields.Value("network"), file, "network",
+                                                                    {"ports", "interface", "security"}));
   if (network.Has("interface")) {
     return network.Unimplemented("interface", "the local target uses the loopback interface; remove it");
   }
@@ -345,7 +360,8 @@ absl::StatusOr<Job> Read(const YAML::Node& root, const std::string& file, const 
   BASIN_RETURN_IF_ERROR(fields.Read("cancel_grace_seconds", &job.cancel_grace_seconds, 0, 3600));
   const int in_cluster = job.parameter_server_count + job.chief_count + job.worker_count;
   if (const int there = job.ports.last - job.ports.first + 1; fields.Has("network") && there < in_cluster) {
-    return fields.ErrorAt("network", absl::StrCat(in_cluster, " tasks need a port each, but ports has ", there, "; widen it"));
+    return fields.ErrorAt("network",
+                          absl::StrCat(in_cluster, " tasks need a port each, but ports has ", there, "; widen it"));
   }
   return job;
 }
@@ -354,7 +370,8 @@ absl::StatusOr<Job> Read(const YAML::Node& root, const std::string& file, const 
 
 absl::StatusOr<Job> ParseJob(absl::string_view text, const std::string& file_name, const JobOverrides& overrides) {
   if (text.size() > kMostBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(file_name, ": ", text.size(), " bytes is too long for a job file (1 MiB)"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(file_name, ": ", text.size(), " bytes is too long for a job file (1 MiB)"));
   }
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
@@ -363,7 +380,8 @@ absl::StatusOr<Job> ParseJob(absl::string_view text, const std::string& file_nam
     }
     return Read(documents[0], file_name, overrides);
   } catch (const YAML::Exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(MarkText(file_name, error.mark), "not valid YAML or JSON: ", error.msg));
+    return absl::InvalidArgumentError(
+        absl::StrCat(MarkText(file_name, error.mark), "not valid YAML or JSON: ", error.msg));
   }
 }
 

@@ -39,7 +39,7 @@ struct PortRange {
 
 struct Job {
   std::string experiment = "default";
-  std::string program;  // the built-in program of entry_script "basin:PROGRAM"
+  std::string program;                     // the built-in program of entry_script "basin:PROGRAM"
   std::vector<ScriptParam> script_params;  // in the file's order; a reference to an input is its path already
   std::vector<JobInput> inputs;
   std::vector<std::pair<std::string, std::string>> environment_variables;

@@ -39,10 +39,23 @@ constexpr LaterField kLaterFields[] = {
 };
 
 constexpr const char* kSupportedFields[] = {
-    "experiment",     "entry_script",  "script_params",   "inputs",
-    "environment_variables", "worker_count", "parameter_server_count", "distributed_backend",
-    "distributed_training", "chief_count", "evaluator_count", "training", "network",
-    "max_run_duration_seconds", "cancel_grace_seconds", "use_docker", "user_managed",
+    "experiment",
+    "entry_script",
+    "script_params",
+    "inputs",
+    "environment_variables",
+    "worker_count",
+    "parameter_server_count",
+    "distributed_backend",
+    "distributed_training",
+    "chief_count",
+    "evaluator_count",
+    "training",
+    "network",
+    "max_run_duration_seconds",
+    "cancel_grace_seconds",
+    "use_docker",
+    "user_managed",
 };
 
 bool IsEmpty(const YAML::Node& value) {
@@ -50,7 +63,9 @@ bool IsEmpty(const YAML::Node& value) {
          ((value.IsSequence() || value.IsMap()) && value.size() == 0);
 }
 
-bool Given(const YamlFields& fields, absl::string_view name) { return fields.Has(name) && !IsEmpty(fields.Value(name)); }
+bool Given(const YamlFields& fields, absl::string_view name) {
+  return fields.Has(name) && !IsEmpty(fields.Value(name));
+}
 
 bool Is(const YamlFields& fields, absl::string_view name, absl::string_view text) {
   return fields.Has(name) && fields.Value(name).IsScalar() && fields.Value(name).Scalar() == ToStd(text);
@@ -75,9 +90,8 @@ std::vector<std::string> KnownJobFields() {
 
 absl::Status CheckConflicts(const YamlFields& fields) {
   const std::vector<std::string> lists = GivenOf(fields, {"conda_packages", "pip_packages"});
-  const std::vector<std::string> files =
-      GivenOf(fields, {"conda_dependencies_file", "conda_dependencies_file_path", "pip_requirements_file",
-                       "pip_requirements_file_path"});
+  const std::vector<std::string> files = GivenOf(fields, {"conda_dependencies_file", "conda_dependencies_file_path",
+                                                          "pip_requirements_file", "pip_requirements_file_path"});
   std::vector<std::string> packages = lists;
   packages.insert(packages.end(), files.begin(), files.end());
   if (Given(fields, "environment_definition")) {

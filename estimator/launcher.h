@@ -18,8 +18,8 @@ struct LauncherEvent {
   enum Kind { kStarted, kExited, kGone };
   Kind kind;
   size_t task = 0;
-  pid_t pid = 0;   // kStarted
-  TaskExit exit;   // kExited
+  pid_t pid = 0;  // kStarted
+  TaskExit exit;  // kExited
 };
 
 class Launcher {
@@ -38,8 +38,8 @@ class Launcher {
   virtual void SweepUp() = 0;
 };
 
-// Tasks as processes on this machine, each under a guard (guard.h). `grace` goes to the guards. The calling process must
-// have no children of its own: it becomes their subreaper, and SweepUp ends all.
+// Tasks as processes on this machine, each under a guard (guard.h). `grace` goes to the guards. The calling process
+// must have no children of its own: it becomes their subreaper, and SweepUp ends all.
 std::unique_ptr<Launcher> MakeLocalLauncher(absl::Duration grace);
 
 }  // namespace basin

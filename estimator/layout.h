@@ -29,9 +29,8 @@ struct PlacedTask {
   int port = 0;  // 0 for the evaluator: it stands outside the cluster and listens nowhere
 };
 
-// ps first, then chief, workers, evaluator; each role goes round robin over the nodes from node 0, and each task takes its
-// node's next free port.
-// RESOURCE_EXHAUSTED where a node has too few.
+// ps first, then chief, workers, evaluator; each role goes round robin over the nodes from node 0, and each task takes
+// its node's next free port. RESOURCE_EXHAUSTED where a node has too few.
 absl::StatusOr<std::vector<PlacedTask>> LayOut(const TaskCounts& counts, const std::vector<NodePorts>& nodes);
 
 }  // namespace basin

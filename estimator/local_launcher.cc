@@ -64,7 +64,10 @@ std::vector<char*> Pointers(const std::vector<std::string>& words) {
 
 class LocalLauncher final : public Launcher {
  public:
-  explicit LocalLauncher(absl::Duration grace) : grace_(grace) { prctl(PR_SET_CHILD_SUBREAPER, 1); }
+  explicit LocalLauncher(absl::Duration grace) : grace_(grace) {
+    signal(SIGCHLD, SIG_DFL);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+  }
 
   ~LocalLauncher() override {
     for (auto& [index, task] : tasks_) {
@@ -87,7 +90,8 @@ class LocalLauncher final : public Launcher {
     const int null = MovedUp(null_fd);
     absl::Cleanup close_null = [null] { close(null); };
 
-    std::vector<std::string> argv = {"basin", "guard", "--grace-ms", absl::StrCat(absl::ToInt64Milliseconds(grace_)), "--"};
+    std::vector<std::string> argv = {"basin", "guard", "--grace-ms", absl::StrCat(absl::ToInt64Milliseconds(grace_)),
+                                     "--"};
     argv.insert(argv.end(), planned.argv.begin(), planned.argv.end());
     const std::vector<std::string> environment = MergedEnvironment(planned.environment);
     const std::vector<char*> argv_pointers = Pointers(argv);
@@ -111,7 +115,8 @@ class LocalLauncher final : public Launcher {
       [[maybe_unused]] const ssize_t ignored = write(2, kMessage, sizeof(kMessage) - 1);
       _exit(127);
     }
-    tasks_[index] = {pid, fcntl(lifeline.write_end, F_DUPFD_CLOEXEC, 16), fcntl(status.read_end, F_DUPFD_CLOEXEC, 16), ""};
+    tasks_[index] = {pid, fcntl(lifeline.write_end, F_DUPFD_CLOEXEC, 16), fcntl(status.read_end, F_DUPFD_CLOEXEC, 16),
+                     ""};
     return absl::OkStatus();
   }
 

@@ -58,9 +58,9 @@ absl::StatusOr<HeldPorts> HeldPorts::Hold(int count, const PortRange& range) {
   hold_up_to(kFirstPort, kFirstPort + count - 1);
   hold_up_to(range.first, range.last);
   if (static_cast<int>(held.ports_.size()) < count) {
-    return absl::ResourceExhaustedError(absl::StrCat("127.0.0.1: ", count, " free ports are needed, ", held.ports_.size(),
-                                                     " found (2222 upward, then ", range.first, "-", range.last,
-                                                     "); set network.ports in the job file"));
+    return absl::ResourceExhaustedError(absl::StrCat("127.0.0.1: ", count, " free ports are needed, ",
+                                                     held.ports_.size(), " found (2222 upward, then ", range.first, "-",
+                                                     range.last, "); set network.ports in the job file"));
   }
   return held;
 }
@@ -82,11 +82,11 @@ absl::StatusOr<std::string> FindProgram(const std::string& name, const std::stri
     const std::filesystem::path absolute = std::filesystem::absolute(candidate, error);
     return error ? candidate.string() : absolute.lexically_normal().string();
   }
-  return absl::NotFoundError(absl::StrCat("program ", name, " not found ",
-                                          folder.empty() ? absl::StrCat("beside basin (", places.empty() ? "?" : places[0],
-                                                                        ") or on PATH")
-                                                         : absl::StrCat("in ", folder),
-                                          "; name its folder with --programs DIR"));
+  return absl::NotFoundError(
+      absl::StrCat("program ", name, " not found ",
+                   folder.empty() ? absl::StrCat("beside basin (", places.empty() ? "?" : places[0], ") or on PATH")
+                                  : absl::StrCat("in ", folder),
+                   "; name its folder with --programs DIR"));
 }
 
 }  // namespace basin

@@ -35,8 +35,8 @@ class HeldPorts {
   std::vector<int> sockets_;
 };
 
-// Absolute path of an executable file `name`: in `folder` alone where one is given; else beside this program, then along
-// `path` (as in PATH). NOT_FOUND names the places looked at.
+// Absolute path of an executable file `name`: in `folder` alone where one is given; else beside this program, then
+// along `path` (as in PATH). NOT_FOUND names the places looked at.
 absl::StatusOr<std::string> FindProgram(const std::string& name, const std::string& folder, const std::string& path);
 
 }  // namespace basin

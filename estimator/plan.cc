@@ -53,9 +53,9 @@ std::vector<std::string> ArgvFor(const Job& job, const NodeFacts& facts, Role ro
     // One lane a ps: on one machine the ps share its cores with the workers.
     return {facts.ps_program, "--lanes", "1", "--token-file", token_file, "--run-id", facts.run_id};
   }
-  std::vector<std::string> argv = {facts.worker_program, "--program",    job.program, "--token-file",
-                                   token_file,           "--run-id",     facts.run_id, "--outputs",
-                                   absl::StrCat(facts.run_folder, "/outputs")};
+  std::vector<std::string> argv = {facts.worker_program, "--program", job.program,
+                                   "--token-file",       token_file,  "--run-id",
+                                   facts.run_id,         "--outputs", absl::StrCat(facts.run_folder, "/outputs")};
   for (const JobInput& input : job.inputs) {
     if (input.name == "data") AddUnlessGiven(job, "--data", input.path, &argv);
   }
@@ -90,7 +90,8 @@ std::string QuotedForShell(const std::string& word) {
 }
 
 std::string AddressOf(const PlacedTask& place) {
-  return place.port == 0 ? absl::StrCat(place.host, " (outside the cluster)") : absl::StrCat(place.host, ":", place.port);
+  return place.port == 0 ? absl::StrCat(place.host, " (outside the cluster)")
+                         : absl::StrCat(place.host, ":", place.port);
 }
 
 }  // namespace
@@ -110,7 +111,8 @@ absl::StatusOr<Plan> MakePlan(const Job& job, const NodeFacts& facts) {
     task.argv = ArgvFor(job, facts, place.name.role);
     task.tf_config = FormatTfConfig(cluster, place.name);
     auto& environment = task.environment;
-    // Tasks share this machine's cores; a BLAS that starts a thread a core in each would fight itself. The job may differ.
+    // Tasks share this machine's cores; a BLAS that starts a thread a core in each would fight itself. The job may
+    // differ.
     environment.emplace_back("OPENBLAS_NUM_THREADS", "1");
     for (const auto& variable : job.environment_variables) environment.push_back(variable);
     environment.emplace_back("TF_CONFIG", task.tf_config);
@@ -134,7 +136,8 @@ std::string PlanToJson(const Plan& plan) {
   for (const PlannedTask& task : plan.tasks) {
     Json environment = Json::object();
     for (const auto& [name, value] : task.environment) environment[name] = value;
-    Json one = {{"role", std::string(Name(task.place.name.role))}, {"index", task.place.name.index}, {"host", task.place.host}};
+    Json one = {
+        {"role", std::string(Name(task.place.name.role))}, {"index", task.place.name.index}, {"host", task.place.host}};
     if (task.place.port != 0) one["port"] = task.place.port;
     one["argv"] = task.argv;
     one["tf_config"] = task.tf_config;
@@ -150,8 +153,8 @@ std::string PlanToText(const Plan& plan) {
   for (const PlannedTask& task : plan.tasks) {
     std::vector<std::string> words;
     for (const std::string& word : task.argv) words.push_back(QuotedForShell(word));
-    absl::StrAppend(&text, "\n", task.place.name.Sentence(), "  ", AddressOf(task.place), "\n  ", absl::StrJoin(words, " "),
-                    "\n  TF_CONFIG=", task.tf_config, "\n");
+    absl::StrAppend(&text, "\n", task.place.name.Sentence(), "  ", AddressOf(task.place), "\n  ",
+                    absl::StrJoin(words, " "), "\n  TF_CONFIG=", task.tf_config, "\n");
   }
   return text;
 }

@@ -12,8 +12,8 @@ namespace basin {
 // out. While the cluster waits: "waiting: ...".
 std::string ProgressLine(const ClusterStats& stats);
 
-// One line for a terminal of `width` columns, never longer: a bar, percent, time left, then ProgressLine's figures as far
-// as they fit. `elapsed`: since training began.
+// One line for a terminal of `width` columns, never longer: a bar, percent, time left, then ProgressLine's figures as
+// far as they fit. `elapsed`: since training began.
 std::string ProgressBar(const ClusterStats& stats, absl::Duration elapsed, int width);
 
 // "1h02m", "3m07s", "42s".

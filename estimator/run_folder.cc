@@ -54,7 +54,8 @@ std::string RunFolder::PathFor(const std::string& runs, const std::string& exper
 absl::Status RunFolder::Create() const {
   const size_t last_slash = path_.rfind('/');
   BASIN_RETURN_IF_ERROR(MakeFolders(path_.substr(0, last_slash), kPrivateFolder));
-  if (mkdir(path_.c_str(), kPrivateFolder) != 0) return ErrnoStatus(errno, absl::StrCat("make the run's folder ", path_));
+  if (mkdir(path_.c_str(), kPrivateFolder) != 0)
+    return ErrnoStatus(errno, absl::StrCat("make the run's folder ", path_));
   BASIN_RETURN_IF_ERROR(MakeFolders(absl::StrCat(path_, "/logs"), kPrivateFolder));
   BASIN_RETURN_IF_ERROR(MakeFolders(absl::StrCat(path_, "/outputs"), kPrivateFolder));
   return WriteFileAtomically(TokenPath(), SecretHex(kTokenBytes), kPrivateFile);
@@ -70,7 +71,9 @@ absl::Status RunFolder::WriteRecord(const RunRecord& record) const {
   return WriteFileAtomically(absl::StrCat(path_, "/run.json"), RunRecordToJson(record), kPrivateFile);
 }
 
-std::string RunFolder::LogPath(const TaskId& name) const { return absl::StrCat(path_, "/logs/", Name(name.role), "-", name.index, ".txt"); }
+std::string RunFolder::LogPath(const TaskId& name) const {
+  return absl::StrCat(path_, "/logs/", Name(name.role), "-", name.index, ".txt");
+}
 std::string RunFolder::OutputPath(absl::string_view name) const { return absl::StrCat(path_, "/outputs/", name); }
 std::string RunFolder::TokenPath() const { return absl::StrCat(path_, "/token"); }
 

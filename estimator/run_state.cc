@@ -11,14 +11,22 @@ namespace basin {
 
 const char* RunPhaseName(RunPhase phase) {
   switch (phase) {
-    case RunPhase::kNotStarted: return "NotStarted";
-    case RunPhase::kPreparing: return "Preparing";
-    case RunPhase::kRunning: return "Running";
-    case RunPhase::kFinalizing: return "Finalizing";
-    case RunPhase::kCancelRequested: return "CancelRequested";
-    case RunPhase::kCompleted: return "Completed";
-    case RunPhase::kFailed: return "Failed";
-    case RunPhase::kCanceled: return "Canceled";
+    case RunPhase::kNotStarted:
+      return "NotStarted";
+    case RunPhase::kPreparing:
+      return "Preparing";
+    case RunPhase::kRunning:
+      return "Running";
+    case RunPhase::kFinalizing:
+      return "Finalizing";
+    case RunPhase::kCancelRequested:
+      return "CancelRequested";
+    case RunPhase::kCompleted:
+      return "Completed";
+    case RunPhase::kFailed:
+      return "Failed";
+    case RunPhase::kCanceled:
+      return "Canceled";
   }
   return "Unknown";
 }
@@ -92,8 +100,8 @@ std::vector<RunAction> RunState::OnTime(absl::Time now) {
   if (now >= cancel_at_) {
     cancel_at_ = absl::InfiniteFuture();
     if (phase_ == RunPhase::kPreparing || phase_ == RunPhase::kRunning) {
-      return OnCancel(now, absl::StrCat("max_run_duration_seconds (", absl::ToInt64Seconds(limits_.max_duration),
-                                        ") is over"));
+      return OnCancel(
+          now, absl::StrCat("max_run_duration_seconds (", absl::ToInt64Seconds(limits_.max_duration), ") is over"));
     }
   }
   if (now >= kill_at_) KillAll(&actions);
@@ -162,9 +170,9 @@ void RunState::Fail(size_t task, const std::string& why, absl::Time now, std::ve
 void RunState::Advance(absl::Time now, std::vector<RunAction>* actions) {
   if (finished() || phase_ == RunPhase::kNotStarted) return;
   if (std::all_of(tasks_.begin(), tasks_.end(), [](const Task& task) { return task.gone; })) {
-    phase_ = failed_task_                             ? RunPhase::kFailed
+    phase_ = failed_task_                           ? RunPhase::kFailed
              : phase_ == RunPhase::kCancelRequested ? RunPhase::kCanceled
-                                                      : RunPhase::kCompleted;
+                                                    : RunPhase::kCompleted;
     actions->push_back({RunAction::kFinish});
     return;
   }

@@ -4,10 +4,10 @@
 //   NotStarted -> Preparing -> Running -> Finalizing -> Completed | Failed
 //                     \------------\------> CancelRequested -> Canceled
 //
-// Running ends when the chief has ended with 0 or, without a chief, all workers have. Then the evaluator has a minute to
-// finish, then the ps (which end by themselves once the run is finished) and other workers ten seconds, before they get
-// SIGTERM; none of that changes the outcome. A task that ends otherwise than with 0, before it was told to stop, fails
-// the run: all others are stopped.
+// Running ends when the chief has ended with 0 or, without a chief, all workers have. Then the evaluator has a minute
+// to finish, then the ps (which end by themselves once the run is finished) and other workers ten seconds, before they
+// get SIGTERM; none of that changes the outcome. A task that ends otherwise than with 0, before it was told to stop,
+// fails the run: all others are stopped.
 #pragma once
 
 #include <optional>
@@ -19,7 +19,16 @@
 
 namespace basin {
 
-enum class RunPhase { kNotStarted, kPreparing, kRunning, kFinalizing, kCancelRequested, kCompleted, kFailed, kCanceled };
+enum class RunPhase {
+  kNotStarted,
+  kPreparing,
+  kRunning,
+  kFinalizing,
+  kCancelRequested,
+  kCompleted,
+  kFailed,
+  kCanceled
+};
 // As the estimator's users know it: "Running".
 const char* RunPhaseName(RunPhase phase);
 

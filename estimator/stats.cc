@@ -58,8 +58,8 @@ ClientStats ParseClient(const Json& json) {
 absl::StatusOr<ClusterStats> ParseStats(absl::string_view text) {
   const Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat("stats of the cluster: expected a JSON object, found ", text.size(),
-                                                   " bytes that are none"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("stats of the cluster: expected a JSON object, found ", text.size(), " bytes that are none"));
   }
   ClusterStats stats;
   Get(json, "run", &stats.run);

@@ -67,8 +67,8 @@ TrainingSummary Summarize(const ClusterStats& stats);
 class StatsSource {
  public:
   virtual ~StatsSource() = default;
-  // The stats as JSON, as they were heard last. Does not wait. UNAVAILABLE while the cluster cannot be reached, and trying
-  // again later is right; other errors are final.
+  // The stats as JSON, as they were heard last. Does not wait. UNAVAILABLE while the cluster cannot be reached, and
+  // trying again later is right; other errors are final.
   virtual absl::StatusOr<std::string> Read() = 0;
   // No more reads will come: takes leave of the cluster. Does not wait; destruction does.
   virtual void Stop() = 0;

@@ -54,7 +54,8 @@ class Progress {
     last_step_ = std::max(last_step_, stats->global_step);
     if (stats->state == "training" && training_since_ == absl::InfiniteFuture()) training_since_ = now;
     if (bar) {
-      const std::string line = ProgressBar(*stats, std::max(absl::ZeroDuration(), now - training_since_), options_.terminal_width - 1);
+      const std::string line =
+          ProgressBar(*stats, std::max(absl::ZeroDuration(), now - training_since_), options_.terminal_width - 1);
       std::fprintf(stderr, "\r%s\033[K", line.c_str());
       std::fflush(stderr);
       bar_shown_ = true;
@@ -81,13 +82,18 @@ class Supervision {
  public:
   Supervision(const Plan& plan, const RunFolder& folder, Launcher& launcher, const SuperviseOptions& options,
               std::vector<TaskId> names)
-      : plan_(plan), folder_(folder), launcher_(launcher), state_(std::move(names), options.limits), progress_(options) {
+      : plan_(plan),
+        folder_(folder),
+        launcher_(launcher),
+        state_(std::move(names), options.limits),
+        progress_(options) {
     record_.run_id = plan.run_id;
     record_.experiment = plan.experiment;
     record_.created = absl::Now();
     for (const PlannedTask& task : plan.tasks) {
       const bool listens = task.place.port != 0;
-      record_.tasks.push_back({task.place.name, listens ? absl::StrCat(task.place.host, ":", task.place.port) : "", 0, {}});
+      record_.tasks.push_back(
+          {task.place.name, listens ? absl::StrCat(task.place.host, ":", task.place.port) : "", 0, {}});
     }
   }
 
@@ -98,7 +104,8 @@ class Supervision {
     progress_.Begin(absl::Now());
     while (!state_.finished()) {
       progress_.Show(absl::Now());
-      const std::vector<LauncherEvent> events = launcher_.Wait(std::min(state_.NextDeadline(), progress_.next()), signals);
+      const std::vector<LauncherEvent> events =
+          launcher_.Wait(std::min(state_.NextDeadline(), progress_.next()), signals);
       for (const LauncherEvent& event : events) Handle(event);
       signalfd_siginfo info;
       while (read(signals, &info, sizeof(info)) == sizeof(info)) Cancel(static_cast<int>(info.ssi_signo));
@@ -148,9 +155,15 @@ class Supervision {
           }
           break;
         }
-        case RunAction::kTerm: launcher_.Terminate(action.task); break;
-        case RunAction::kKill: launcher_.Kill(action.task); break;
-        case RunAction::kFinish: record_.ended = absl::Now(); break;
+        case RunAction::kTerm:
+          launcher_.Terminate(action.task);
+          break;
+        case RunAction::kKill:
+          launcher_.Kill(action.task);
+          break;
+        case RunAction::kFinish:
+          record_.ended = absl::Now();
+          break;
       }
     }
     TellChanges();

@@ -31,8 +31,8 @@ struct RunOutcome {
   int64_t last_step = 0;  // as progress saw it
 };
 
-// Blocks until the run is over and nothing of it is left. SIGINT, SIGTERM and SIGHUP cancel it, a second one kills; they
-// are blocked for this thread and those it starts, from the call on. Messages and progress go to standard error.
+// Blocks until the run is over and nothing of it is left. SIGINT, SIGTERM and SIGHUP cancel it, a second one kills;
+// they are blocked for this thread and those it starts, from the call on. Messages and progress go to standard error.
 // An error means that nothing was started.
 absl::StatusOr<RunOutcome> Supervise(const Plan& plan, const RunFolder& folder, Launcher& launcher,
                                      const SuperviseOptions& options);

@@ -52,31 +52,33 @@ std::string Metric(const ClientStats& client, const char* name, const char* form
 }  // namespace
 
 std::string RenderTop(const ClusterStats& stats) {
-  std::string out = absl::StrCat("run ", stats.run, "  ", stats.state, "  step ", stats.global_step, "  slowest clock ",
-                                 stats.min_clock, "  view ", stats.view, "  up ",
-                                 ShortDuration(absl::Seconds(stats.uptime_s)));
+  std::string out =
+      absl::StrCat("run ", stats.run, "  ", stats.state, "  step ", stats.global_step, "  slowest clock ",
+                   stats.min_clock, "  view ", stats.view, "  up ", ShortDuration(absl::Seconds(stats.uptime_s)));
   if (stats.progress) absl::StrAppend(&out, absl::StrFormat("  %.0f%%", *stats.progress * 100));
   absl::StrAppend(&out, "\n", "model ", stats.variables, " variables, ", stats.elements, " elements, ",
                   Bytes(stats.model_bytes), "\n\n");
 
   std::vector<Row> rows = {{"PS", "LANES", "SHARDS", "APPLIED", "REFUSED", "IN", "OUT", "ADDRESS"}};
   for (const PsStats& ps : stats.ps) {
-    rows.push_back({absl::StrCat("ps ", ps.index), absl::StrCat(ps.lanes), absl::StrCat(ps.shards), absl::StrCat(ps.applied),
-                    absl::StrCat(ps.refused), Bytes(ps.bytes_in), Bytes(ps.bytes_out), ps.address});
+    rows.push_back({absl::StrCat("ps ", ps.index), absl::StrCat(ps.lanes), absl::StrCat(ps.shards),
+                    absl::StrCat(ps.applied), absl::StrCat(ps.refused), Bytes(ps.bytes_in), Bytes(ps.bytes_out),
+                    ps.address});
   }
   AppendTable(rows, &out);
 
   out += "\n";
-  rows = {{"TASK", "STATE", "CLOCK", "LAG", "STALENESS", "MAX", "STEPS/S", "EXAMPLES/S", "LOSS", "TEST ACC", "HEARD", "PROCESS"}};
+  rows = {{"TASK", "STATE", "CLOCK", "LAG", "STALENESS", "MAX", "STEPS/S", "EXAMPLES/S", "LOSS", "TEST ACC", "HEARD",
+           "PROCESS"}};
   for (const ClientStats& client : stats.clients) {
     const bool trains = client.trains();
     const auto if_trains = [trains](std::string text) { return trains ? text : std::string("-"); };
     rows.push_back({absl::StrCat(client.role, " ", client.index), client.state, if_trains(absl::StrCat(client.clock)),
                     if_trains(absl::StrCat(client.lag)), if_trains(absl::StrFormat("%.1f", client.staleness_mean)),
-                    if_trains(absl::StrCat(client.staleness_max)), if_trains(absl::StrFormat("%.1f", client.steps_per_s)),
-                    Metric(client, "examples_per_s", "whole"), Metric(client, "loss", "fraction"),
-                    Metric(client, "test_accuracy", "fraction"), absl::StrFormat("%.1fs ago", client.last_heard_s),
-                    absl::StrCat(client.host, ":", client.pid)});
+                    if_trains(absl::StrCat(client.staleness_max)),
+                    if_trains(absl::StrFormat("%.1f", client.steps_per_s)), Metric(client, "examples_per_s", "whole"),
+                    Metric(client, "loss", "fraction"), Metric(client, "test_accuracy", "fraction"),
+                    absl::StrFormat("%.1fs ago", client.last_heard_s), absl::StrCat(client.host, ":", client.pid)});
   }
   AppendTable(rows, &out);
 

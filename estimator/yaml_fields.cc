@@ -43,17 +43,18 @@ absl::StatusOr<YamlFields> YamlFields::From(const YAML::Node& node, const std::s
     Entry entry{item.first.Scalar(), item.first.Mark(), item.second};
     const std::string shown = path.empty() ? entry.name : absl::StrCat(path, ".", entry.name);
     if (fields.Find(entry.name) != nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat(MarkText(file, entry.mark), "field \"", shown, "\" is given twice; remove one"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(MarkText(file, entry.mark), "field \"", shown, "\" is given twice; remove one"));
     }
     bool found = false;
     for (const std::string& name : known) found = found || name == entry.name;
     if (!found) {
       const auto nearest = Nearest(entry.name, known);
-      return absl::InvalidArgumentError(absl::StrCat(
-          MarkText(file, entry.mark), "unknown field \"", shown, "\"",
-          nearest ? absl::StrCat("; did you mean \"", *nearest, "\"?")
-                  : known.size() <= 10 ? absl::StrCat("; known here: ", absl::StrJoin(known, ", "))
-                                       : std::string("; basin submit --help lists the known ones")));
+      return absl::InvalidArgumentError(absl::StrCat(MarkText(file, entry.mark), "unknown field \"", shown, "\"",
+                                                     nearest ? absl::StrCat("; did you mean \"", *nearest, "\"?")
+                                                     : known.size() <= 10
+                                                         ? absl::StrCat("; known here: ", absl::StrJoin(known, ", "))
+                                                         : std::string("; basin submit --help lists the known ones")));
     }
     fields.entries_.push_back(std::move(entry));
   }
@@ -115,7 +116,8 @@ absl::Status YamlFields::Read(absl::string_view name, int* out, int least, int m
   const YAML::Node value = Value(name);
   int number = 0;
   if (!value.IsScalar() || !absl::SimpleAtoi(value.Scalar(), &number) || number < least || number > most) {
-    return ErrorAt(name, absl::StrCat("expected a whole number from ", least, " to ", most, ", found ", Describe(value)));
+    return ErrorAt(name,
+                   absl::StrCat("expected a whole number from ", least, " to ", most, ", found ", Describe(value)));
   }
   *out = number;
   return absl::OkStatus();

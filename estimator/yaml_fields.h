@@ -15,7 +15,8 @@ namespace basin {
 class YamlFields {
  public:
   // `path` is where the mapping stands in the file ("" at the top, "training.rule" below) and comes before the names in
-  // messages. INVALID_ARGUMENT where `node` is no mapping, a key is unknown (naming the nearest of `known`) or repeated.
+  // messages. INVALID_ARGUMENT where `node` is no mapping, a key is unknown (naming the nearest of `known`) or
+  // repeated.
   static absl::StatusOr<YamlFields> From(const YAML::Node& node, const std::string& file, const std::string& path,
                                          const std::vector<std::string>& known);
 

@@ -22,7 +22,8 @@ worker_count: 3
 evaluator_count: 1
 training:
   rule: {name: adam, learning_rate: 0.001}
-)", "job.yaml");
+)",
+                            "job.yaml");
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->experiment, "fashion-mnist");
   EXPECT_EQ(job->program, "mlp");
@@ -52,15 +53,18 @@ TEST(JobTest, DefaultsAreTheEstimators) {
 }
 
 TEST(JobTest, JsonIsReadToo) {
-  const auto job = ParseJob("{\n\t\"entry_script\": \"basin:mlp\",\n\t\"distributed_backend\": \"ps\", \"worker_count\": 4}", "job.json");
+  const auto job = ParseJob(
+      "{\n\t\"entry_script\": \"basin:mlp\",\n\t\"distributed_backend\": \"ps\", \"worker_count\": 4}", "job.json");
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->worker_count, 4);
 }
 
 TEST(JobTest, ResolvedJobParsesToTheSameJob) {
-  const auto job = ParseJob(absl::StrCat(kSmallest, "script_params: {--b: 1, --a: x}\ninputs: [{name: d, path: /d}]\n"
+  const auto job = ParseJob(absl::StrCat(kSmallest,
+                                         "script_params: {--b: 1, --a: x}\ninputs: [{name: d, path: /d}]\n"
                                          "training: {rule: {name: sgd, momentum: 0.9, nesterov: true}}\n"
-                                         "environment_variables: {A: b}\nmax_run_duration_seconds: 9\n"), "job.yaml");
+                                         "environment_variables: {A: b}\nmax_run_duration_seconds: 9\n"),
+                            "job.yaml");
   ASSERT_TRUE(job.ok()) << job.status();
   const std::string json = JobToJson(*job);
   const auto again = ParseJob(json, "job.json");
@@ -85,21 +89,23 @@ shm_size:
 resume_from:
 training: {consistency: async}
 network: {ports: 30000-30010, security: token}
-)"), "job.yaml");
+)"),
+                            "job.yaml");
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->ports.first, 30000);
 }
 
 TEST(JobTest, DistributedTrainingGivesTheCounts) {
-  const auto job = ParseJob("entry_script: basin:mlp\ndistributed_training: {ParameterServer: {worker_count: 2}}\n", "j");
+  const auto job =
+      ParseJob("entry_script: basin:mlp\ndistributed_training: {ParameterServer: {worker_count: 2}}\n", "j");
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->worker_count, 2);
   EXPECT_TRUE(ParseJob("entry_script: basin:mlp\ndistributed_training: TensorflowConfiguration\n", "j").ok());
 }
 
 struct Refusal {
-  const char* added;    // to the smallest job
-  const char* expected; // part of the message
+  const char* added;     // to the smallest job
+  const char* expected;  // part of the message
   absl::StatusCode code = absl::StatusCode::kInvalidArgument;
 };
 constexpr auto kLater = absl::StatusCode::kUnimplemented;
@@ -146,8 +152,10 @@ TEST(JobTest, WrongJobsAreRefusedWithPlaceAndReason) {
       {"user_managed: true\nconda_packages: [x]\n", "user_managed: true conflicts with conda_packages"},
       {"distributed_training: {Mpi: {process_count_per_node: 2}}\n", "cannot do Mpi", kLater},
       {"distributed_training: {Horovod: {}}\n", "unknown configuration \"Horovod\""},
-      {"worker_count: 2\ndistributed_training: {ParameterServer: {worker_count: 3}}\n", "3 conflicts with worker_count: 2"},
-      {"distributed_training: {ParameterServer: {worker: 3}}\n", "unknown field \"distributed_training.ParameterServer.worker\""},
+      {"worker_count: 2\ndistributed_training: {ParameterServer: {worker_count: 3}}\n",
+       "3 conflicts with worker_count: 2"},
+      {"distributed_training: {ParameterServer: {worker: 3}}\n",
+       "unknown field \"distributed_training.ParameterServer.worker\""},
       {"training: {rule: {name: adamm}}\n", "did you mean \"adam\"?"},
       {"training: {rule: {learning_rate: 1}}\n", "training.rule.name: not given"},
       {"training: {rule: {name: adam, beta1: 1}}\n", "job.yaml:3:31: training.rule.beta1: found 1"},
@@ -183,21 +191,25 @@ TEST(JobTest, WrongJobsAreRefusedWithPlaceAndReason) {
 TEST(JobTest, EntryScriptAndBackendAreNeeded) {
   const auto message = [](const char* text) { return std::string(ParseJob(text, "j").status().message()); };
   EXPECT_TRUE(absl::StrContains(message("distributed_backend: ps\n"), "entry_script: not given"));
-  EXPECT_TRUE(absl::StrContains(message("entry_script: train.py\ndistributed_backend: ps\n"), "runs built-in programs alone"));
+  EXPECT_TRUE(
+      absl::StrContains(message("entry_script: train.py\ndistributed_backend: ps\n"), "runs built-in programs alone"));
   EXPECT_TRUE(absl::StrContains(message("entry_script: basin:mlp\n"), "write distributed_backend: ps"));
   EXPECT_TRUE(absl::StrContains(message("entry_script: basin:mlp\ndistributed_backend: mpi\n"), "cannot do mpi"));
   EXPECT_TRUE(absl::StrContains(message("entry_script: basin:mlp\ndistributed_backend: nccl\n"),
                                 "unknown backend \"nccl\"; supported: ps"));
   EXPECT_TRUE(absl::StrContains(message("[1]"), "expected a mapping"));
-  EXPECT_TRUE(absl::StrContains(message(""), "found nothing") || absl::StrContains(message(""), "expected one document"));
+  EXPECT_TRUE(absl::StrContains(message(""), "found nothing") ||
+              absl::StrContains(message(""), "expected one document"));
 }
 
 TEST(JobTest, OverridesReplaceAndAdd) {
   JobOverrides overrides;
   overrides.params = {"--lr=.1", "--verbose", "--data-folder=x=y"};
   overrides.inputs = {"mnist=/elsewhere"};
-  const auto job = ParseJob(absl::StrCat(kSmallest, "inputs: [{name: mnist, path: /here}]\n"
-                                         "script_params: {--from: {input: mnist}, --lr: 1}\n"), "job.yaml", overrides);
+  const auto job = ParseJob(absl::StrCat(kSmallest,
+                                         "inputs: [{name: mnist, path: /here}]\n"
+                                         "script_params: {--from: {input: mnist}, --lr: 1}\n"),
+                            "job.yaml", overrides);
   ASSERT_TRUE(job.ok()) << job.status();
   ASSERT_EQ(job->script_params.size(), 4u);
   EXPECT_EQ(job->script_params[0].value, "/elsewhere");
@@ -211,7 +223,8 @@ TEST(JobTest, OverridesReplaceAndAdd) {
 TEST(JobTest, RelativeInputsAreTakenFromTheBaseFolder) {
   JobOverrides overrides;
   overrides.base_folder = "/jobs";
-  const auto job = ParseJob(absl::StrCat(kSmallest, "inputs: [{name: a, path: d/a}, {name: b, path: /b}]\n"), "j", overrides);
+  const auto job =
+      ParseJob(absl::StrCat(kSmallest, "inputs: [{name: a, path: d/a}, {name: b, path: /b}]\n"), "j", overrides);
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->inputs[0].path, "/jobs/d/a");
   EXPECT_EQ(job->inputs[1].path, "/b");

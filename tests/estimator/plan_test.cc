@@ -1,3 +1,5 @@
+#include "estimator/plan.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,7 +10,6 @@
 #include "absl/strings/str_join.h"
 #include "estimator/layout.h"
 #include "estimator/local_node.h"
-#include "estimator/plan.h"
 
 namespace basin {
 namespace {
@@ -57,12 +58,15 @@ inputs: [{name: data, path: /data}]
 script_params: {--hidden: 256, --fast: ""}
 environment_variables: {SHOWN: "1"}
 training: {rule: {name: sgd, learning_rate: 0.1, momentum: 0.9, nesterov: true}}
-)", "job.yaml");
+)",
+                            "job.yaml");
   EXPECT_TRUE(job.ok()) << job.status();
   return *job;
 }
 
-NodeFacts SmallNode() { return {{{"127.0.0.1", {2222, 2223, 20000, 20001}}}, "/bin/basin-ps", "/bin/basin-worker", "/runs/r", "r1"}; }
+NodeFacts SmallNode() {
+  return {{{"127.0.0.1", {2222, 2223, 20000, 20001}}}, "/bin/basin-ps", "/bin/basin-worker", "/runs/r", "r1"};
+}
 
 std::string Variable(const PlannedTask& task, const std::string& name) {
   std::string value = "(not set)";

@@ -151,11 +151,12 @@ TEST_F(RunStateTest, LateFailureDoesNotTurnACancelIntoAFailure) {
 
 class TimeLimitTest : public RunStateTest {
  protected:
-  TimeLimitTest() : RunStateTest([] {
-    RunLimits limits;
-    limits.max_duration = absl::Seconds(100);
-    return limits;
-  }()) {}
+  TimeLimitTest()
+      : RunStateTest([] {
+          RunLimits limits;
+          limits.max_duration = absl::Seconds(100);
+          return limits;
+        }()) {}
 };
 
 TEST_F(TimeLimitTest, MaxRunDurationCancels) {

@@ -11,7 +11,8 @@
 namespace basin {
 namespace {
 
-constexpr char kTraining[] = R"({"run":"r1","state":"training","global_step":1200,"min_clock":590,"view":3,"uptime_s":75,
+constexpr char kTraining[] =
+    R"({"run":"r1","state":"training","global_step":1200,"min_clock":590,"view":3,"uptime_s":75,
  "model":{"variables":4,"elements":203530,"bytes":814120},
  "ps":[{"index":0,"address":"127.0.0.1:2222","lanes":1,"shards":3,"applied":3600,"refused":0,"bytes_in":1048576,"bytes_out":2048},
        {"index":1,"address":"127.0.0.1:2223","lanes":1,"shards":2,"applied":2400,"refused":1,"bytes_in":10,"bytes_out":20}],
@@ -65,7 +66,8 @@ TEST(ProgressLineTest, WaitingSaysForWhom) {
 
 TEST(ProgressBarTest, ShowsBarPercentAndTimeLeft) {
   const std::string line = ProgressBar(Stats(kTraining), absl::Seconds(42), 200);
-  EXPECT_TRUE(absl::StartsWith(line, "[============>                 ]  42%  ETA 58s  step 1200  examples/s 35210")) << line;
+  EXPECT_TRUE(absl::StartsWith(line, "[============>                 ]  42%  ETA 58s  step 1200  examples/s 35210"))
+      << line;
 }
 
 TEST(ProgressBarTest, NeverLongerThanTheTerminal) {
@@ -122,7 +124,8 @@ TEST(RunRecordTest, TellsStateTimesAndExits) {
   record.reason = "worker 0 exited with code 3";
   record.created = absl::UnixEpoch();
   record.ended = absl::UnixEpoch() + absl::Seconds(2);
-  record.tasks = {{{Role::kPs, 0}, "127.0.0.1:2222", 7, TaskExit{0, 15}}, {{Role::kWorker, 0}, "127.0.0.1:2223", 8, TaskExit{3, 0}}};
+  record.tasks = {{{Role::kPs, 0}, "127.0.0.1:2222", 7, TaskExit{0, 15}},
+                  {{Role::kWorker, 0}, "127.0.0.1:2223", 8, TaskExit{3, 0}}};
   const auto json = nlohmann::json::parse(RunRecordToJson(record));
   EXPECT_EQ(json, nlohmann::json::parse(R"({"run_id": "r1", "experiment": "e", "state": "Failed",
       "reason": "worker 0 exited with code 3", "created": "1970-01-01T00:00:00.000Z", "ended": "1970-01-01T00:00:02.000Z",
