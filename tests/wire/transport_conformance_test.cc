@@ -1,6 +1,7 @@
 // What every Transport must do, run over each.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 #include <vector>
 
@@ -8,65 +9,12 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
 #include "common/wire/inproc_transport.h"
-#include "common/wire/zmq_transport.h"
 #include "tests/wire/transport_twins.h"
 
 namespace basin::wire {
-
-std::unique_ptr<Twin> MakeZmqTwin() {
-  class ZmqTwin final : public Twin {
-   public:
-    std::unique_ptr<Listener> Listen(const TransportOptions& options) override {
-      return *ZmqListen({.ip = "127.0.0.1", .port = 0, .host = "localhost"}, options, context_);
-    }
-    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override { return MakeZmqDialer(options, context_); }
-    std::string RefusedAddress() override {
-      // A port that was free a moment ago.
-      auto listener = Listen({});
-      std::string address = listener->address();
-      listener->Close(absl::Now() + absl::Seconds(10));
-      return address;
-    }
-
-   private:
-    std::shared_ptr<ZmqContext> context_ = MakeZmqContext(1);
-  };
-  return std::make_unique<ZmqTwin>();
-}
-
-std::unique_ptr<Twin> MakeInprocTwin() {
-  class InprocTwin final : public Twin {
-   public:
-    std::unique_ptr<Listener> Listen(const TransportOptions& options) override { return *network_.Listen("localhost:0", options); }
-    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override { return network_.MakeDialer(options); }
-    std::string RefusedAddress() override { return Listen({})->address(); }
-
-   private:
-    InprocNetwork network_;
-  };
-  return std::make_unique<InprocTwin>();
-}
-
 namespace {
 
-class TransportConformance : public ::testing::TestWithParam<TwinCase> {
- protected:
-  // The lane's next message; fails the test when none comes.
-  Received Take(Listener& listener) {
-    const absl::Time deadline = Patience();
-    while (absl::Now() < deadline) {
-      if (std::unique_ptr<Received> received = listener.Receive(deadline)) return std::move(*received);
-    }
-    ADD_FAILURE() << "nothing came";
-    return {};
-  }
-  std::string TakeText(Listener& listener) {
-    Received received = Take(listener);
-    return received.message.frames.empty() ? "" : std::string(received.message.frames[0].view());
-  }
-
-  const std::unique_ptr<Twin> twin_ = GetParam().make();
-};
+class TransportConformance : public TwinTest {};
 
 TEST_P(TransportConformance, AMessageArrivesWithItsFrames) {
   auto listener = twin_->Listen({});
@@ -87,29 +35,6 @@ TEST_P(TransportConformance, AMessageArrivesWithItsFrames) {
     break;
   }
 }
-
-// A client's thread that sends and waits, since a channel moves only while its thread calls it.
-class Echo {
- public:
-  explicit Echo(std::unique_ptr<Listener> listener) : listener_(std::move(listener)), thread_([this] { Run(); }) {}
-  ~Echo() {
-    stop_.store(true);
-    listener_->Wake();
-    thread_.join();
-  }
-  std::string address() const { return listener_->address(); }
-
- private:
-  void Run() {
-    while (!stop_.load()) {
-      auto received = listener_->Receive(absl::InfiniteFuture());
-      if (received != nullptr) listener_->Send(received->peer, std::move(received->message)).IgnoreError();
-    }
-  }
-  std::atomic<bool> stop_{false};
-  std::unique_ptr<Listener> listener_;
-  std::thread thread_;
-};
 
 TEST_P(TransportConformance, AChannelKeepsItsOrderBothWays) {
   Echo echo(twin_->Listen({}));
@@ -323,133 +248,6 @@ TEST_P(TransportConformance, AnAddressWithoutAPortSaysSo) {
   EXPECT_TRUE(absl::StrContains(got.status().message(), "no port; expected host:port")) << got.status();
 }
 
-TEST_P(TransportConformance, WhatIsPastTheLimitsIsNotSent) {
-  Echo echo(twin_->Listen({}));
-  auto dialer = twin_->MakeDialer({});
-  auto channel = dialer->Dial(echo.address());
-  EXPECT_EQ(channel->Send(Message()).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(channel->Send(Text(std::string(kMaxFrameBytes + 1, 'x'))).code(), absl::StatusCode::kInvalidArgument);
-  Message many;
-  many.frames.resize(kMaxFrames + 1);
-  EXPECT_EQ(channel->Send(many).code(), absl::StatusCode::kInvalidArgument);
-  // The channel lives on, and the limit itself passes.
-  ASSERT_TRUE(channel->Send(Text(std::string(kMaxFrameBytes, 'x'))).ok());
-  EXPECT_EQ(NextText(*dialer, *channel), std::string(kMaxFrameBytes, 'x'));
-}
-
-TEST_P(TransportConformance, BytesInFlightAreBoundedFromTheClient) {
-  const TransportOptions options{.max_bytes_in_flight = size_t{8} << 20};
-  auto listener = twin_->Listen(options);
-  auto dialer = twin_->MakeDialer(options);
-  auto channel = dialer->Dial(listener->address());
-  const Frame frame = Frame::Copy(std::string(1 << 20, 'x'));
-  size_t sent = 0;
-  absl::Status status;
-  // Nobody reads. The kernel and the listener's own queue take some megabytes more than the bound.
-  const absl::Time deadline = Patience();
-  while (absl::Now() < deadline) {
-    Message message;
-    message.frames.push_back(frame);
-    status = channel->Send(std::move(message));
-    if (!status.ok()) break;
-    ASSERT_LT(++sent, 1000u);
-  }
-  ASSERT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
-  EXPECT_GE(sent, 8u);
-  // Reading makes room, and nothing was lost.
-  std::atomic<bool> done{false};
-  std::thread lane([&] {
-    for (size_t i = 0; i < sent + 1; ++i) EXPECT_EQ(Take(*listener).message.bytes(), size_t{1} << 20);
-    done.store(true);
-    dialer->Wake();
-  });
-  while (absl::Now() < deadline) {
-    Message message;
-    message.frames.push_back(frame);
-    status = channel->Send(std::move(message));
-    if (status.ok()) break;
-    dialer->Wait(absl::Now() + absl::Milliseconds(5));
-  }
-  EXPECT_TRUE(status.ok()) << status;
-  while (!done.load()) dialer->Wait(absl::Now() + absl::Milliseconds(50));
-  lane.join();
-}
-
-TEST_P(TransportConformance, APeerThatDoesNotReadExhaustsItselfAlone) {
-  const TransportOptions options{.max_bytes_in_flight = size_t{2} << 20};
-  auto listener = twin_->Listen(options);
-  auto dialer = twin_->MakeDialer({});
-  auto deaf = dialer->Dial(listener->address());
-  auto good = dialer->Dial(listener->address());
-  ASSERT_TRUE(deaf->Send(Text("deaf")).ok());
-  ASSERT_TRUE(good->Send(Text("good")).ok());
-  std::atomic<bool> stop{false};
-  std::atomic<int> answers{0};
-  std::thread client([&] {
-    while (!stop.load()) {
-      dialer->Wait(absl::Now() + absl::Milliseconds(5));
-      auto got = good->Receive();
-      if (got.ok() && *got != nullptr) answers.fetch_add(1);
-    }
-  });
-  PeerId deaf_peer = 0, good_peer = 0;
-  for (int i = 0; i < 2; ++i) {
-    const Received received = Take(*listener);
-    (received.message.frames[0].view() == "deaf" ? deaf_peer : good_peer) = received.peer;
-  }
-  // The client's own library reads for the deaf channel as well, so what must hold is less: whatever the deaf one's
-  // queue does, the good one is answered.
-  const Frame frame = Frame::Copy(std::string(1 << 20, 'x'));
-  for (int i = 0; i < 20; ++i) {
-    Message message;
-    message.frames.push_back(frame);
-    const absl::Status status = listener->Send(deaf_peer, std::move(message));
-    EXPECT_TRUE(status.ok() || status.code() == absl::StatusCode::kResourceExhausted) << status;
-  }
-  EXPECT_TRUE(listener->Send(good_peer, Text("answer")).ok());
-  const absl::Time deadline = Patience();
-  while (answers.load() == 0 && absl::Now() < deadline) std::this_thread::yield();
-  EXPECT_EQ(answers.load(), 1);
-  stop.store(true);
-  client.join();
-}
-
-TEST_P(TransportConformance, ConnectionsAreLimited) {
-  auto listener = twin_->Listen({.max_connections = 2});
-  auto dialer = twin_->MakeDialer({});
-  std::atomic<bool> stop{false};
-  std::thread lane([&] {
-    while (!stop.load()) {
-      auto received = listener->Receive(absl::InfiniteFuture());
-      if (received != nullptr) listener->Send(received->peer, std::move(received->message)).IgnoreError();
-    }
-  });
-  auto first = dialer->Dial(listener->address());
-  ASSERT_TRUE(first->Send(Text("first")).ok());
-  EXPECT_EQ(NextText(*dialer, *first), "first");
-  auto second = dialer->Dial(listener->address());
-  ASSERT_TRUE(second->Send(Text("second")).ok());
-  EXPECT_EQ(NextText(*dialer, *second), "second");
-  auto third = dialer->Dial(listener->address());
-  const auto got = Next(*dialer, *third);
-  EXPECT_EQ(got.status().code(), absl::StatusCode::kUnavailable) << got.status();
-  ASSERT_TRUE(first->Send(Text("still there")).ok());
-  EXPECT_EQ(NextText(*dialer, *first), "still there");
-  // One leaves, and one may come: not at once, since the lane has to notice.
-  second.reset();
-  const absl::Time deadline = Patience();
-  std::string text;
-  while (text != "fourth" && absl::Now() < deadline) {
-    auto fourth = dialer->Dial(listener->address());
-    fourth->Send(Text("fourth")).IgnoreError();
-    text = NextText(*dialer, *fourth);
-  }
-  EXPECT_EQ(text, "fourth");
-  stop.store(true);
-  listener->Wake();
-  lane.join();
-}
-
 TEST_P(TransportConformance, EndsMayBeDestroyedInAnyOrder) {
   auto listener = twin_->Listen({});
   auto dialer = twin_->MakeDialer({});
@@ -460,9 +258,7 @@ TEST_P(TransportConformance, EndsMayBeDestroyedInAnyOrder) {
   channel.reset();
 }
 
-INSTANTIATE_TEST_SUITE_P(Transports, TransportConformance,
-                         ::testing::Values(TwinCase{"Zmq", &MakeZmqTwin}, TwinCase{"Inproc", &MakeInprocTwin}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Transports, TransportConformance, AllTwins(), TwinName);
 
 TEST(InprocNetworkTest, ACutIsNoticedAtBothEndsAndLosesWhatWasUnderWay) {
   InprocNetwork network;

@@ -1,10 +1,14 @@
 // What the conformance suite and the transports' own tests share: a way to make one transport or the other, and waiting.
 #pragma once
 
-#include <functional>
+#include <gtest/gtest.h>
+
+#include <atomic>
 #include <memory>
 #include <ostream>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -58,5 +62,50 @@ inline std::string NextText(Dialer& dialer, Channel& channel) {
   if (!got.ok()) return std::string(got.status().message());
   return std::string((*got)->frames.at(0).view());
 }
+
+inline auto AllTwins() { return ::testing::Values(TwinCase{"Zmq", &MakeZmqTwin}, TwinCase{"Inproc", &MakeInprocTwin}); }
+inline std::string TwinName(const ::testing::TestParamInfo<TwinCase>& info) { return info.param.name; }
+
+class TwinTest : public ::testing::TestWithParam<TwinCase> {
+ protected:
+  // The lane's next message; fails the test when none comes.
+  Received Take(Listener& listener) {
+    const absl::Time deadline = Patience();
+    while (absl::Now() < deadline) {
+      if (std::unique_ptr<Received> received = listener.Receive(deadline)) return std::move(*received);
+    }
+    ADD_FAILURE() << "nothing came";
+    return {};
+  }
+  std::string TakeText(Listener& listener) {
+    Received received = Take(listener);
+    return received.message.frames.empty() ? "" : std::string(received.message.frames[0].view());
+  }
+
+  const std::unique_ptr<Twin> twin_ = GetParam().make();
+};
+
+// A lane that sends back what it gets.
+class Echo {
+ public:
+  explicit Echo(std::unique_ptr<Listener> listener) : listener_(std::move(listener)), thread_([this] { Run(); }) {}
+  ~Echo() {
+    stop_.store(true);
+    listener_->Wake();
+    thread_.join();
+  }
+  std::string address() const { return listener_->address(); }
+
+ private:
+  void Run() {
+    while (!stop_.load()) {
+      auto received = listener_->Receive(absl::InfiniteFuture());
+      if (received != nullptr) listener_->Send(received->peer, std::move(received->message)).IgnoreError();
+    }
+  }
+  std::atomic<bool> stop_{false};
+  std::unique_ptr<Listener> listener_;
+  std::thread thread_;
+};
 
 }  // namespace basin::wire
