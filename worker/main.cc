@@ -6,7 +6,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "cluster_spec/cluster_view.h"
 #include "cluster_spec/tf_config.h"
 #include "common/base/exit_code.h"
@@ -15,6 +17,7 @@
 #include "worker/evaluation_task.h"
 #include "worker/model_file.h"
 #include "worker/own_ps.h"
+#include "worker/train/local_training.h"
 #include "worker/training_task.h"
 
 namespace basin {
@@ -28,6 +31,7 @@ struct Flags {
   std::string device = "cpu";
   int threads = 1;
   int lanes = 1;
+  bool local = false;
   double start_timeout_s = 600, unreachable_timeout_s = 60;
 };
 
@@ -75,6 +79,22 @@ absl::Status Train(const Flags& flags, const std::string& tf_config, Role role, 
   return RunTrainingTask(*client, program, device, train, flags.task);
 }
 
+// The reference that a cluster is compared with: the same program, rule and batches in this process alone.
+absl::Status TrainWithoutPs(const Flags& flags, Program& program, Device& device, const Dataset& test) {
+  BASIN_ASSIGN_OR_RETURN(const Dataset train, Dataset::LoadIdxFolder(flags.task.data, "train"));
+  LocalOptions options;
+  options.rule = flags.task.rule;
+  options.batch_size = flags.task.batch_size;
+  options.epochs = flags.task.epochs;
+  options.seed = flags.task.seed;
+  const absl::Time start = absl::Now();
+  BASIN_ASSIGN_OR_RETURN(const LocalResult result, TrainLocally(program, device, train, test, options));
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  Info(absl::StrFormat("%d steps in %.1f s (%.0f examples/s)", result.steps, seconds, static_cast<double>(train.count()) * flags.task.epochs / seconds));
+  std::printf("test loss %.4f\ntest accuracy %.4f\n", result.test_loss, result.test_accuracy);
+  return absl::OkStatus();
+}
+
 absl::Status Run(Flags& flags) {
   BASIN_RETURN_IF_ERROR(Check(flags));
   BASIN_ASSIGN_OR_RETURN(auto device, OpenDevice(flags.device, flags.threads));
@@ -89,6 +109,7 @@ absl::Status Run(Flags& flags) {
   BASIN_ASSIGN_OR_RETURN(auto program, MakeProgram(program_options));
   if (!flags.evaluate.empty()) return EvaluateFile(*program, *device, test, flags.evaluate);
 
+  if (flags.local) return TrainWithoutPs(flags, *program, *device, test);
   if (!flags.tf_config.empty()) {
     BASIN_ASSIGN_OR_RETURN(const TfConfig config, ParseTfConfig(flags.tf_config));
     BASIN_ASSIGN_OR_RETURN(const ClusterView view, Resolve(config));
@@ -141,6 +162,7 @@ int Main(int argc, char** argv) {
   app.add_option("--outputs", task.outputs, "Folder for model.safetensors (chief) and evaluation.json (evaluator); none: nothing is written")->group("Results");
   app.add_option("--evaluate", flags.evaluate, "Evaluate this model.safetensors and end; needs no parameter server")->group("Results");
   app.add_option("--evaluate-every", task.evaluate_every_s, "Seconds between the evaluator's looks at the parameters")->check(CLI::Range(0.05, 1e6))->group("Results");
+  app.add_flag("--no-ps", flags.local, "Train in this process without any parameter server: what a cluster is compared with")->group("Cluster");
   app.add_option("--tf-config", flags.tf_config, "The cluster, as JSON (default: $TF_CONFIG)")->group("Cluster");
   app.add_option("--run-id", flags.run_id, "Run this task belongs to (default: $BASIN_RUN_ID; none: ps 0 tells)")->group("Cluster");
   app.add_option("--token-file", flags.token_file, "File with the run's token (default: $BASIN_TOKEN_FILE)")->group("Cluster");
