@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/base/limits.h"
 #include "common/wire/frame.h"
 
 namespace basin::wire {
@@ -21,8 +22,8 @@ namespace basin::wire {
 class Channel {
  public:
   virtual ~Channel() = default;  // closes; what was not sent yet is dropped
-  // Queues the message; never blocks. RESOURCE_EXHAUSTED past the bytes in flight that Options allow, UNAVAILABLE once
-  // the channel is cut. OK is not a delivery: only an answer is.
+  // Queues the message; never blocks. RESOURCE_EXHAUSTED past the bytes in flight that Options allow, INVALID_ARGUMENT past
+  // limits.h, UNAVAILABLE once the channel is cut. OK is not a delivery: only an answer is.
   virtual absl::Status Send(Message message) = 0;
   // The next message, or nothing yet (nullptr) — never waits. UNAVAILABLE, with the reason ("connection refused",
   // "name does not resolve", "closed by the peer"), once the channel is cut and everything received was taken.
@@ -35,8 +36,8 @@ class Dialer {
   virtual ~Dialer() = default;
   // `address` is host:port. Returns at once; a connection that fails shows in Receive.
   virtual std::unique_ptr<Channel> Dial(const std::string& address) = 0;
-  // Waits until a channel of this dialer may have something (a message, a cut), Wake is called, or `deadline` passes.
-  // Same thread rules as the channels.
+  // Waits until a channel of this dialer may have something (a message, a cut that Receive has not told yet), Wake is
+  // called, or `deadline` passes. Sends what is queued meanwhile. Same thread rules as the channels.
   virtual void Wait(absl::Time deadline) = 0;
   // From any thread: ends a Wait that runs, or the next one.
   virtual void Wake() = 0;
@@ -57,9 +58,11 @@ class Listener {
   // host:port that peers can dial (the port is the real one when 0 was asked for).
   virtual std::string address() const = 0;
   // The next message, waiting until `deadline`; nullptr when it passed or Wake was called.
-  // Frames past limits.h never get here: their sender's connection is closed and counted.
+  // What is past limits.h never gets here and is counted: a frame that is too large costs its sender the connection, too
+  // many frames cost it the message.
   virtual std::unique_ptr<Received> Receive(absl::Time deadline) = 0;
-  // Queues; never blocks. UNAVAILABLE: the peer is gone; RESOURCE_EXHAUSTED: it does not read (its queue is full).
+  // Queues; never blocks. UNAVAILABLE: the peer is gone; RESOURCE_EXHAUSTED: it does not read (its queue is full);
+  // INVALID_ARGUMENT: the message is past limits.h.
   virtual absl::Status Send(PeerId peer, Message message) = 0;
   // Waits at most until `deadline` for what was queued to leave; then further sends fail.
   virtual void Close(absl::Time deadline) = 0;
@@ -68,7 +71,13 @@ class Listener {
 
 struct TransportOptions {
   int io_threads = 1;
-  size_t max_bytes_in_flight = size_t{256} << 20;  // per channel, sent and not yet answered is the client's business
+  // Per channel and direction: what Send took and the kernel has not. (Sent and not yet answered is the client's business.)
+  size_t max_bytes_in_flight = size_t{256} << 20;
+  // A listener accepts no further connection beyond these until one ends.
+  size_t max_connections = kMaxConnectionsPerLane;
 };
+
+// INVALID_ARGUMENT, with the number and the limit, for a message that no peer would take.
+absl::Status CheckLimits(const Message& message);
 
 }  // namespace basin::wire

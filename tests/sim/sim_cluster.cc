@@ -1,12 +1,12 @@
 #include "tests/sim/sim_cluster.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "common/wire/header.h"
 #include "ps/coordinator.h"
 #include "ps/shard.h"
+#include "tests/sim/sim_messages.h"
 #include "tests/sim/sim_worker.h"
 
 namespace basin::sim {
@@ -141,7 +141,7 @@ class Simulation {
     SimWorker::Hooks hooks;
     hooks.violation = [this](const std::string& text) { Violation(text); };
     hooks.acknowledged = [this](Life&) { ++outcome_.pushes_acknowledged; };
-    hooks.piece_taken = [this, process](Life& life, const InputPiece& piece) {
+    hooks.piece_taken = [this, process](Life& life, const LeasedPiece& piece) {
       if (done_by_.contains(piece.piece)) Violation(absl::StrCat("piece ", piece.piece, " is handed out after it was counted"));
       const auto holder = holder_.find(piece.piece);
       // Another life may hold it only if it is gone or was silent for long.
@@ -151,7 +151,7 @@ class Simulation {
       }
       holder_[piece.piece] = process;
     };
-    hooks.piece_done = [this](Life& life, const InputPiece& piece) {
+    hooks.piece_done = [this](Life& life, const LeasedPiece& piece) {
       if (!done_by_.emplace(piece.piece, life.number).second) Violation(absl::StrCat("piece ", piece.piece, " is counted twice"));
     };
     hooks.barrier_entered = [this](Life& life) {
@@ -284,43 +284,6 @@ class Simulation {
     }
   }
 
-  // A push whose first number has become NaN; other messages as they are.
-  static wire::Message Poisoned(wire::Message message) {
-    const absl::StatusOr<wire::Parsed> parsed = wire::Parse(std::move(message));
-    if (parsed->header.kind != wire::Kind::kUpdate || !(parsed->entries[0].flags & wire::kPush)) return parsed->message;
-    wire::DataBuilder builder;
-    for (size_t i = 0; i < parsed->entries.size(); ++i) {
-      wire::Entry entry = parsed->entries[i];
-      entry.flags &= ~wire::kInline;
-      const absl::Span<const char> payload = parsed->payloads[i];
-      builder.Add(entry, wire::Frame::Make(payload.size(), [&](char* out) {
-                    std::copy(payload.begin(), payload.end(), out);
-                    const float nan = std::nanf("");
-                    __builtin_memcpy(out, &nan, sizeof(nan));
-                  }));
-    }
-    return std::move(builder).Build(parsed->header);
-  }
-
-  // Each apply adds one mark and one version: parameters of one moment have as many marks as versions after the first.
-  void CheckNotTorn(const wire::Message& message) {
-    const absl::StatusOr<wire::Parsed> parsed = wire::Parse(message);
-    if (!parsed.ok()) return Violation(absl::StrCat("a lane sent a malformed answer: ", parsed.status().ToString()));
-    for (size_t i = 0; i < parsed->entries.size(); ++i) {
-      if (parsed->payloads[i].empty()) continue;
-      float marks = 0;
-      for (size_t life = 0; life < lives_.size(); ++life) {
-        float value;
-        __builtin_memcpy(&value, parsed->payloads[i].data() + life * sizeof(float), sizeof(float));
-        marks -= value;
-      }
-      const uint64_t version = parsed->entries[i].version.value();
-      if (marks != static_cast<float>(version - 1)) {
-        Violation(absl::StrCat("shard ", parsed->entries[i].shard.value(), " was answered as version ", version, " with ", marks, " pushes in it"));
-      }
-    }
-  }
-
   void Close(Process* process, uint32_t channel) {
     const auto at = process->channels.find(channel);
     if (at == process->channels.end()) return;
@@ -347,7 +310,7 @@ class Simulation {
           const auto now_at = process->channels.find(channel);
           if (now_at == process->channels.end() || now_at->second.second != peer) return;  // of a connection before
           Trace(*shared);
-          CheckNotTorn(*shared);
+          for (std::string& text : TornReads(*shared, lives_.size())) Violation(std::move(text));
           process->worker->core().OnMessage(channel, *shared, clock_.now());
         });
       });
@@ -399,17 +362,7 @@ class Simulation {
     outcome_.violations.push_back(absl::StrCat("[", absl::FormatDuration(clock_.now() - absl::FromUnixSeconds(1'000'000)), "] ", text));
   }
 
-  void Trace(const wire::Message& message) {
-    uint64_t hash = Mix64(static_cast<uint64_t>(absl::ToUnixNanos(clock_.now())) ^ message.bytes());
-    for (const wire::Frame& frame : message.frames) {
-      for (size_t i = 0; i + 8 <= std::min<size_t>(frame.size(), 160); i += 8) {
-        uint64_t word;
-        __builtin_memcpy(&word, frame.data() + i, 8);
-        hash = Mix64(hash ^ word);
-      }
-    }
-    outcome_.trace = Mix64(outcome_.trace ^ hash);
-  }
+  void Trace(const wire::Message& message) { outcome_.trace = Mix64(outcome_.trace ^ TraceHash(message, clock_.now())); }
 
   bool Over() const {
     if (current_.size() < options_.workers) return false;

@@ -32,7 +32,7 @@ class SimWorker {
  public:
   struct Hooks {
     std::function<void(Life&)> acknowledged;                        // after a push's answer
-    std::function<void(Life&, const InputPiece&)> piece_taken, piece_done;
+    std::function<void(Life&, const LeasedPiece&)> piece_taken, piece_done;
     std::function<void(Life&)> barrier_entered, barrier_left;
     std::function<void(const std::string&)> violation;
   };
@@ -68,7 +68,7 @@ class SimWorker {
   State state_ = State::kConnecting;
   CallId call_ = 0;
   CallId second_push_ = 0;  // sent before the first is answered
-  InputPiece piece_;
+  LeasedPiece piece_;
   uint32_t pushed_ = 0;
   std::vector<float> parameters_, gradient_;
   absl::Status status_;

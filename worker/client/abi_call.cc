@@ -221,6 +221,11 @@ void basin_get_run_state(basin_client* client, basin_run_state* state) {
   basin::abi::FillKnown(known, state);
 }
 
+int32_t basin_wait_finished(basin_client* client, double timeout_s, basin_status* status) {
+  if (const absl::Status checked = basin::abi::CheckProcess(client); !checked.ok()) return Report(checked, status);
+  return Report(client->session->WaitFinished(basin::abi::Deadline(timeout_s)), status);
+}
+
 int32_t basin_finish(basin_client* client, const char* failure, basin_status* status) {
   ClientCore::Result result;
   return Report(RunToEnd(client, absl::InfiniteFuture(), &result,

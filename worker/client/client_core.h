@@ -61,7 +61,7 @@ struct UpdateItem {
   absl::Span<char> pull;          // lent until the call is done
 };
 
-struct InputPiece {
+struct LeasedPiece {
   bool end = false;
   uint64_t piece = 0;
   uint32_t epoch = 0;
@@ -100,7 +100,7 @@ class ClientCore {
 
   struct Result {
     absl::Status status;
-    InputPiece piece;           // NextInput
+    LeasedPiece piece;           // NextInput
     std::vector<std::string> stats;  // Stats: JSON of ps 0, then of the others
     double staleness_mean = 0;  // updates with pushes
     uint64_t staleness_max = 0;

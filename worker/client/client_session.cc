@@ -153,6 +153,14 @@ absl::Status ClientSession::WaitForRoom() {
   return core_.failure();
 }
 
+absl::Status ClientSession::WaitFinished(absl::Time deadline) {
+  MutexLock lock(mutex_);
+  const bool ready = DriveUntil(
+      [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !core_.failure().ok() || core_.run_state().finished(); }, deadline, 0);
+  if (!core_.failure().ok()) return core_.failure();
+  return ready ? absl::OkStatus() : absl::DeadlineExceededError("the run goes on");
+}
+
 void ClientSession::LookAfter() {
   MutexLock lock(mutex_);
   while (!ending_) {

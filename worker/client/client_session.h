@@ -42,6 +42,8 @@ class ClientSession final {
   bool Done(CallId call) ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits until there is room for another update.
   absl::Status WaitForRoom() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits until the run has ended. DEADLINE_EXCEEDED: it goes on.
+  absl::Status WaitFinished(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   ClientSession(ClientSessionOptions options, std::unique_ptr<wire::Dialer> dialer);

@@ -234,6 +234,9 @@ typedef struct basin_run_state {
 /* What was heard last; heartbeats refresh it once a second. */
 BASIN_API void basin_get_run_state(basin_client* client, basin_run_state* state);
 
+/* Waits until the chief has ended the run; for evaluators. timeout_s as in basin_call_wait; BASIN_DEADLINE_EXCEEDED: it goes on. */
+BASIN_API int32_t basin_wait_finished(basin_client* client, double timeout_s, basin_status* status);
+
 /* This task's work is done; waits until its pushes are acknowledged. The chief's ends the run. `failure`: NULL, or why it ended badly. */
 BASIN_API int32_t basin_finish(basin_client* client, const char* failure, basin_status* status);
 

@@ -375,6 +375,10 @@ class Client final {
     basin_get_run_state(client_.get(), &state);
     return state;
   }
+  // Waits until the chief has ended the run. BASIN_DEADLINE_EXCEEDED: it goes on.
+  Status WaitFinished(std::chrono::duration<double> timeout) {
+    return Run([&](basin_status* s) { basin_wait_finished(client_.get(), timeout.count(), s); });
+  }
   // This task's work is done (its pushes are acknowledged); the chief's ends the run.
   Status Finish(const std::string& failure = "") {
     return Run([&](basin_status* s) { basin_finish(client_.get(), failure.empty() ? nullptr : failure.c_str(), s); });

@@ -1,0 +1,13 @@
+// Who listens on a TCP port of this machine, as far as /proc tells.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace basin::wire {
+
+// `pid 812 ("basin-ps --lanes 2")`, or "another process" with the reason why it cannot be named. For error messages: reads
+// all of /proc.
+std::string DescribePortOwner(uint16_t port);
+
+}  // namespace basin::wire

@@ -1,0 +1,22 @@
+#include "common/wire/transport.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace basin::wire {
+
+absl::Status CheckLimits(const Message& message) {
+  if (message.frames.empty()) return absl::InvalidArgumentError("a message without a frame cannot be sent");
+  if (message.frames.size() > kMaxFrames) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a message of ", message.frames.size(), " frames, at most ", kMaxFrames, " are allowed; send several"));
+  }
+  for (const Frame& frame : message.frames) {
+    if (frame.size() > kMaxFrameBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a frame of ", frame.size(), " bytes, at most ", kMaxFrameBytes, " are allowed; split it"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace basin::wire

@@ -1,0 +1,43 @@
+// The Transport seam over TCP with ZeroMQ: a ROUTER a lane, a DEALER a channel. Decisions and what libzmq does not do for
+// us are in README.md.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "common/wire/bind_address.h"
+#include "common/wire/transport.h"
+
+namespace basin::wire {
+
+// libzmq's I/O threads; one serves any number of dialers and listeners. Lives until the last of them is gone.
+class ZmqContext;
+std::shared_ptr<ZmqContext> MakeZmqContext(int io_threads);
+
+// Channels and dialer may be destroyed in any order. Dial resolves the host name in the calling thread, which may block
+// as long as the system's resolver does. `context`: made with options.io_threads where none is given.
+// After fork, the child must call none of these methods; destructors are harmless there.
+std::unique_ptr<Dialer> MakeZmqDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context = nullptr);
+
+struct ListenerCounters {
+  uint64_t bytes_in = 0;
+  uint64_t bytes_out = 0;
+  uint64_t dropped_messages = 0;     // past limits.h, or from a peer that chose its own routing id
+  uint64_t refused_connections = 0;  // past max_connections
+  uint64_t failed_handshakes = 0;    // peers that are not ZeroMQ, or gave up
+  uint64_t connections = 0;          // now
+};
+
+class ZmqListener : public Listener {
+ public:
+  // From any thread.
+  virtual ListenerCounters counters() const = 0;
+};
+
+// Errors: ALREADY_EXISTS: the port is taken, by whom where that can be known; INVALID_ARGUMENT: this machine has no such
+// address; UNAVAILABLE: out of descriptors.
+absl::StatusOr<std::unique_ptr<ZmqListener>> ZmqListen(const BindAddress& address, const TransportOptions& options,
+                                                       std::shared_ptr<ZmqContext> context = nullptr);
+
+}  // namespace basin::wire

@@ -1,0 +1,70 @@
+// `basin`: starts jobs and looks at clusters. The one place of this program that reads the environment.
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cstdio>
+#include <cstdlib>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/exit_code.h"
+#include "common/base/log.h"
+#include "estimator/client_stats.h"
+#include "estimator/commands.h"
+
+namespace basin {
+namespace {
+
+std::string Variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+// `--param --lr=.1` is how users write it, and the parser would take `--lr=.1` for a flag of its own.
+std::vector<std::string> JoinedParams(int argc, char** argv) {
+  std::vector<std::string> words;
+  for (int i = 1; i < argc; ++i) {
+    std::string word = argv[i];
+    if (word == "--param" && i + 1 < argc) word = absl::StrCat("--param=", argv[++i]);
+    words.push_back(std::move(word));
+  }
+  return words;
+}
+
+int Main(int argc, char** argv) {
+  const std::vector<std::string> words = JoinedParams(argc, argv);
+  if (!words.empty() && words[0] == "guard") return GuardCommand({argv + 2, argv + argc});
+  SetLogPrefix("basin");
+  CommandContext context;
+  if (const char* tf_config = std::getenv("TF_CONFIG")) context.tf_config = tf_config;
+  context.home = Variable("HOME");
+  context.path = Variable("PATH");
+  context.runs = Variable("BASIN_RUNS");
+  context.run_id = Variable("BASIN_RUN_ID");
+  context.token_file = Variable("BASIN_TOKEN_FILE");
+  context.open_stats = OpenClientStats;
+
+  CLI::App app("basin: parameter-server training jobs. `basin COMMAND --help` says more.", "basin");
+  app.set_version_flag("--version", std::string("basin ") + BASIN_VERSION);
+  app.require_subcommand(1);
+  int exit_code = kExitOk;
+  AddSubmit(app, context, &exit_code);
+  AddCluster(app, context, &exit_code);
+  AddTop(app, context, &exit_code);
+  try {
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  return exit_code;
+}
+
+}  // namespace
+
+int Complain(const absl::Status& status) {
+  Error(std::string(status.message()));
+  return ExitCodeFor(status);
+}
+
+}  // namespace basin
+
+int main(int argc, char** argv) { return basin::Main(argc, argv); }

@@ -1,0 +1,177 @@
+#include "common/wire/header.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
+
+namespace basin::wire {
+namespace {
+
+Header AHeader(Kind kind) {
+  return {.kind = kind,
+          .request = 7,
+          .run = RunHash("run"),
+          .ps_incarnation = 9,
+          .incarnation = Incarnation(11),
+          .view = View(13),
+          .clock = StepClock(15),
+          .learning_rate = 0.5f,
+          .worker = WorkerKey(2, 3)};
+}
+
+// One entry of each sort: inline, in a frame of its own, without payload.
+Message AnUpdate() {
+  DataBuilder builder;
+  builder.Add({.shard = ShardId(1), .flags = kPush | kPull, .sequence = Sequence(4), .version = Version(5)}, Frame::Copy("inline!!"));
+  builder.Add({.shard = ShardId(2), .flags = kPush, .sequence = Sequence(6)}, Frame::Copy(std::string(kInlinePayloadBytes, 'f')));
+  builder.Add({.shard = ShardId(3), .flags = kPull}, Frame());
+  return std::move(builder).Build(AHeader(Kind::kUpdate));
+}
+
+TEST(HeaderTest, AControlMessageSurvivesTheRoundTrip) {
+  const auto parsed = Parse(MakeControl(AHeader(Kind::kHello), "body"));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const Header& header = parsed->header;
+  EXPECT_EQ(header.kind, Kind::kHello);
+  EXPECT_EQ(header.request, 7u);
+  EXPECT_EQ(header.run, RunHash("run"));
+  EXPECT_EQ(header.ps_incarnation, 9u);
+  EXPECT_EQ(header.incarnation, Incarnation(11));
+  EXPECT_EQ(header.view, View(13));
+  EXPECT_EQ(header.clock, StepClock(15));
+  EXPECT_EQ(header.learning_rate, 0.5f);
+  EXPECT_EQ(header.worker, WorkerKey(2, 3));
+  EXPECT_EQ(parsed->body, "body");
+}
+
+TEST(HeaderTest, NoLearningRateIsNan) {
+  const auto parsed = Parse(MakeControl(Header{.kind = Kind::kStep}, ""));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_TRUE(std::isnan(parsed->header.learning_rate));
+}
+
+TEST(HeaderTest, ADataMessageSurvivesTheRoundTrip) {
+  const auto parsed = Parse(AnUpdate());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  ASSERT_EQ(parsed->entries.size(), 3u);
+  EXPECT_EQ(parsed->entries[0].shard, ShardId(1));
+  EXPECT_EQ(parsed->entries[0].sequence, Sequence(4));
+  EXPECT_EQ(parsed->entries[0].version, Version(5));
+  EXPECT_EQ(parsed->entries[0].flags, kPush | kPull | kInline);
+  EXPECT_EQ(std::string(parsed->payloads[0].begin(), parsed->payloads[0].end()), "inline!!");
+  EXPECT_EQ(parsed->payloads[1].size(), kInlinePayloadBytes);
+  EXPECT_TRUE(parsed->payloads[2].empty());
+  EXPECT_EQ(parsed->message.frames.size(), 2u);
+}
+
+TEST(HeaderTest, LargePayloadsAreNotCopied) {
+  const Frame payload = Frame::Copy(std::string(kMaxShardBytes, 'x'));
+  DataBuilder builder;
+  builder.Add({.shard = ShardId(1), .flags = kPush}, payload);
+  const auto parsed = Parse(std::move(builder).Build(AHeader(Kind::kUpdate)));
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(parsed->payloads[0].data(), payload.data());
+}
+
+TEST(HeaderTest, AFullBuilderTakesNoMoreAndParses) {
+  DataBuilder builder;
+  const Frame shard = Frame::Copy(std::string(kInlinePayloadBytes, 's'));
+  size_t frames = 0;
+  while (builder.Fits(shard.size())) {
+    builder.Add({.shard = ShardId(static_cast<uint32_t>(frames++)), .flags = kPush}, shard);
+  }
+  EXPECT_EQ(frames, kMaxPayloadFrames);
+  const Frame small = Frame::Copy(std::string(kInlinePayloadBytes - 64, 's'));
+  while (builder.Fits(small.size())) builder.Add({.flags = kPush}, small);
+  while (builder.Fits(0)) builder.Add({.flags = kPull}, Frame());
+  EXPECT_FALSE(builder.Fits(0));
+  const auto parsed = Parse(std::move(builder).Build(AHeader(Kind::kUpdate)));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->entries.size(), kMaxEntries);
+}
+
+// What a peer may do to a good message, and what is said of it.
+struct Malformation {
+  const char* name;
+  std::function<void(std::string& frame0, std::vector<Frame>& rest)> change;
+  std::string said;
+};
+std::ostream& operator<<(std::ostream& out, const Malformation& m) { return out << m.name; }
+
+template <class T>
+void PutAt(std::string& bytes, size_t at, T value) {
+  std::memcpy(&bytes[at], &value, sizeof value);
+}
+
+constexpr size_t kFirstEntry = kHeaderBytes;
+
+class MalformedTest : public ::testing::TestWithParam<Malformation> {};
+
+TEST_P(MalformedTest, IsRefusedWithItsReason) {
+  const Message good = AnUpdate();
+  std::string frame0(good.frames[0].view());
+  std::vector<Frame> rest(good.frames.begin() + 1, good.frames.end());
+  GetParam().change(frame0, rest);
+  Message bad;
+  bad.frames.push_back(Frame::Copy(frame0));
+  bad.frames.insert(bad.frames.end(), rest.begin(), rest.end());
+  const auto parsed = Parse(std::move(bad));
+  ASSERT_FALSE(parsed.ok());
+  EXPECT_TRUE(absl::StrContains(parsed.status().message(), GetParam().said)) << parsed.status();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, MalformedTest,
+    ::testing::Values(
+        Malformation{"Empty", [](auto& f, auto&) { f.clear(); }, "frame 0 has 0 bytes, a header has 80"},
+        Malformation{"HalfAHeader", [](auto& f, auto&) { f.resize(79); }, "frame 0 has 79 bytes"},
+        Malformation{"Magic", [](auto& f, auto&) { f[0] = 'X'; }, "magic"},
+        Malformation{"Version", [](auto& f, auto&) { PutAt<uint16_t>(f, 4, 2); }, "protocol version 2, this program 1"},
+        Malformation{"KindZero", [](auto& f, auto&) { PutAt<uint16_t>(f, 6, 0); }, "unknown kind 0"},
+        Malformation{"KindUnknown", [](auto& f, auto&) { PutAt<uint16_t>(f, 6, 999); }, "unknown kind 999"},
+        Malformation{"ControlWithEntries", [](auto& f, auto&) { PutAt<uint16_t>(f, 6, 1); }, "Hello carries entries"},
+        Malformation{"InfiniteRate", [](auto& f, auto&) { PutAt(f, 56, std::numeric_limits<float>::infinity()); }, "learning rate"},
+        Malformation{"NegativeRate", [](auto& f, auto&) { PutAt(f, 56, -1.0f); }, "learning rate"},
+        Malformation{"MoreEntries", [](auto& f, auto&) { PutAt<uint32_t>(f, 60, 4); }, "4 entries"},
+        Malformation{"FewerEntries", [](auto& f, auto&) { PutAt<uint32_t>(f, 60, 2); }, "2 entries"},
+        Malformation{"TooManyEntries", [](auto& f, auto&) { PutAt<uint32_t>(f, 60, 0xffffffff); }, "4294967295 entries, at most 16384"},
+        Malformation{"ReservedHeader", [](auto& f, auto&) { PutAt<uint32_t>(f, 68, 1); }, "reserved"},
+        Malformation{"HugeBody", [](auto& f, auto&) { PutAt<uint64_t>(f, 72, ~uint64_t{0}); }, "do not make a frame"},
+        Malformation{"Truncated", [](auto& f, auto&) { f.resize(f.size() - 1); }, "do not make a frame"},
+        Malformation{"Trailing", [](auto& f, auto&) { f.push_back('x'); }, "do not make a frame"},
+        Malformation{"Codec", [](auto& f, auto&) { f[kFirstEntry + 4] = 9; }, "unknown codec"},
+        Malformation{"InlinePastTheEnd", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, 9); }, "ends after frame 0"},
+        Malformation{"InlineOverflow", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, ~uint64_t{0}); }, "ends after frame 0"},
+        Malformation{"InlineShort", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, 7); }, "no entry names"},
+        Malformation{"FrameSize", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 40 + 24, 5); }, "its entry says 5"},
+        Malformation{"FrameMissing", [](auto&, auto& rest) { rest.clear(); }, "payload frame is missing"},
+        Malformation{"FrameExtra", [](auto&, auto& rest) { rest.push_back(Frame::Copy("x")); }, "no entry names"},
+        Malformation{"TooManyFrames", [](auto&, auto& rest) { rest.resize(kMaxFrames); }, "66 frames, at most 65"},
+        Malformation{"FrameTooLarge", [](auto&, auto& rest) { rest[0] = Frame::Copy(std::string(kMaxFrameBytes + 1, 'x')); }, "a frame of 4194305 bytes"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(HeaderTest, NoFrameIsMalformed) { EXPECT_EQ(Parse(Message()).status().code(), absl::StatusCode::kInvalidArgument); }
+
+TEST(HeaderTest, AnotherVersionIsAFailedPrecondition) {
+  std::string bytes(MakeControl(AHeader(Kind::kHello), "").frames[0].view());
+  PutAt<uint16_t>(bytes, 4, kProtocolVersion + 1);
+  Message message;
+  message.frames.push_back(Frame::Copy(bytes));
+  EXPECT_EQ(Parse(std::move(message)).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(HeaderTest, EveryKindHasAName) {
+  for (int kind = 1; kind <= static_cast<int>(Kind::kStatsText); ++kind) EXPECT_NE(Name(static_cast<Kind>(kind)), "?") << kind;
+  EXPECT_EQ(Name(Kind::kStatsText), "StatsText");
+  EXPECT_EQ(Name(static_cast<Kind>(999)), "?");
+}
+
+}  // namespace
+}  // namespace basin::wire

@@ -1,0 +1,42 @@
+#include "tests/wire/transport_twins.h"
+
+#include "common/wire/inproc_transport.h"
+#include "common/wire/zmq_transport.h"
+
+namespace basin::wire {
+
+std::unique_ptr<Twin> MakeZmqTwin() {
+  class ZmqTwin final : public Twin {
+   public:
+    std::unique_ptr<Listener> Listen(const TransportOptions& options) override {
+      return *ZmqListen({.ip = "127.0.0.1", .port = 0, .host = "localhost"}, options, context_);
+    }
+    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override { return MakeZmqDialer(options, context_); }
+    std::string RefusedAddress() override {
+      // A port that was free a moment ago.
+      auto listener = Listen({});
+      std::string address = listener->address();
+      listener->Close(absl::Now() + absl::Seconds(10));
+      return address;
+    }
+
+   private:
+    std::shared_ptr<ZmqContext> context_ = MakeZmqContext(1);
+  };
+  return std::make_unique<ZmqTwin>();
+}
+
+std::unique_ptr<Twin> MakeInprocTwin() {
+  class InprocTwin final : public Twin {
+   public:
+    std::unique_ptr<Listener> Listen(const TransportOptions& options) override { return *network_.Listen("localhost:0", options); }
+    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override { return network_.MakeDialer(options); }
+    std::string RefusedAddress() override { return Listen({})->address(); }
+
+   private:
+    InprocNetwork network_;
+  };
+  return std::make_unique<InprocTwin>();
+}
+
+}  // namespace basin::wire

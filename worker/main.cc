@@ -1,0 +1,188 @@
+// basin-worker: the chief, a worker or the evaluator of a run, as TF_CONFIG says, with a built-in program.
+#include <cstdio>
+#include <cstdlib>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "cluster_spec/cluster_view.h"
+#include "cluster_spec/tf_config.h"
+#include "common/base/exit_code.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "worker/evaluation_task.h"
+#include "worker/model_file.h"
+#include "worker/own_ps.h"
+#include "worker/train/local_training.h"
+#include "worker/training_task.h"
+
+namespace basin {
+namespace {
+
+struct Flags {
+  TaskOptions task;
+  std::string hidden = "256";
+  std::string rule = "adam";
+  std::string tf_config, run_id, token_file, evaluate;
+  std::string device = "cpu";
+  int threads = 1;
+  int lanes = 1;
+  bool local = false;
+  double start_timeout_s = 600, unreachable_timeout_s = 60;
+};
+
+std::string Environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+absl::Status Check(Flags& flags) {
+  const std::optional<RuleKind> kind = RuleKindFromName(flags.rule);
+  if (!kind) return absl::InvalidArgumentError(absl::StrCat("--rule ", flags.rule, ": expected sgd, momentum, adagrad or adam"));
+  flags.task.rule.kind = *kind;
+  BASIN_RETURN_IF_ERROR(Validate(flags.task.rule));
+  flags.task.hidden.clear();
+  for (const absl::string_view part : absl::StrSplit(flags.hidden, ',', absl::SkipWhitespace())) {
+    int64_t width = 0;
+    if (!absl::SimpleAtoi(part, &width) || width < 1 || width > (1 << 20)) {
+      return absl::InvalidArgumentError(absl::StrCat("--hidden ", flags.hidden, ": \"", part, "\" is no layer width; write widths such as 256 or 256,128"));
+    }
+    flags.task.hidden.push_back(width);
+  }
+  if (flags.task.data.empty()) {
+    return absl::InvalidArgumentError("--data is not given and BASIN_INPUT_DATA is not set; give the folder of the IDX files, such as /usr/share/datasets/fashion-mnist");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Train(const Flags& flags, const std::string& tf_config, Role role, Program& program, Device& device) {
+  Options options;
+  options.tf_config = tf_config;
+  options.run_id = flags.run_id;
+  options.token_file = flags.token_file;
+  options.start_timeout = std::chrono::duration<double>(flags.start_timeout_s);
+  options.unreachable_timeout = std::chrono::duration<double>(flags.unreachable_timeout_s);
+  if (role == Role::kEvaluator) {
+    BASIN_ASSIGN_OR_RETURN(const Dataset test, Dataset::LoadIdxFolder(flags.task.data, "test"));
+    auto client = Client::Connect(options);
+    if (!client.ok()) return ToAbslStatus(client.status());
+    return RunEvaluationTask(*client, program, device, test, flags.task);
+  }
+  BASIN_ASSIGN_OR_RETURN(const Dataset train, Dataset::LoadIdxFolder(flags.task.data, "train"));
+  auto client = Client::Connect(options);
+  if (!client.ok()) return ToAbslStatus(client.status());
+  Info(absl::StrCat("run ", client->run_id(), ": training ", flags.task.program, " on ", train.count(), " examples", client->is_chief() ? ", as the chief" : ""));
+  return RunTrainingTask(*client, program, device, train, flags.task);
+}
+
+// The reference that a cluster is compared with: the same program, rule and batches in this process alone.
+absl::Status TrainWithoutPs(const Flags& flags, Program& program, Device& device, const Dataset& test) {
+  BASIN_ASSIGN_OR_RETURN(const Dataset train, Dataset::LoadIdxFolder(flags.task.data, "train"));
+  LocalOptions options;
+  options.rule = flags.task.rule;
+  options.batch_size = flags.task.batch_size;
+  options.epochs = flags.task.epochs;
+  options.seed = flags.task.seed;
+  const absl::Time start = absl::Now();
+  BASIN_ASSIGN_OR_RETURN(const LocalResult result, TrainLocally(program, device, train, test, options));
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  Info(absl::StrFormat("%d steps in %.1f s (%.0f examples/s)", result.steps, seconds, static_cast<double>(train.count()) * flags.task.epochs / seconds));
+  std::printf("test loss %.4f\ntest accuracy %.4f\n", result.test_loss, result.test_accuracy);
+  return absl::OkStatus();
+}
+
+absl::Status Run(Flags& flags) {
+  BASIN_RETURN_IF_ERROR(Check(flags));
+  BASIN_ASSIGN_OR_RETURN(auto device, OpenDevice(flags.device, flags.threads));
+  // The test part tells the data's width; it is small, and an evaluator needs it anyway.
+  BASIN_ASSIGN_OR_RETURN(const Dataset test, Dataset::LoadIdxFolder(flags.task.data, "test"));
+  ProgramOptions program_options;
+  program_options.name = flags.task.program;
+  program_options.features = static_cast<int64_t>(test.width());
+  program_options.classes = 10;
+  program_options.hidden = flags.task.hidden;
+  program_options.seed = flags.task.seed;
+  BASIN_ASSIGN_OR_RETURN(auto program, MakeProgram(program_options));
+  if (!flags.evaluate.empty()) return EvaluateFile(*program, *device, test, flags.evaluate);
+
+  if (flags.local) return TrainWithoutPs(flags, *program, *device, test);
+  if (!flags.tf_config.empty()) {
+    BASIN_ASSIGN_OR_RETURN(const TfConfig config, ParseTfConfig(flags.tf_config));
+    BASIN_ASSIGN_OR_RETURN(const ClusterView view, Resolve(config));
+    if (!view.standalone) {
+      SetLogPrefix(view.self.Sentence());
+      return Train(flags, flags.tf_config, view.self.role, *program, *device);
+    }
+  }
+  SetLogPrefix("worker 0");
+  Info("TF_CONFIG names no cluster: training alone, with a parameter server of this process's own");
+  BASIN_ASSIGN_OR_RETURN(auto ps, OwnPs::Start(flags.lanes));
+  flags.run_id.clear();
+  flags.token_file.clear();
+  BASIN_RETURN_IF_ERROR(Train(flags, ps->worker_tf_config(), Role::kWorker, *program, *device));
+  if (flags.task.outputs.empty()) return absl::OkStatus();
+  return EvaluateFile(*program, *device, test, absl::StrCat(flags.task.outputs, "/model.safetensors"));
+}
+
+int Main(int argc, char** argv) {
+  Flags flags;
+  TaskOptions& task = flags.task;
+  flags.tf_config = Environment("TF_CONFIG");
+  flags.run_id = Environment("BASIN_RUN_ID");
+  flags.token_file = Environment("BASIN_TOKEN_FILE");
+  task.data = Environment("BASIN_INPUT_DATA");
+  task.rule.learning_rate = 0.001f;
+
+  CLI::App app("Trains a built-in program as the chief, a worker or the evaluator that TF_CONFIG says this is.\n"
+               "Without TF_CONFIG it starts a parameter server of its own and trains alone.");
+  app.set_version_flag("--version", BASIN_VERSION);
+  app.option_defaults()->always_capture_default();
+  app.add_option("--program", task.program, "Built-in program: mlp (multi-layer perceptron) or softmax (softmax regression)")->group("Model");
+  app.add_option("--hidden", flags.hidden, "Widths of mlp's hidden layers, such as 256 or 256,128")->group("Model");
+  app.add_option("--seed", task.seed, "Seed of initial values and of the order of examples; the same for all tasks of a run")->group("Model");
+  app.add_option("--init-from", task.init_from, "Start from this model.safetensors; the rule's slots start afresh")->group("Model");
+  app.add_option("--data", task.data, "Folder of the IDX files, gzip or not (default: $BASIN_INPUT_DATA)")->group("Data");
+  app.add_option("--epochs", task.epochs, "Passes over the training examples")->check(CLI::Range(1u, 1000000u))->group("Data");
+  app.add_option("--batch-size", task.batch_size, "Examples a step")->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))->group("Data");
+  app.add_option("--piece-batches", task.piece_batches, "Batches of a leased piece of the input: what is handed to another worker when one dies")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))->group("Data");
+  app.add_option("--max-steps", task.max_steps, "End after this many steps of all workers together; 0: after the epochs")->group("Data");
+  app.add_option("--rule", flags.rule, "Optimizer rule, applied on the parameter servers: sgd, momentum, adagrad, adam")->group("Rule");
+  app.add_option("--learning-rate", task.rule.learning_rate, "Learning rate")->group("Rule");
+  app.add_option("--momentum", task.rule.momentum, "Of rule momentum")->group("Rule");
+  app.add_flag("--nesterov", task.rule.nesterov, "Of rule momentum: look ahead (Nesterov)")->group("Rule");
+  app.add_option("--beta1", task.rule.beta1, "Of rule adam")->group("Rule");
+  app.add_option("--beta2", task.rule.beta2, "Of rule adam")->group("Rule");
+  app.add_option("--epsilon", task.rule.epsilon, "Of rules adagrad and adam")->group("Rule");
+  app.add_option("--initial-accumulator", task.rule.initial_accumulator, "Of rule adagrad")->group("Rule");
+  app.add_option("--outputs", task.outputs, "Folder for model.safetensors (chief) and evaluation.json (evaluator); none: nothing is written")->group("Results");
+  app.add_option("--evaluate", flags.evaluate, "Evaluate this model.safetensors and end; needs no parameter server")->group("Results");
+  app.add_option("--evaluate-every", task.evaluate_every_s, "Seconds between the evaluator's looks at the parameters")->check(CLI::Range(0.05, 1e6))->group("Results");
+  app.add_flag("--no-ps", flags.local, "Train in this process without any parameter server: what a cluster is compared with")->group("Cluster");
+  app.add_option("--tf-config", flags.tf_config, "The cluster, as JSON (default: $TF_CONFIG)")->group("Cluster");
+  app.add_option("--run-id", flags.run_id, "Run this task belongs to (default: $BASIN_RUN_ID; none: ps 0 tells)")->group("Cluster");
+  app.add_option("--token-file", flags.token_file, "File with the run's token (default: $BASIN_TOKEN_FILE)")->group("Cluster");
+  app.add_option("--start-timeout", flags.start_timeout_s, "Seconds to wait for parameter servers that are not there yet")->check(CLI::Range(0.1, 1e9))->group("Cluster");
+  app.add_option("--unreachable-timeout", flags.unreachable_timeout_s, "Seconds that a parameter server may be out of reach before this task fails")
+      ->check(CLI::Range(0.1, 1e9))->group("Cluster");
+  app.add_option("--device", flags.device, "Where gradients are computed: cpu")->group("Machine");
+  app.add_option("--threads", flags.threads, "Threads for computing gradients")->check(CLI::Range(1, 1024))->group("Machine");
+  app.add_option("--lanes", flags.lanes, "Lanes of the own parameter server, when training alone")->check(CLI::Range(1, 64))->group("Machine");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  const absl::Status status = Run(flags);
+  if (!status.ok()) Error(status.message());
+  return ExitCodeFor(status);
+}
+
+}  // namespace
+}  // namespace basin
+
+int main(int argc, char** argv) { return basin::Main(argc, argv); }

@@ -1,0 +1,27 @@
+// What the flags of basin-worker say, once checked.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/rules/rule_spec.h"
+
+namespace basin {
+
+struct TaskOptions {
+  std::string program = "mlp";
+  std::vector<int64_t> hidden = {256};
+  std::string data;
+  RuleSpec rule;
+  uint32_t epochs = 10;
+  uint64_t batch_size = 128;
+  uint64_t piece_batches = 10;  // batches a leased piece of the input
+  uint64_t max_steps = 0;       // of all workers together; 0: no limit
+  uint64_t seed = 1;
+  std::string outputs;    // folder; empty: nothing is written
+  std::string init_from;  // a safetensors file; empty: the program's initial values
+  double evaluate_every_s = 2;
+};
+
+}  // namespace basin

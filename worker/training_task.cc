@@ -1,0 +1,210 @@
+#include "worker/training_task.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "common/base/files.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "worker/model_file.h"
+
+namespace basin {
+namespace {
+
+Rule ToRule(const RuleSpec& spec) {
+  switch (spec.kind) {
+    case RuleKind::kMomentum:
+      return Momentum{spec.learning_rate, spec.momentum, spec.nesterov};
+    case RuleKind::kAdagrad:
+      return Adagrad{spec.learning_rate, spec.initial_accumulator, spec.epsilon};
+    case RuleKind::kAdam:
+      return Adam{spec.learning_rate, spec.beta1, spec.beta2, spec.epsilon};
+    case RuleKind::kSgd:
+      break;
+  }
+  return Sgd{spec.learning_rate};
+}
+
+// One set of the program's parameters, or of gradients for them.
+struct Values {
+  explicit Values(const std::vector<VariableDecl>& variables) {
+    for (const VariableDecl& variable : variables) buffers.emplace_back(variable.elements());
+    for (std::vector<float>& buffer : buffers) {
+      read.emplace_back(buffer.data(), buffer.size());
+      write.emplace_back(buffer.data(), buffer.size());
+    }
+  }
+  std::vector<std::vector<float>> buffers;
+  std::vector<absl::Span<const float>> read;
+  std::vector<absl::Span<float>> write;
+};
+
+// Metrics of the steps since the last report, so that they are told as means and not of single batches.
+class Progress {
+ public:
+  void Add(const BatchResult& result, uint64_t examples) {
+    loss_ = steps_ == 0 ? result.loss : loss_ + 0.05 * (result.loss - loss_);  // exponential mean over about 20 steps
+    ++steps_;
+    examples_ += examples;
+    since_report_ += examples;
+    const absl::Time now = absl::Now();
+    if (now - report_ >= absl::Seconds(0.5)) {
+      examples_per_s_ = static_cast<double>(since_report_) / absl::ToDoubleSeconds(now - report_);
+      report_ = now;
+      since_report_ = 0;
+    }
+  }
+  double loss() const { return loss_; }
+  double examples_per_s() const {
+    const double total = absl::ToDoubleSeconds(absl::Now() - start_);
+    return examples_per_s_ > 0 ? examples_per_s_ : total > 0 ? static_cast<double>(examples_) / total : 0;
+  }
+  uint64_t steps() const { return steps_; }
+  uint64_t examples() const { return examples_; }
+  double seconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
+
+ private:
+  const absl::Time start_ = absl::Now();
+  absl::Time report_ = start_;
+  double loss_ = 0;
+  double examples_per_s_ = 0;
+  uint64_t steps_ = 0, examples_ = 0, since_report_ = 0;
+};
+
+class TrainingLoop {
+ public:
+  TrainingLoop(Client& client, Program& program, Device& device, const Dataset& train, const TaskOptions& options,
+               const std::vector<std::pair<std::string, Variable>>& variables)
+      : client_(client),
+        program_(program),
+        device_(device),
+        train_(train),
+        options_(options),
+        gradients_(program.variables()),
+        parameters_{Values(program.variables()), Values(program.variables())} {
+    for (size_t i = 0; i < variables.size(); ++i) {
+      push_.emplace_back(variables[i].second, gradients_.buffers[i]);
+      for (int set = 0; set < 2; ++set) pull_[set].emplace_back(variables[i].second, parameters_[set].buffers[i]);
+    }
+  }
+
+  absl::Status Run() {
+    BASIN_RETURN_IF_ERROR(ToAbslStatus(client_.Pull(pull_[current_]).Wait()));
+    while (true) {
+      Result<InputPiece> piece = client_.NextInput("train");
+      if (!piece.ok()) return ToAbslStatus(piece.status());
+      if (piece->end()) break;
+      BASIN_RETURN_IF_ERROR(TrainOn(*piece));
+      const absl::Status done = ToAbslStatus(piece->Done());
+      // A lease that was lost (this process was silent for too long) has gone to another worker; that one counts it.
+      if (done.code() == absl::StatusCode::kAborted) {
+        Warn(done.message());
+      } else if (!done.ok()) {
+        return done;
+      }
+    }
+    return Settle();
+  }
+  const Progress& progress() const { return progress_; }
+
+ private:
+  absl::Status TrainOn(const InputPiece& piece) {
+    if (!order_ || order_->first != piece.epoch()) {
+      order_.emplace(piece.epoch(), Permutation(train_.count(), options_.seed, piece.epoch()));
+    }
+    const std::vector<uint32_t>& order = order_->second;
+    for (uint64_t begin = piece.begin(); begin < piece.end_item() && !client_.run_state().stop; begin += options_.batch_size) {
+      const uint64_t end = std::min(begin + options_.batch_size, piece.end_item());
+      BASIN_RETURN_IF_ERROR(Step(absl::MakeConstSpan(order).subspan(begin, end - begin)));
+    }
+    return absl::OkStatus();
+  }
+
+  // Computes on the parameters at hand while the push before it, and the pull behind that, are still under way.
+  absl::Status Step(absl::Span<const uint32_t> examples) {
+    const Batch batch = batch_.Gather(train_, examples);
+    BatchResult result;
+    BASIN_RETURN_IF_ERROR(program_.Gradients(device_, batch, parameters_[current_].read, gradients_.write, &result));
+    if (!std::isfinite(result.loss)) {
+      return absl::AbortedError(absl::StrCat("the loss is ", result.loss, " at step ", progress_.steps() + 1, ": training has diverged; try a smaller --learning-rate"));
+    }
+    BASIN_RETURN_IF_ERROR(Settle());
+    under_way_.emplace(client_.PushPull(push_, pull_[1 - current_]));
+    progress_.Add(result, examples.size());
+    return ToAbslStatus(client_.Step({{"loss", progress_.loss()}, {"examples_per_s", progress_.examples_per_s()}}));
+  }
+
+  // Waits for the push under way; what it pulled becomes current.
+  absl::Status Settle() {
+    if (!under_way_) return absl::OkStatus();
+    BASIN_RETURN_IF_ERROR(ToAbslStatus(under_way_->Wait()));
+    under_way_.reset();
+    current_ = 1 - current_;
+    return absl::OkStatus();
+  }
+
+  Client& client_;
+  Program& program_;
+  Device& device_;
+  const Dataset& train_;
+  const TaskOptions& options_;
+  Values gradients_;
+  Values parameters_[2];
+  int current_ = 0;
+  std::vector<Source> push_;
+  std::vector<Target> pull_[2];
+  std::optional<Call> under_way_;
+  BatchBuffer batch_;
+  std::optional<std::pair<uint32_t, std::vector<uint32_t>>> order_;  // of the epoch
+  Progress progress_;
+};
+
+}  // namespace
+
+Result<std::vector<std::pair<std::string, Variable>>> DeclareProgram(Client& client, const Program& program, const TaskOptions& options, uint64_t examples) {
+  Model model;
+  std::vector<std::pair<std::string, Variable>> variables;
+  for (const VariableDecl& declared : program.variables()) {
+    Initializer initializer = {static_cast<int32_t>(declared.init.kind), declared.init.a, declared.init.b, declared.init.seed};
+    if (!options.init_from.empty()) initializer = Assigned();
+    variables.emplace_back(declared.name, model.Dense(declared.name, declared.shape, initializer));
+  }
+  model.SetRule(ToRule(options.rule));
+  model.AddInput("train", examples, options.batch_size * options.piece_batches, options.epochs, options.seed);
+  model.SetMaxSteps(options.max_steps);
+  if (Status status = client.Declare(model); !status.ok()) return status;
+  return variables;
+}
+
+absl::Status RunTrainingTask(Client& client, Program& program, Device& device, const Dataset& train, const TaskOptions& options) {
+  auto variables = DeclareProgram(client, program, options, train.count());
+  if (!variables.ok()) return ToAbslStatus(variables.status());
+  if (client.is_chief() && !options.init_from.empty()) {
+    BASIN_RETURN_IF_ERROR(AssignFromFile(client, *variables, options.init_from));
+    Info(absl::StrCat("parameters start from ", options.init_from, "; the rule's slots start afresh"));
+  }
+  TrainingLoop loop(client, program, device, train, options, *variables);
+  const absl::Status trained = loop.Run();
+  if (!trained.ok()) {
+    // The run's end tells the others why; what went wrong here is what main reports.
+    if (client.is_chief()) (void)client.Finish(std::string(trained.message()));
+    return trained;
+  }
+  const Progress& progress = loop.progress();
+  Info(absl::StrFormat("done: %d steps, %d examples in %.1f s (%.0f examples/s), loss %.4f", progress.steps(), progress.examples(), progress.seconds(),
+                       static_cast<double>(progress.examples()) / std::max(1e-9, progress.seconds()), progress.loss()));
+  if (client.is_chief() && !options.outputs.empty()) {
+    BASIN_RETURN_IF_ERROR(MakeFolders(options.outputs));
+    const std::string path = absl::StrCat(options.outputs, "/model.safetensors");
+    BASIN_RETURN_IF_ERROR(ExportModel(client, *variables, path, options.program));
+    Info(absl::StrCat("wrote ", path));
+  }
+  return ToAbslStatus(client.Finish());
+}
+
+}  // namespace basin
