@@ -180,7 +180,7 @@ class Simulation {
   void KillOne() {
     const uint32_t worker = static_cast<uint32_t>(random_.Below(options_.workers));
     const auto at = current_.find(worker);
-    if (at == current_.end() || at->second->dead || at->second->worker->ended()) return;
+    if (at == current_.end() || at->second->dead || at->second->worker->ended() || Paused(at->second)) return;
     Process* process = at->second;
     process->dead = true;
     process->worker->life().killed = true;
@@ -192,7 +192,7 @@ class Simulation {
   void PauseOne() {
     const uint32_t worker = static_cast<uint32_t>(random_.Below(options_.workers));
     const auto at = current_.find(worker);
-    if (at == current_.end() || at->second->dead || at->second->worker->ended()) return;
+    if (at == current_.end() || at->second->dead || at->second->worker->ended() || Paused(at->second)) return;
     Process* process = at->second;
     // Longer than dead_after: it is counted dead, and replaced; then it wakes and goes on as if nothing had been.
     process->paused_until = clock_.now() + kDeadAfter * 2 + random_.Unit() * absl::Seconds(3);
