@@ -158,6 +158,10 @@ class Simulation {
     };
     hooks.barrier_entered = [this](Life& life) {
       in_barrier_.insert(life.number);
+      members_at_entry_[life.number].clear();
+      for (const auto& [worker, other] : current_) {
+        if (other->worker->life().incarnation.value() != 0) members_at_entry_[life.number].insert(other->worker->life().number);
+      }
       // Input has ended for this one, so every piece must have been counted; of some the answer is still under way.
       uint64_t awaited = lost_answers_;
       for (const auto& other : processes_) awaited += !other->dead && other->worker->awaits_piece_done();
@@ -168,7 +172,8 @@ class Simulation {
     hooks.barrier_left = [this](Life& life) {
       for (const auto& [worker, process] : current_) {
         if (process->dead || process->worker->ended() || suspects_.contains(process)) continue;
-        if (process->worker->life().incarnation.value() == 0) continue;  // not yet a member
+        // One that joined meanwhile may have come after the release, whose answer was under way.
+        if (!members_at_entry_[life.number].contains(process->worker->life().number)) continue;
         if (!in_barrier_.contains(process->worker->life().number)) {
           Violation(absl::StrCat("life ", life.number, " left the barrier before worker ", worker, " entered it"));
         }
@@ -199,7 +204,8 @@ class Simulation {
     process->worker->life().killed = true;
     if (AwaitsDone(*process)) ++lost_answers_;
     suspects_.insert(process);
-    clock_.After(kDeadAfter + random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
+    // Or nobody replaces it, and it is the same task that is heard again.
+    if (random_.Chance(0.5)) clock_.After(kDeadAfter + random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
     clock_.At(process->paused_until, [this, process] {
       process->woken_late = true;
       std::vector<std::function<void()>> held = std::move(process->held);
@@ -282,7 +288,11 @@ class Simulation {
         if (random_.Chance(options_.poisoned_chance)) action.message = Poisoned(std::move(action.message));
         lane->links[peer]->Send(true, std::move(action.message), [this, lane = lane, peer = peer](wire::Message message) {
           Trace(message);
-          Answer(*lane, lane->core->OnMessage(peer, std::move(message), clock_.now()));
+          const uint64_t before = VersionsOn(*lane);
+          const bool replaced = IsReplaced(*processes_[lane->process_of_peer[peer]]);
+          std::vector<Reply> replies = lane->core->OnMessage(peer, std::move(message), clock_.now());
+          if (replaced && VersionsOn(*lane) != before) Violation("a push of a life whose replacement is connected was applied");
+          Answer(*lane, std::move(replies));
         });
       }
     }
@@ -293,6 +303,20 @@ class Simulation {
     if (at == process->channels.end()) return;
     at->second.first->links[at->second.second]->Cut();
     process->channels.erase(at);
+  }
+
+  // Every lane has the fence once the replacement is connected to all.
+  bool IsReplaced(const Process& process) const {
+    const Process* current = current_.at(process.worker->life().worker);
+    return current != &process && current->worker->life().incarnation.value() != 0;
+  }
+
+  static uint64_t VersionsOn(const Lane& lane) {
+    uint64_t sum = 0;
+    for (uint32_t id = 0; id < kVariableElements / kShardElements; ++id) {
+      if (const Shard* shard = lane.core->shard(ShardId(id))) sum += shard->version().value();
+    }
+    return sum;
   }
 
   // ---- Lanes ----
@@ -400,6 +424,7 @@ class Simulation {
   std::map<uint64_t, Process*> holder_;
   std::map<uint64_t, uint32_t> done_by_;
   std::set<uint32_t> in_barrier_;
+  std::map<uint32_t, std::set<uint32_t>> members_at_entry_;  // of the barrier, by life
   uint64_t lost_answers_ = 0;
   uint64_t global_step_ = 0;
   PeerId next_peer_ = 1;
