@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/random.h"
@@ -12,7 +13,7 @@ namespace basin {
 // A Feistel network over the next even number of bits, walked until it lands within n again.
 uint64_t Permute(uint64_t i, uint64_t n, uint64_t seed) {
   if (seed == 0 || n < 2) return i;
-  const int half = std::max(1, (std::bit_width(n - 1) + 1) / 2);
+  const int half = std::max(1, (static_cast<int>(std::bit_width(n - 1)) + 1) / 2);
   const uint64_t mask = (uint64_t{1} << half) - 1;
   do {
     uint64_t left = i >> half, right = i & mask;

@@ -39,7 +39,7 @@ std::string DTypeText(uint32_t number) {
 
 std::string StatisticText(wire::v1::Statistic statistic) {
   switch (statistic) {
-    case wire::v1::STATISTIC_NONE:
+    case wire::v1::STATISTIC_UNSPECIFIED:
       return "trained by its rule";
     case wire::v1::STATISTIC_MEAN:
       return "a statistic (mean)";
@@ -94,10 +94,10 @@ absl::Status CheckVariable(const Model& model, const Variable& variable) {
       return absl::InvalidArgumentError(absl::StrCat("variable \"", variable.name(), "\": shape ", ShapeText(variable), " is larger than any machine"));
     }
   }
-  if (variable.statistic() < wire::v1::STATISTIC_NONE || variable.statistic() > wire::v1::STATISTIC_LAST) {
+  if (variable.statistic() < wire::v1::STATISTIC_UNSPECIFIED || variable.statistic() > wire::v1::STATISTIC_LAST) {
     return absl::InvalidArgumentError(absl::StrCat("variable \"", variable.name(), "\": ", StatisticText(variable.statistic()), " is unknown"));
   }
-  if (variable.statistic() == wire::v1::STATISTIC_NONE) {
+  if (variable.statistic() == wire::v1::STATISTIC_UNSPECIFIED) {
     const absl::Status rule = CheckRule(variable.has_rule() ? variable.rule() : model.rule());
     if (!rule.ok()) return absl::Status(rule.code(), absl::StrCat("variable \"", variable.name(), "\": ", rule.message()));
   } else if (variable.has_rule()) {
@@ -175,7 +175,7 @@ absl::Status Compare(const Model& spec, const Model& declared, absl::string_view
       return Differ(declarer, absl::StrCat("the initializer of ", name), InitializerText(a.initializer()), InitializerText(b.initializer()));
     }
     if (a.statistic() != b.statistic()) return Differ(declarer, name, StatisticText(a.statistic()), StatisticText(b.statistic()));
-    if (a.statistic() != wire::v1::STATISTIC_NONE || (loose && !says_rule && !b.has_rule())) continue;
+    if (a.statistic() != wire::v1::STATISTIC_UNSPECIFIED || (loose && !says_rule && !b.has_rule())) continue;
     const wire::v1::Rule& rule_a = a.has_rule() ? a.rule() : spec.rule();
     const wire::v1::Rule& rule_b = b.has_rule() ? b.rule() : declared.rule();
     if (!Same(rule_a, rule_b)) return Differ(declarer, absl::StrCat("the rule of ", name), RuleText(rule_a), RuleText(rule_b));

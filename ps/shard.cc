@@ -21,7 +21,7 @@ size_t FirstNotFinite(absl::Span<const float> values) {
 }
 
 size_t SlotsOf(const ShardOptions& options) {
-  return options.variable.statistic() == wire::v1::STATISTIC_NONE ? static_cast<size_t>(SlotCount(RuleOf(options.rule).kind)) : 0;
+  return options.variable.statistic() == wire::v1::STATISTIC_UNSPECIFIED ? static_cast<size_t>(SlotCount(RuleOf(options.rule).kind)) : 0;
 }
 
 }  // namespace
@@ -156,7 +156,7 @@ absl::StatusOr<Shard::Written> Shard::Apply(const Write& write) {
     ++rule_steps_;
     const auto in = [&](const BlockRef& block) { return absl::MakeConstSpan(block.floats(), elements()); };
     const auto out = [&](BlockRef& fresh, BlockRef& held) { return absl::MakeSpan(fresh ? fresh.mutable_floats() : held.mutable_floats(), elements()); };
-    if (options_.variable.statistic() != wire::v1::STATISTIC_NONE) {
+    if (options_.variable.statistic() != wire::v1::STATISTIC_UNSPECIFIED) {
       ApplyStatistic(static_cast<Statistic>(options_.variable.statistic()), rule_steps_, payload->values, in(parameters), out(fresh_parameters, parameters));
     } else {
       ApplyArguments arguments{.gradient = payload->values,
