@@ -140,7 +140,13 @@ std::vector<Reply> LaneCore::OnMessage(wire::PeerId peer, wire::Message message,
                           header.incarnation < fence->second.incarnation;
     Refuse(peer, header.request, replaced ? Replaced(fence->second) : absl::FailedPreconditionError(absl::StrCat(Me(), " does not know this channel; say Hello first")));
   } else if (absl::Status status = CheckHeader(*session, header); !status.ok()) {
-    Refuse(peer, header.request, status);
+    if (header.kind == wire::Kind::kGoodbye && status.code() == absl::StatusCode::kAborted) {
+      // It leaves, and its successor was only quicker: nothing to complain about.
+      Send(peer, header.request, wire::Kind::kRunState, State().SerializeAsString());
+      sessions_.Close(peer);
+    } else {
+      Refuse(peer, header.request, status);
+    }
   } else if (header.kind == wire::Kind::kUpdate) {
     session->last_heard = now;
     if (presence_) Heard(*session, now);

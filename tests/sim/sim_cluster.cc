@@ -41,6 +41,8 @@ class Simulation {
   }
 
  private:
+  using PeerId = wire::PeerId;
+
   struct Lane {
     uint32_t ps = 0;
     uint32_t lane = 0;
@@ -60,6 +62,7 @@ class Simulation {
     absl::Time wake = absl::InfiniteFuture();
     std::vector<std::function<void()>> held;  // what came while paused
   };
+
   static std::string Address(uint32_t ps, uint32_t lane) { return absl::StrCat("ps", ps, ":", 2222 + lane); }
 
   void BuildLanes() {
@@ -156,7 +159,15 @@ class Simulation {
     hooks.piece_done = [this](Life& life, const LeasedPiece& piece) {
       if (!done_by_.emplace(piece.piece, life.number).second) Violation(absl::StrCat("piece ", piece.piece, " is counted twice"));
     };
-    hooks.barrier_entered = [this](Life& life) { in_barrier_.insert(life.number); };
+    hooks.barrier_entered = [this](Life& life) {
+      in_barrier_.insert(life.number);
+      // Input has ended for this one, so every piece must have been counted; of some the answer is still under way.
+      uint64_t awaited = lost_answers_;
+      for (const auto& other : processes_) awaited += !other->dead && other->worker->awaits_piece_done();
+      if (done_by_.size() + awaited < options_.pieces) {
+        Violation(absl::StrCat("input ended for life ", life.number, " with ", done_by_.size(), " of ", options_.pieces, " pieces counted"));
+      }
+    };
     hooks.barrier_left = [this](Life& life) {
       for (const auto& [worker, process] : current_) {
         if (process->dead || process->worker->ended() || suspects_.contains(process)) continue;
@@ -172,7 +183,7 @@ class Simulation {
   void KillOne() {
     const uint32_t worker = static_cast<uint32_t>(random_.Below(options_.workers));
     const auto at = current_.find(worker);
-    if (at == current_.end() || at->second->dead || at->second->worker->ended()) return;
+    if (at == current_.end() || at->second->dead || at->second->worker->ended() || Paused(at->second)) return;
     Process* process = at->second;
     process->dead = true;
     process->worker->life().killed = true;
@@ -184,7 +195,7 @@ class Simulation {
   void PauseOne() {
     const uint32_t worker = static_cast<uint32_t>(random_.Below(options_.workers));
     const auto at = current_.find(worker);
-    if (at == current_.end() || at->second->dead || at->second->worker->ended()) return;
+    if (at == current_.end() || at->second->dead || at->second->worker->ended() || Paused(at->second)) return;
     Process* process = at->second;
     // Longer than dead_after: it is counted dead, and replaced; then it wakes and goes on as if nothing had been.
     process->paused_until = clock_.now() + kDeadAfter * 2 + random_.Unit() * absl::Seconds(3);
