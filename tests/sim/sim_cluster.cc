@@ -16,6 +16,7 @@ using wire::PeerId;
 
 constexpr absl::Duration kHeartbeat = absl::Milliseconds(200);
 constexpr absl::Duration kDeadAfter = absl::Seconds(5);
+constexpr absl::Duration kAnswersTakeAtMost = absl::Seconds(4);  // with a cut or two between
 constexpr absl::Duration kGiveUp = absl::Minutes(10);  // virtual: a run that is not over by then hangs
 
 class Simulation {
@@ -91,7 +92,10 @@ class Simulation {
       clock_.After(random_.Unit() * options_.faults_within, [this] { KillOne(); });
     }
     for (int i = 0; i < options_.zombies; ++i) {
-      clock_.After(random_.Unit() * options_.faults_within, [this] { PauseOne(); });
+      clock_.After(random_.Unit() * options_.faults_within, [this] { PauseOne(/*replaced=*/true); });
+    }
+    for (int i = 0; i < options_.sleepers; ++i) {
+      clock_.After(random_.Unit() * options_.faults_within, [this] { PauseOne(/*replaced=*/false); });
     }
   }
 
@@ -143,6 +147,12 @@ class Simulation {
   SimWorker::Hooks HooksOf(Process* process) {
     SimWorker::Hooks hooks;
     hooks.violation = [this](const std::string& text) { Violation(text); };
+    hooks.connected = [this](Life& life) {
+      // Every lane has the fence now: what earlier lives of this worker have applied is final.
+      for (const auto& earlier : lives_) {
+        if (earlier->worker == life.worker && earlier->number < life.number) final_marks_.try_emplace(earlier->number, MarksOf(earlier->number));
+      }
+    };
     hooks.acknowledged = [this](Life&) { ++outcome_.pushes_acknowledged; };
     hooks.piece_taken = [this, process](Life& life, const LeasedPiece& piece) {
       // (A life that was paused may read an old answer, of before its lease was lost.)
@@ -171,7 +181,8 @@ class Simulation {
     hooks.barrier_left = [this](Life& life) {
       for (const auto& [worker, process] : current_) {
         if (process->dead || process->worker->ended() || suspects_.contains(process)) continue;
-        if (process->worker->life().incarnation.value() == 0) continue;  // not yet a member
+        // Not a member when the barrier was released: its answer may have been under way for a while since.
+        if (process->worker->life().connected_at > clock_.now() - kAnswersTakeAtMost) continue;
         if (!in_barrier_.contains(process->worker->life().number)) {
           Violation(absl::StrCat("life ", life.number, " left the barrier before worker ", worker, " entered it"));
         }
@@ -192,17 +203,17 @@ class Simulation {
     clock_.After(random_.Unit() * absl::Seconds(3), [this, worker] { StartLife(worker); });
   }
 
-  void PauseOne() {
+  void PauseOne(bool replaced) {
     const uint32_t worker = static_cast<uint32_t>(random_.Below(options_.workers));
     const auto at = current_.find(worker);
     if (at == current_.end() || at->second->dead || at->second->worker->ended() || Paused(at->second)) return;
     Process* process = at->second;
-    // Longer than dead_after: it is counted dead, and replaced; then it wakes and goes on as if nothing had been.
+    // Longer than dead_after: it is counted dead, and perhaps replaced; then it wakes and goes on as if nothing had been.
     process->paused_until = clock_.now() + kDeadAfter * 2 + random_.Unit() * absl::Seconds(3);
-    process->worker->life().killed = true;
-    if (AwaitsDone(*process)) ++lost_answers_;
     suspects_.insert(process);
-    clock_.After(kDeadAfter + random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
+    if (replaced) process->worker->life().killed = true;
+    if (replaced && AwaitsDone(*process)) ++lost_answers_;
+    if (replaced) clock_.After(kDeadAfter + random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
     clock_.At(process->paused_until, [this, process] {
       process->woken_late = true;
       std::vector<std::function<void()>> held = std::move(process->held);
@@ -390,6 +401,8 @@ class Simulation {
     return text;
   }
 
+  // A life's marks by shard; 0 where the shard is not there yet.
+  std::vector<float> MarksOf(uint32_t life) const;
   void CheckTheEnd();
 
   const SimOptions options_;
@@ -403,6 +416,7 @@ class Simulation {
   std::map<uint64_t, Process*> holder_;
   std::map<uint64_t, uint32_t> done_by_;
   std::set<uint32_t> in_barrier_;
+  std::map<uint32_t, std::vector<float>> final_marks_;  // of replaced lives, when their replacement connected
   uint64_t lost_answers_ = 0;
   uint64_t global_step_ = 0;
   PeerId next_peer_ = 1;
@@ -427,6 +441,16 @@ LaneCoreOptions Simulation::OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_in
   return core;
 }
 
+std::vector<float> Simulation::MarksOf(uint32_t life) const {
+  std::vector<float> marks(kVariableElements / kShardElements);
+  for (const auto& [address, lane] : lanes_) {
+    for (uint32_t id = 0; id < marks.size(); ++id) {
+      if (const Shard* shard = lane->core->shard(ShardId(id)); shard != nullptr) marks[id] = -shard->parameters()[life];
+    }
+  }
+  return marks;
+}
+
 void Simulation::CheckTheEnd() {
   // Every shard has each life's marks, exactly as many as were acknowledged; of a refused push, or one under way when its
   // life was killed, perhaps one more.
@@ -441,6 +465,9 @@ void Simulation::CheckTheEnd() {
   // (Of a life that was killed while it waited for the answer, the piece may have been counted.)
   if (done_by_.size() + lost_answers_ < options_.pieces) {
     Violation(absl::StrCat("the input has ended with ", done_by_.size(), " of ", options_.pieces, " pieces counted"));
+  }
+  for (const auto& [life, marks] : final_marks_) {
+    if (MarksOf(life) != marks) Violation(absl::StrCat("pushes of life ", life, " were applied after its replacement had connected"));
   }
   uint32_t shards = 0;
   for (const auto& [address, lane] : lanes_) {
