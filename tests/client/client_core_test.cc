@@ -277,6 +277,19 @@ TEST_F(ClientCoreTest, ASilentPsIsDialledAgain) {
   EXPECT_EQ(closes_, std::vector<uint32_t>{0});
 }
 
+TEST_F(ClientCoreTest, AnIdleClientSendsAHeartbeatEveryInterval) {
+  ConnectAndDeclare();
+  for (int i = 0; i < 5; ++i) {
+    const absl::Time before = now_;
+    now_ = core_->next_wake();
+    EXPECT_LE(now_, before + absl::Seconds(1));
+    core_->OnTime(now_);
+    const Sent heartbeat = TakeOne(Kind::kHeartbeat);
+    now_ += absl::Milliseconds(10);
+    Give(0, Kind::kRunState, heartbeat.parsed.header.request, wire::v1::RunState());
+  }
+}
+
 TEST_F(ClientCoreTest, AClaimedTaskIsTriedAgainAndThenRefusedNamingTheHolder) {
   Make();
   const CallId call = core_->Connect(now_);

@@ -313,7 +313,10 @@ void ClientCore::OnRunState(absl::string_view body) {
 
 void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed& parsed, absl::Time now) {
   const wire::Kind kind = parsed.header.kind;
-  if (pending.request == channel.heartbeat_request) channel.heartbeat_request = 0;
+  if (pending.request == channel.heartbeat_request) {
+    channel.heartbeat_request = 0;
+    Wake(channel.heartbeat_at);
+  }
   if (kind == wire::Kind::kError) {
     wire::v1::Refusal refusal;
     absl::Status status = absl::InternalError("a parameter server sent a refusal that cannot be read");
