@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -60,6 +61,7 @@ struct LaneCoreOptions {
   std::shared_ptr<LaneCounters> counters;                     // none: the lane makes its own
   std::vector<std::shared_ptr<const LaneCounters>> all_lanes; // of this ps, for Stats; may be empty
   absl::Time started = absl::UnixEpoch();                     // for "uptime_s"
+  std::function<void(uint64_t)> on_staleness;                 // of each push applied, for a histogram; may be empty
 };
 
 struct Reply {

@@ -1,7 +1,6 @@
 // What a lane counts. Written by the lane's thread alone, read by any thread (/metrics, Stats of lane 0).
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 
@@ -28,19 +27,9 @@ struct LaneCounters {
   Counter shards;
   Counter sessions;
   Counter busy_us;  // the lane's thread not waiting; set by the thread
-  // Staleness of pushes: [0] counts 0, [i] counts (2^(i-2), 2^(i-1)], the last one all above.
-  static constexpr int kStalenessBuckets = 12;
-  std::array<Counter, kStalenessBuckets> staleness;
-  Counter staleness_sum;
   // Lane 0 alone:
   Counter clients_alive;
   Counter global_step, min_clock, view;  // of the coordinator
-
-  static constexpr int StalenessBucket(uint64_t staleness) {
-    int bucket = 0;
-    for (uint64_t bound = 0; bucket < kStalenessBuckets - 1 && staleness > bound; ++bucket) bound = bound == 0 ? 1 : bound * 2;
-    return bucket;
-  }
 };
 
 }  // namespace basin

@@ -66,10 +66,7 @@ absl::Status LaneCore::Carry(const Session& session, const wire::Header& header,
       counters_->repeats.Add();
     } else {
       counters_->applied.Add();
-      if (wanted & wire::kPush) {
-        counters_->staleness[static_cast<size_t>(LaneCounters::StalenessBucket(written->staleness))].Add();
-        counters_->staleness_sum.Add(written->staleness);
-      }
+      if ((wanted & wire::kPush) && options_.on_staleness) options_.on_staleness(written->staleness);
     }
   }
   if (wanted & wire::kPull) {
