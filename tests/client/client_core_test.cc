@@ -172,6 +172,19 @@ TEST_F(ClientCoreTest, AnUnansweredPushIsSentAgainUnchangedAfterACut) {
   EXPECT_TRUE(core_->Take(call).status.ok());
 }
 
+TEST_F(ClientCoreTest, APushSentAgainKeepsTheLearningRateThatItWasMadeWith) {
+  ConnectAndDeclare();
+  core_->SetLearningRate(0.25f);
+  ASSERT_TRUE(Push({1, 2, 3, 4}).ok());
+  EXPECT_EQ(TakeOne(Kind::kUpdate).parsed.header.learning_rate, 0.25f);
+  core_->SetLearningRate(0.125f);
+  core_->OnCut(0, absl::UnavailableError("connection reset"), now_);
+  core_->OnTime(now_);
+  TakeSent();
+  GiveWelcome(0);
+  EXPECT_EQ(TakeOne(Kind::kUpdate).parsed.header.learning_rate, 0.25f);
+}
+
 TEST_F(ClientCoreTest, ARefusedPushDoesNotUseItsSequenceUp) {
   ConnectAndDeclare();
   const CallId first = *Push({1, 1, 1, 1});
@@ -275,6 +288,19 @@ TEST_F(ClientCoreTest, ASilentPsIsDialledAgain) {
   core_->OnTime(now_);
   TakeOne(Kind::kHello);
   EXPECT_EQ(closes_, std::vector<uint32_t>{0});
+}
+
+TEST_F(ClientCoreTest, AnIdleClientSendsAHeartbeatEveryInterval) {
+  ConnectAndDeclare();
+  for (int i = 0; i < 5; ++i) {
+    const absl::Time before = now_;
+    now_ = core_->next_wake();
+    EXPECT_LE(now_, before + absl::Seconds(1));
+    core_->OnTime(now_);
+    const Sent heartbeat = TakeOne(Kind::kHeartbeat);
+    now_ += absl::Milliseconds(10);
+    Give(0, Kind::kRunState, heartbeat.parsed.header.request, wire::v1::RunState());
+  }
 }
 
 TEST_F(ClientCoreTest, AClaimedTaskIsTriedAgainAndThenRefusedNamingTheHolder) {

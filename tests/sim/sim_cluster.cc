@@ -12,8 +12,11 @@
 namespace basin::sim {
 namespace {
 
+using wire::PeerId;
+
 constexpr absl::Duration kHeartbeat = absl::Milliseconds(200);
 constexpr absl::Duration kDeadAfter = absl::Seconds(5);
+constexpr absl::Duration kAnswersTakeAtMost = absl::Seconds(4);  // with a cut or two between
 constexpr absl::Duration kGiveUp = absl::Minutes(10);  // virtual: a run that is not over by then hangs
 
 class Simulation {
@@ -89,7 +92,10 @@ class Simulation {
       clock_.After(random_.Unit() * options_.faults_within, [this] { KillOne(); });
     }
     for (int i = 0; i < options_.zombies; ++i) {
-      clock_.After(random_.Unit() * options_.faults_within, [this] { PauseOne(); });
+      clock_.After(random_.Unit() * options_.faults_within, [this] { PauseOne(/*replaced=*/true); });
+    }
+    for (int i = 0; i < options_.sleepers; ++i) {
+      clock_.After(random_.Unit() * options_.faults_within, [this] { PauseOne(/*replaced=*/false); });
     }
   }
 
@@ -141,10 +147,17 @@ class Simulation {
   SimWorker::Hooks HooksOf(Process* process) {
     SimWorker::Hooks hooks;
     hooks.violation = [this](const std::string& text) { Violation(text); };
+    hooks.connected = [this](Life& life) {
+      // Every lane has the fence now: what earlier lives of this worker have applied is final.
+      for (const auto& earlier : lives_) {
+        if (earlier->worker == life.worker && earlier->number < life.number) final_marks_.try_emplace(earlier->number, MarksOf(earlier->number));
+      }
+    };
     hooks.acknowledged = [this](Life&) { ++outcome_.pushes_acknowledged; };
     hooks.piece_taken = [this, process](Life& life, const LeasedPiece& piece) {
-      // (One that was paused may hear only now of a piece that it was given before.)
-      if (done_by_.contains(piece.piece) && !suspects_.contains(process)) Violation(absl::StrCat("piece ", piece.piece, " is handed out after it was counted"));
+      // (A life that was paused may read an old answer, of before its lease was lost.)
+      if (suspects_.contains(process)) return;
+      if (done_by_.contains(piece.piece)) Violation(absl::StrCat("piece ", piece.piece, " is handed out after it was counted"));
       const auto holder = holder_.find(piece.piece);
       // Another life may hold it only if it is gone or was silent for long.
       if (holder != holder_.end() && holder->second != process && !holder->second->dead && holder->second->paused_until <= clock_.now() &&
@@ -158,10 +171,6 @@ class Simulation {
     };
     hooks.barrier_entered = [this](Life& life) {
       in_barrier_.insert(life.number);
-      members_at_entry_[life.number].clear();
-      for (const auto& [worker, other] : current_) {
-        if (other->worker->life().incarnation.value() != 0) members_at_entry_[life.number].insert(other->worker->life().number);
-      }
       // Input has ended for this one, so every piece must have been counted; of some the answer is still under way.
       uint64_t awaited = lost_answers_;
       for (const auto& other : processes_) awaited += !other->dead && other->worker->awaits_piece_done();
@@ -172,8 +181,8 @@ class Simulation {
     hooks.barrier_left = [this](Life& life) {
       for (const auto& [worker, process] : current_) {
         if (process->dead || process->worker->ended() || suspects_.contains(process)) continue;
-        // One that joined meanwhile may have come after the release, whose answer was under way.
-        if (!members_at_entry_[life.number].contains(process->worker->life().number)) continue;
+        // Not a member when the barrier was released: its answer may have been under way for a while since.
+        if (process->worker->life().connected_at > clock_.now() - kAnswersTakeAtMost) continue;
         if (!in_barrier_.contains(process->worker->life().number)) {
           Violation(absl::StrCat("life ", life.number, " left the barrier before worker ", worker, " entered it"));
         }
@@ -194,18 +203,17 @@ class Simulation {
     clock_.After(random_.Unit() * absl::Seconds(3), [this, worker] { StartLife(worker); });
   }
 
-  void PauseOne() {
+  void PauseOne(bool replaced) {
     const uint32_t worker = static_cast<uint32_t>(random_.Below(options_.workers));
     const auto at = current_.find(worker);
     if (at == current_.end() || at->second->dead || at->second->worker->ended() || Paused(at->second)) return;
     Process* process = at->second;
-    // Longer than dead_after: it is counted dead, and replaced; then it wakes and goes on as if nothing had been.
+    // Longer than dead_after: it is counted dead, and perhaps replaced; then it wakes and goes on as if nothing had been.
     process->paused_until = clock_.now() + kDeadAfter * 2 + random_.Unit() * absl::Seconds(3);
-    process->worker->life().killed = true;
-    if (AwaitsDone(*process)) ++lost_answers_;
     suspects_.insert(process);
-    // Or nobody replaces it, and it is the same task that is heard again.
-    if (random_.Chance(0.5)) clock_.After(kDeadAfter + random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
+    if (replaced) process->worker->life().killed = true;
+    if (replaced && AwaitsDone(*process)) ++lost_answers_;
+    if (replaced) clock_.After(kDeadAfter + random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
     clock_.At(process->paused_until, [this, process] {
       process->woken_late = true;
       std::vector<std::function<void()>> held = std::move(process->held);
@@ -288,11 +296,7 @@ class Simulation {
         if (random_.Chance(options_.poisoned_chance)) action.message = Poisoned(std::move(action.message));
         lane->links[peer]->Send(true, std::move(action.message), [this, lane = lane, peer = peer](wire::Message message) {
           Trace(message);
-          const uint64_t before = VersionsOn(*lane);
-          const bool replaced = IsReplaced(*processes_[lane->process_of_peer[peer]]);
-          std::vector<Reply> replies = lane->core->OnMessage(peer, std::move(message), clock_.now());
-          if (replaced && VersionsOn(*lane) != before) Violation("a push of a life whose replacement is connected was applied");
-          Answer(*lane, std::move(replies));
+          Answer(*lane, lane->core->OnMessage(peer, std::move(message), clock_.now()));
         });
       }
     }
@@ -303,20 +307,6 @@ class Simulation {
     if (at == process->channels.end()) return;
     at->second.first->links[at->second.second]->Cut();
     process->channels.erase(at);
-  }
-
-  // Every lane has the fence once the replacement is connected to all.
-  bool IsReplaced(const Process& process) const {
-    const Process* current = current_.at(process.worker->life().worker);
-    return current != &process && current->worker->life().incarnation.value() != 0;
-  }
-
-  static uint64_t VersionsOn(const Lane& lane) {
-    uint64_t sum = 0;
-    for (uint32_t id = 0; id < kVariableElements / kShardElements; ++id) {
-      if (const Shard* shard = lane.core->shard(ShardId(id))) sum += shard->version().value();
-    }
-    return sum;
   }
 
   // ---- Lanes ----
@@ -411,6 +401,8 @@ class Simulation {
     return text;
   }
 
+  // A life's marks by shard; 0 where the shard is not there yet.
+  std::vector<float> MarksOf(uint32_t life) const;
   void CheckTheEnd();
 
   const SimOptions options_;
@@ -424,7 +416,7 @@ class Simulation {
   std::map<uint64_t, Process*> holder_;
   std::map<uint64_t, uint32_t> done_by_;
   std::set<uint32_t> in_barrier_;
-  std::map<uint32_t, std::set<uint32_t>> members_at_entry_;  // of the barrier, by life
+  std::map<uint32_t, std::vector<float>> final_marks_;  // of replaced lives, when their replacement connected
   uint64_t lost_answers_ = 0;
   uint64_t global_step_ = 0;
   PeerId next_peer_ = 1;
@@ -449,6 +441,16 @@ LaneCoreOptions Simulation::OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_in
   return core;
 }
 
+std::vector<float> Simulation::MarksOf(uint32_t life) const {
+  std::vector<float> marks(kVariableElements / kShardElements);
+  for (const auto& [address, lane] : lanes_) {
+    for (uint32_t id = 0; id < marks.size(); ++id) {
+      if (const Shard* shard = lane->core->shard(ShardId(id)); shard != nullptr) marks[id] = -shard->parameters()[life];
+    }
+  }
+  return marks;
+}
+
 void Simulation::CheckTheEnd() {
   // Every shard has each life's marks, exactly as many as were acknowledged; of a refused push, or one under way when its
   // life was killed, perhaps one more.
@@ -459,6 +461,13 @@ void Simulation::CheckTheEnd() {
     if (!incarnations.insert(life->incarnation.value()).second) {
       Violation(absl::StrCat("incarnation ", life->incarnation.value(), " was given out twice"));
     }
+  }
+  // (Of a life that was killed while it waited for the answer, the piece may have been counted.)
+  if (done_by_.size() + lost_answers_ < options_.pieces) {
+    Violation(absl::StrCat("the input has ended with ", done_by_.size(), " of ", options_.pieces, " pieces counted"));
+  }
+  for (const auto& [life, marks] : final_marks_) {
+    if (MarksOf(life) != marks) Violation(absl::StrCat("pushes of life ", life, " were applied after its replacement had connected"));
   }
   uint32_t shards = 0;
   for (const auto& [address, lane] : lanes_) {

@@ -27,6 +27,7 @@ struct SimOptions {
   int cuts = 6;        // connections cut at random moments
   int kills = 2;       // workers killed; each is replaced after a while
   int zombies = 1;     // workers paused for longer than dead_after, replaced, and then woken
+  int sleepers = 1;    // likewise, but not replaced: they come back
   double poisoned_chance = 0.02;  // of a push to be turned into NaN on its way, so that the lane refuses it
   absl::Duration faults_within = absl::Seconds(3);
 };

@@ -6,7 +6,7 @@
 
 namespace basin::sim {
 
-inline constexpr uint64_t kSeeds = 300;
+inline constexpr uint64_t kSeeds = 1000;
 
 inline SimOptions OptionsOfSeed(uint64_t seed) {
   Random random(Mix64(seed));
@@ -19,6 +19,7 @@ inline SimOptions OptionsOfSeed(uint64_t seed) {
   options.cuts = static_cast<int>(random.Below(10));
   options.kills = static_cast<int>(random.Below(3));
   options.zombies = static_cast<int>(random.Below(2));
+  options.sleepers = static_cast<int>(random.Below(2));
   return options;
 }
 

@@ -59,6 +59,8 @@ void SimWorker::Advance(absl::Time now) {
     switch (state_) {
       case State::kConnecting:
         life_.incarnation = core_.incarnation();
+        life_.connected_at = now;
+        hooks_.connected(life_);
         Await(State::kDeclaring, core_.Declare(model_, now));
         break;
       case State::kDeclaring:

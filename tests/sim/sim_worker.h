@@ -26,11 +26,13 @@ struct Life {
   Incarnation incarnation;
   bool killed = false;    // no verdict on what was under way
   bool finished = false;
+  absl::Time connected_at = absl::InfiniteFuture();
 };
 
 class SimWorker {
  public:
   struct Hooks {
+    std::function<void(Life&)> connected;
     std::function<void(Life&)> acknowledged;                        // after a push's answer
     std::function<void(Life&, const LeasedPiece&)> piece_taken, piece_done;
     std::function<void(Life&)> barrier_entered, barrier_left;

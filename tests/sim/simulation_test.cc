@@ -1,4 +1,4 @@
-// Many seeds: all guarantees hold. A failure prints the seed that replays it (BASIN_SIM_SEED narrows the test to it).
+// Many seeds: all guarantees hold. A failure prints the seed that replays it (RunSimulation(OptionsOfSeed(seed))).
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_join.h"

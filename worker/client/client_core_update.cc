@@ -226,7 +226,9 @@ void ClientCore::SendUpdate(Channel& channel, CallId call_id, std::vector<Update
     pending.clock = clock_;
     bytes_in_flight_ += pending.bytes;
     ++calls_.at(call_id).parts;
-    const wire::Header header = HeaderFor(channel, wire::Kind::kUpdate, pending.request);
+    pending.learning_rate = learning_rate_;
+    wire::Header header = HeaderFor(channel, wire::Kind::kUpdate, pending.request);
+    header.learning_rate = learning_rate_;
     channel.pending.emplace(pending.request, std::move(pending));
     if (channel.state == Channel::State::kReady) {
       actions_.push_back(
@@ -313,7 +315,10 @@ void ClientCore::OnRunState(absl::string_view body) {
 
 void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed& parsed, absl::Time now) {
   const wire::Kind kind = parsed.header.kind;
-  if (pending.request == channel.heartbeat_request) channel.heartbeat_request = 0;
+  if (pending.request == channel.heartbeat_request) {
+    channel.heartbeat_request = 0;
+    Wake(channel.heartbeat_at);
+  }
   if (kind == wire::Kind::kError) {
     wire::v1::Refusal refusal;
     absl::Status status = absl::InternalError("a parameter server sent a refusal that cannot be read");

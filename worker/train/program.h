@@ -1,0 +1,64 @@
+// A built-in program: a model with its forward and backward pass on the Device seam. It knows nothing of parameter servers.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/device/device.h"
+#include "common/rules/initializer.h"
+
+namespace basin {
+
+struct VariableDecl {
+  std::string name;
+  std::vector<int64_t> shape;
+  InitSpec init;
+  uint64_t elements() const {
+    uint64_t product = 1;
+    for (const int64_t dim : shape) product *= static_cast<uint64_t>(dim);
+    return product;
+  }
+};
+
+// Examples, a row each; lives in a BatchBuffer.
+struct Batch {
+  int64_t rows = 0;
+  const float* features = nullptr;  // [rows, width]
+  const uint8_t* labels = nullptr;  // [rows]
+};
+
+struct BatchResult {
+  double loss = 0;       // mean over the rows
+  uint64_t correct = 0;  // rows whose most likely class is the label
+};
+
+// One buffer a variable, in the order of variables().
+using ParameterSpans = absl::Span<const absl::Span<const float>>;
+using GradientSpans = absl::Span<const absl::Span<float>>;
+
+// Keeps scratch memory between calls: one thread a program.
+class Program {
+ public:
+  virtual ~Program() = default;
+  virtual const std::vector<VariableDecl>& variables() const = 0;
+  // Gradients of the batch's mean loss. INVALID_ARGUMENT: a label that is no class.
+  virtual absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients, BatchResult* result) = 0;
+  virtual absl::Status Evaluate(Device& device, const Batch& batch, ParameterSpans parameters, BatchResult* result) = 0;
+};
+
+struct ProgramOptions {
+  std::string name = "mlp";            // mlp, softmax
+  int64_t features = 0;                // width of an example
+  int64_t classes = 0;
+  std::vector<int64_t> hidden = {256}; // mlp: widths of the hidden layers
+  uint64_t seed = 1;                   // of the initial values
+};
+
+// INVALID_ARGUMENT: an unknown name (with the nearest known one), or sizes that are not positive.
+absl::StatusOr<std::unique_ptr<Program>> MakeProgram(const ProgramOptions& options);
+
+}  // namespace basin
