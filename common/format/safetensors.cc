@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
@@ -72,6 +73,20 @@ absl::Status WriteAll(int fd, const std::string& path, uint64_t at, absl::string
     at += static_cast<uint64_t>(wrote);
   }
   return absl::OkStatus();
+}
+
+// Adds [begin, end) to ranges (begin -> end) that neither touch nor overlap, and keeps them so: parts written one after
+// another are one range.
+void AddRange(uint64_t begin, uint64_t end, std::map<uint64_t, uint64_t>& ranges) {
+  if (begin == end) return;
+  auto at = ranges.upper_bound(begin);
+  if (at != ranges.begin() && std::prev(at)->second >= begin) --at;
+  while (at != ranges.end() && at->first <= end) {
+    begin = std::min(begin, at->first);
+    end = std::max(end, at->second);
+    at = ranges.erase(at);
+  }
+  ranges.emplace_hint(at, begin, end);
 }
 
 absl::Status ReadAll(int fd, const std::string& path, uint64_t at, absl::Span<char> out) {
@@ -213,7 +228,7 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(con
   text.resize((text.size() + 7) / 8 * 8, ' ');  // the data is aligned to 8 bytes
   if (text.size() > kMaxHeaderBytes) return absl::InvalidArgumentError(absl::StrCat(path, ": ", tensors.size(), " tensors make a header above the format's 100 MB"));
   for (uint64_t& begin : writer->begins_) begin += 8 + text.size();
-  writer->written_.assign(tensors.size(), 0);
+  writer->written_.resize(tensors.size());
   writer->tensors_ = std::move(tensors);
   writer->path_ = path;
   writer->temporary_ = absl::StrCat(path, ".tmp.", getpid());
@@ -240,14 +255,16 @@ absl::Status SafetensorsWriter::Write(size_t tensor, uint64_t offset, absl::Span
     return absl::OutOfRangeError(absl::StrCat(path_, ": a write outside tensor ", tensor));
   }
   BASIN_RETURN_IF_ERROR(WriteAll(fd_, temporary_, begins_[tensor] + offset, absl::string_view(bytes.data(), bytes.size())));
-  written_[tensor] += bytes.size();
+  AddRange(offset, offset + bytes.size(), written_[tensor]);
   return absl::OkStatus();
 }
 
 absl::Status SafetensorsWriter::Finish() {
   for (size_t i = 0; i < sizes_.size(); ++i) {
-    if (written_[i] == sizes_[i]) continue;
-    return absl::FailedPreconditionError(absl::StrCat(path_, ": ", written_[i], " of ", sizes_[i], " bytes of \"", tensors_[i].name, "\" were written"));
+    uint64_t written = 0;
+    for (const auto& [begin, end] : written_[i]) written += end - begin;
+    if (written == sizes_[i]) continue;
+    return absl::FailedPreconditionError(absl::StrCat(path_, ": ", written, " of ", sizes_[i], " bytes of \"", tensors_[i].name, "\" were written"));
   }
   if (fsync(fd_) != 0) return ErrnoStatus(errno, absl::StrCat("fsync ", temporary_));
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return ErrnoStatus(errno, absl::StrCat("rename to ", path_));

@@ -30,7 +30,7 @@ class SafetensorsWriter final {
   // Without Finish nothing is left behind, and `path` is as it was.
   ~SafetensorsWriter();
 
-  // The bytes of tensor number `tensor` from `offset` on. In any order; each byte once.
+  // The bytes of tensor number `tensor` from `offset` on. In any order; of bytes written again the last ones count.
   absl::Status Write(size_t tensor, uint64_t offset, absl::Span<const char> bytes);
   // FAILED_PRECONDITION where bytes are missing. Syncs and gives the file its name.
   absl::Status Finish();
@@ -40,7 +40,9 @@ class SafetensorsWriter final {
   std::string path_, temporary_;
   int fd_ = -1;
   std::vector<TensorInfo> tensors_;
-  std::vector<uint64_t> begins_, sizes_, written_;  // by tensor; begins in the file
+  std::vector<uint64_t> begins_, sizes_;  // by tensor; begins in the file
+  // By tensor: which bytes were written, begin -> end. Bytes written twice must not stand for some that are missing.
+  std::vector<std::map<uint64_t, uint64_t>> written_;
 };
 
 class SafetensorsReader final {
