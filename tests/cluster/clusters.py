@@ -124,8 +124,10 @@ class ClusterCase(unittest.TestCase):
         if not os.path.isdir(data):
             os.mkdir(data)
             write_data(data)
-        argv = [processes.binary("basin-worker"), "--program", "softmax", "--data", data, "--learning-rate", "0.05",
-                "--batch-size", "16", "--piece-batches", "4", *flags]
+        argv = [processes.binary("basin-worker"), "--program", "softmax", "--data", data, "--batch-size", "16",
+                "--piece-batches", "4", *flags]
+        if "--learning-rate" not in flags:
+            argv += ["--learning-rate", "0.05"]
         return self.start(argv, layout.of(role, index) if tf_config is None else tf_config, **environment)
 
     def start_counter(self, layout, index=0, *flags, role="worker", tf_config=None, **environment):
@@ -151,6 +153,11 @@ class ClusterCase(unittest.TestCase):
         return process.text()
 
     def all_end(self, tasks, code=0):
-        """Every one of them with the exit code; if one does not, all they said."""
-        codes = [task.wait() for task in tasks]
-        self.assertEqual(codes, [code] * len(tasks), "\n---\n".join(f"{' '.join(task.argv)}\n{task.text()}" for task in tasks))
+        """Waits until every one of them has ended with the exit code. The first other one fails the test, with all they said."""
+        said = lambda: "\n---\n".join(f"{' '.join(task.argv)}\n{task.text()[-4000:]}" for task in tasks)
+        ended = lambda: [task.wait() for task in tasks if not task.running()]
+        try:
+            codes = processes.wait_until(lambda: (lambda got: got if len(got) == len(tasks) or set(got) - {code} else None)(ended()), "all tasks end")
+        except AssertionError as error:
+            self.fail(f"{error}\n{said()}")
+        self.assertEqual(codes, [code] * len(tasks), said())

@@ -8,11 +8,10 @@ import threading
 
 
 class CuttingProxy:
-    def __init__(self, target, seed, most_bytes=400_000):
+    def __init__(self, target, seed):
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._random = random.Random(seed)
-        self._most_bytes = most_bytes
         self._lock = threading.Lock()
         self._open = set()
         self.cuts = 0
@@ -43,8 +42,8 @@ class CuttingProxy:
                 continue
             with self._lock:
                 self._open |= {client, server}
-                # Few bytes as often as many: greetings and headers are cut too.
-                left = [int(10 ** self._random.uniform(1, 1 + len(str(self._most_bytes)) - 1)) for _ in range(2)]
+                # A hundred bytes to a million, few as often as many: greetings and headers are cut too.
+                left = [int(10 ** self._random.uniform(2, 6)) for _ in range(2)]
                 reset = self._random.random() < 0.5
             pair = (client, server)
             for here, there, bytes_left in ((client, server, left[0]), (server, client, left[1])):
