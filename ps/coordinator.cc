@@ -12,11 +12,6 @@
 namespace basin {
 namespace {
 
-template <class Proto>
-bool Read(absl::string_view body, Proto& proto) {
-  return proto.ParseFromArray(body.data(), static_cast<int>(body.size()));
-}
-
 std::string Ago(absl::Duration duration) { return absl::StrCat(absl::ToInt64Seconds(duration), " s ago"); }
 
 }  // namespace
@@ -204,44 +199,37 @@ double Coordinator::progress() const {
 
 // ---- Requests ----
 
-void Coordinator::OnRequest(const Session& session, wire::Kind kind, uint64_t request, absl::string_view body, absl::Time now) {
-  const auto unreadable = [&] {
-    Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("malformed message: the body of ", wire::Name(kind), " cannot be read")));
-  };
+bool Coordinator::OnRequest(const Session& session, wire::Kind kind, uint64_t request, absl::string_view body, absl::Time now) {
   const bool trainers_only = kind == wire::Kind::kNextInput || kind == wire::Kind::kInputDone || kind == wire::Kind::kBarrier;
   const bool tasks_only = kind == wire::Kind::kStep || kind == wire::Kind::kFinish;
   if ((trainers_only && !session.trains()) || (tasks_only && session.role == wire::v1::ROLE_OBSERVER)) {
-    return Refuse(session, request, absl::PermissionDeniedError(absl::StrCat(Sentence(session.role, session.index), " may not send ", wire::Name(kind))));
+    Refuse(session, request, absl::PermissionDeniedError(absl::StrCat(Sentence(session.role, session.index), " may not send ", wire::Name(kind))));
+    return true;
   }
+  const auto with = [&](auto proto, auto carry_out) {
+    if (!proto.ParseFromArray(body.data(), static_cast<int>(body.size()))) {
+      Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("malformed message: the body of ", wire::Name(kind), " cannot be read")));
+      return false;
+    }
+    carry_out(proto);
+    return true;
+  };
   switch (kind) {
-    case wire::Kind::kDeclare: {
-      wire::v1::Declare declare;
-      return Read(body, declare) ? Declare(session, request, declare) : unreadable();
-    }
-    case wire::Kind::kStep: {
-      wire::v1::Step step;
-      return Read(body, step) ? Step(session, request, step, now) : unreadable();
-    }
-    case wire::Kind::kNextInput: {
-      wire::v1::NextInput next;
-      return Read(body, next) ? NextInput(session, request, next) : unreadable();
-    }
-    case wire::Kind::kInputDone: {
-      wire::v1::InputDone done;
-      return Read(body, done) ? InputDone(session, request, done) : unreadable();
-    }
-    case wire::Kind::kBarrier: {
-      wire::v1::Barrier barrier;
-      return Read(body, barrier) ? Barrier(session, request, barrier) : unreadable();
-    }
-    case wire::Kind::kFinish: {
-      wire::v1::Finish finish;
-      return Read(body, finish) ? Finish(session, request, finish) : unreadable();
-    }
-    case wire::Kind::kHeartbeat:
-      return SendRunState(session.peer, request);
+    case wire::Kind::kDeclare:
+      return with(wire::v1::Declare(), [&](const auto& declare) { Declare(session, request, declare); });
+    case wire::Kind::kStep:
+      return with(wire::v1::Step(), [&](const auto& step) { Step(session, request, step, now); });
+    case wire::Kind::kNextInput:
+      return with(wire::v1::NextInput(), [&](const auto& next) { NextInput(session, request, next); });
+    case wire::Kind::kInputDone:
+      return with(wire::v1::InputDone(), [&](const auto& done) { InputDone(session, request, done); });
+    case wire::Kind::kBarrier:
+      return with(wire::v1::Barrier(), [&](const auto& barrier) { Barrier(session, request, barrier); });
+    case wire::Kind::kFinish:
+      return with(wire::v1::Finish(), [&](const auto& finish) { Finish(session, request, finish); });
     default:
-      return Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("a ps does not take ", wire::Name(kind))));
+      Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("the coordinator does not take ", wire::Name(kind))));
+      return true;
   }
 }
 

@@ -62,9 +62,9 @@ class Coordinator {
   // Where no cluster was known: the first Hello's. Before the first Declare.
   void SetPsCount(uint32_t ps_count) { options_.ps_count = ps_count; }
 
-  // Declare, Step, NextInput, InputDone, Barrier, Heartbeat, Finish. Answers may go to others too, whose requests were
-  // parked; TakeAnswers has them all.
-  void OnRequest(const Session& session, wire::Kind kind, uint64_t request, absl::string_view body, absl::Time now);
+  // Declare, Step, NextInput, InputDone, Barrier, Finish. Answers may go to others too, whose requests were
+  // parked; TakeAnswers has them all. False: the body could not be read.
+  bool OnRequest(const Session& session, wire::Kind kind, uint64_t request, absl::string_view body, absl::Time now);
   std::vector<Answer> TakeAnswers() { return std::exchange(answers_, {}); }
   // Lines for a person.
   std::vector<std::string> TakeNotes() { return std::exchange(notes_, {}); }

@@ -37,6 +37,7 @@ LaneCore::LaneCore(LaneCoreOptions options)
     coordinator_ = std::make_unique<Coordinator>(
         CoordinatorOptions{.run_id = run_id_, .trainers = options_.trainers, .ps_count = std::max<uint32_t>(1, ps_count_)}, *presence_);
   }
+  UpdateGauges();
 }
 
 LaneCore::~LaneCore() = default;
@@ -237,7 +238,7 @@ void LaneCore::OnControl(Session& session, const wire::Parsed& parsed, absl::Tim
       if (header.kind == wire::Kind::kDeclare && !session.knows_all_ps) {
         return Refuse(peer, header.request, absl::FailedPreconditionError("this client does not know every ps; give it all their addresses"));
       }
-      coordinator_->OnRequest(session, header.kind, header.request, parsed.body, now);
+      if (!coordinator_->OnRequest(session, header.kind, header.request, parsed.body, now)) counters_->malformed.Add();
       if (coordinator_->finished()) RunOver(now);
       return;
     default:

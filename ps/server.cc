@@ -102,7 +102,7 @@ std::string Server::Summary() const {
     out += lane->bytes_out.value();
   }
   constexpr double kMiB = 1 << 20;
-  return absl::StrFormat("%d updates of %d shards applied, %d refused, %.1f MiB in, %.1f MiB out", applied, shards, refused, static_cast<double>(in) / kMiB,
+  return absl::StrFormat("%d updates applied to %d shards, %d refused, %.1f MiB in, %.1f MiB out", applied, shards, refused, static_cast<double>(in) / kMiB,
                          static_cast<double>(out) / kMiB);
 }
 

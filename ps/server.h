@@ -56,7 +56,7 @@ class Server final {
   // Tasks that TF_CONFIG names and that have not said Hello yet.
   std::vector<TaskId> missing() const { return lanes_[0]->missing(); }
   bool run_over() const { return lanes_[0]->run_over(); }
-  // "12,345 pushes applied, 2 refused, 8 shards, 1.2 GiB in, 1.1 GiB out"
+  // "600 updates applied to 3 shards, 2 refused, 1.2 MiB in, 1.1 MiB out"
   std::string Summary() const;
 
  private:

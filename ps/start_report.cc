@@ -42,7 +42,7 @@ bool StartReport::stopping() {
 
 void StartReport::Run() {
   const absl::Time start = SteadyNow();
-  absl::Time next = start + every_;
+  absl::Time next = start + std::min(every_, start_timeout_);
   while (true) {
     {
       MutexLock lock(mutex_);

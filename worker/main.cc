@@ -27,6 +27,7 @@ struct Flags {
   TaskOptions task;
   std::string hidden = "256";
   std::string rule = "adam";
+  std::string schedule = "constant";
   std::string tf_config, run_id, token_file, evaluate;
   std::string device = "cpu";
   int threads = 1;
@@ -44,6 +45,9 @@ absl::Status Check(Flags& flags) {
   const std::optional<RuleKind> kind = RuleKindFromName(flags.rule);
   if (!kind) return absl::InvalidArgumentError(absl::StrCat("--rule ", flags.rule, ": expected sgd, momentum, adagrad or adam"));
   flags.task.rule.kind = *kind;
+  const std::optional<Schedule> schedule = ScheduleFromName(flags.schedule);
+  if (!schedule) return absl::InvalidArgumentError(absl::StrCat("--schedule ", flags.schedule, ": expected constant, linear or cosine"));
+  flags.task.schedule = *schedule;
   BASIN_RETURN_IF_ERROR(Validate(flags.task.rule));
   flags.task.hidden.clear();
   for (const absl::string_view part : absl::StrSplit(flags.hidden, ',', absl::SkipWhitespace())) {
@@ -84,6 +88,7 @@ absl::Status TrainWithoutPs(const Flags& flags, Program& program, Device& device
   BASIN_ASSIGN_OR_RETURN(const Dataset train, Dataset::LoadIdxFolder(flags.task.data, "train"));
   LocalOptions options;
   options.rule = flags.task.rule;
+  options.schedule = flags.task.schedule;
   options.batch_size = flags.task.batch_size;
   options.epochs = flags.task.epochs;
   options.seed = flags.task.seed;
@@ -153,6 +158,7 @@ int Main(int argc, char** argv) {
   app.add_option("--max-steps", task.max_steps, "End after this many steps of all workers together; 0: after the epochs")->group("Data");
   app.add_option("--rule", flags.rule, "Optimizer rule, applied on the parameter servers: sgd, momentum, adagrad, adam")->group("Rule");
   app.add_option("--learning-rate", task.rule.learning_rate, "Learning rate")->group("Rule");
+  app.add_option("--schedule", flags.schedule, "Learning rate over the run: constant, linear or cosine (to zero at the end)")->group("Rule");
   app.add_option("--momentum", task.rule.momentum, "Of rule momentum")->group("Rule");
   app.add_flag("--nesterov", task.rule.nesterov, "Of rule momentum: look ahead (Nesterov)")->group("Rule");
   app.add_option("--beta1", task.rule.beta1, "Of rule adam")->group("Rule");

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/rules/rule_spec.h"
+#include "worker/train/schedule.h"
 
 namespace basin {
 
@@ -14,6 +15,7 @@ struct TaskOptions {
   std::vector<int64_t> hidden = {256};
   std::string data;
   RuleSpec rule;
+  Schedule schedule = Schedule::kConstant;
   uint32_t epochs = 10;
   uint64_t batch_size = 128;
   uint64_t piece_batches = 10;  // batches a leased piece of the input

@@ -120,6 +120,11 @@ class TrainingLoop {
     const std::vector<uint32_t>& order = order_->second;
     for (uint64_t begin = piece.begin(); begin < piece.end_item() && !client_.run_state().stop; begin += options_.batch_size) {
       const uint64_t end = std::min(begin + options_.batch_size, piece.end_item());
+      // By the place of these examples in the whole input, so that all workers are at the same point of the schedule.
+      const double progress = (piece.epoch() + static_cast<double>(begin) / static_cast<double>(train_.count())) / options_.epochs;
+      if (options_.schedule != Schedule::kConstant) {
+        BASIN_RETURN_IF_ERROR(ToAbslStatus(client_.SetLearningRate(RateAt(options_.schedule, options_.rule.learning_rate, progress))));
+      }
       BASIN_RETURN_IF_ERROR(Step(absl::MakeConstSpan(order).subspan(begin, end - begin)));
     }
     return absl::OkStatus();

@@ -172,6 +172,19 @@ TEST_F(ClientCoreTest, AnUnansweredPushIsSentAgainUnchangedAfterACut) {
   EXPECT_TRUE(core_->Take(call).status.ok());
 }
 
+TEST_F(ClientCoreTest, APushSentAgainKeepsTheLearningRateThatItWasMadeWith) {
+  ConnectAndDeclare();
+  core_->SetLearningRate(0.25f);
+  ASSERT_TRUE(Push({1, 2, 3, 4}).ok());
+  EXPECT_EQ(TakeOne(Kind::kUpdate).parsed.header.learning_rate, 0.25f);
+  core_->SetLearningRate(0.125f);
+  core_->OnCut(0, absl::UnavailableError("connection reset"), now_);
+  core_->OnTime(now_);
+  TakeSent();
+  GiveWelcome(0);
+  EXPECT_EQ(TakeOne(Kind::kUpdate).parsed.header.learning_rate, 0.25f);
+}
+
 TEST_F(ClientCoreTest, ARefusedPushDoesNotUseItsSequenceUp) {
   ConnectAndDeclare();
   const CallId first = *Push({1, 1, 1, 1});

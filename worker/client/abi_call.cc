@@ -1,4 +1,5 @@
 // basin.h: pushes and pulls, steps, inputs and the run's end.
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -166,6 +167,18 @@ void basin_call_free(basin_call* call) {
   if (call == nullptr) return;
   if (basin::abi::CheckProcess(call->client).ok()) basin::abi::WaitCall(call, -1).IgnoreError();
   delete call;
+}
+
+int32_t basin_set_learning_rate(basin_client* client, float learning_rate, basin_status* status) {
+  if (const absl::Status checked = basin::abi::CheckProcess(client); !checked.ok()) return Report(checked, status);
+  if (std::isinf(learning_rate) || learning_rate < 0) {
+    return Report(absl::InvalidArgumentError(absl::StrCat("learning rate ", learning_rate, "; expected 0 or more, or NaN for the rule's own")), status);
+  }
+  client->session->Run([&](ClientCore& core, absl::Time) {
+    core.SetLearningRate(learning_rate);
+    return true;
+  });
+  return Report(absl::OkStatus(), status);
 }
 
 int32_t basin_step(basin_client* client, const char* const* names, const double* values, size_t count, basin_status* status) {

@@ -235,6 +235,7 @@ void ClientCore::SendControl(Channel& channel, wire::Kind kind, const std::strin
 void ClientCore::SendPending(Channel& channel, Pending& pending) {
   wire::Header header = HeaderFor(channel, pending.kind, pending.request);
   header.clock = pending.clock;
+  header.learning_rate = pending.learning_rate;
   wire::Message message;
   if (pending.kind == wire::Kind::kUpdate) {
     wire::DataBuilder builder;

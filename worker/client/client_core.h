@@ -95,6 +95,8 @@ class ClientCore {
   CallId Finish(const std::string& failure, absl::Time now);
   CallId Stats(absl::Time now);
   CallId Goodbye(absl::Time now);
+  // Of pushes from now on, instead of their rule's; NaN: the rule's. REQUIRES: finite and not negative, or NaN.
+  void SetLearningRate(float learning_rate) { learning_rate_ = learning_rate; }
   // Counts the clock up and tells the coordinator; nothing to wait for.
   void Step(const std::vector<std::pair<std::string, double>>& metrics, absl::Time now);
 
@@ -163,6 +165,7 @@ class ClientCore {
   absl::Status failure_;
   Incarnation incarnation_;
   StepClock clock_;
+  float learning_rate_ = wire::Header::kRuleOwn;
   absl::Time last_now_;
   absl::Time next_wake_ = absl::InfiniteFuture();
   absl::Duration heartbeat_ = absl::Seconds(1);

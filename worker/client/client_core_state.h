@@ -26,6 +26,7 @@ struct ClientCore::Pending {
   std::string body;                  // control kinds
   std::vector<UpdateEntry> entries;  // kUpdate
   StepClock clock;
+  float learning_rate = wire::Header::kRuleOwn;
   uint64_t bytes = 0;
 };
 

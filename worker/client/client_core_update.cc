@@ -226,7 +226,9 @@ void ClientCore::SendUpdate(Channel& channel, CallId call_id, std::vector<Update
     pending.clock = clock_;
     bytes_in_flight_ += pending.bytes;
     ++calls_.at(call_id).parts;
-    const wire::Header header = HeaderFor(channel, wire::Kind::kUpdate, pending.request);
+    pending.learning_rate = learning_rate_;
+    wire::Header header = HeaderFor(channel, wire::Kind::kUpdate, pending.request);
+    header.learning_rate = learning_rate_;
     channel.pending.emplace(pending.request, std::move(pending));
     if (channel.state == Channel::State::kReady) {
       actions_.push_back(

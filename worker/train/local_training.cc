@@ -79,6 +79,8 @@ absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const
       if (!std::isfinite(batch.loss)) {
         return absl::AbortedError(absl::StrCat("the loss is ", batch.loss, " at step ", result.steps + 1, ": training has diverged; try a smaller learning rate"));
       }
+      const double progress = (epoch + static_cast<double>(begin) / static_cast<double>(train.count())) / options.epochs;
+      const float rate = RateAt(options.schedule, options.rule.learning_rate, progress);
       loss_sum += batch.loss;
       ++batches;
       ++result.steps;
@@ -92,7 +94,7 @@ absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const
           apply.slots_out[slot] = absl::MakeSpan(trained[i].slots[slot]);
         }
         apply.step = result.steps;
-        apply.learning_rate = options.rule.learning_rate;
+        apply.learning_rate = rate;
         Apply(options.rule, apply);
       }
     }

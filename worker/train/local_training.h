@@ -10,11 +10,13 @@
 #include "common/rules/rule_spec.h"
 #include "worker/train/dataset.h"
 #include "worker/train/program.h"
+#include "worker/train/schedule.h"
 
 namespace basin {
 
 struct LocalOptions {
   RuleSpec rule;
+  Schedule schedule = Schedule::kConstant;
   uint64_t batch_size = 128;
   uint32_t epochs = 1;
   uint64_t seed = 1;

@@ -203,6 +203,10 @@ BASIN_API void basin_call_free(basin_call* call);
 BASIN_API void* basin_allocate(size_t bytes);
 BASIN_API void basin_deallocate(void* memory);
 
+/* Pushes started from now on are applied with this learning rate instead of their rule's, for schedules; NaN: the rule's
+ * again. BASIN_INVALID_ARGUMENT: negative or infinite. */
+BASIN_API int32_t basin_set_learning_rate(basin_client* client, float learning_rate, basin_status* status);
+
 /* ---- Steps, inputs, the run ---- */
 
 /* This task finished a step: its clock counts up, its metrics are shown. Does not wait. */

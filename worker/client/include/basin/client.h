@@ -346,6 +346,11 @@ class Client final {
   Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets) { return Start(gradients, {}, targets); }
   Call Assign(const std::vector<Source>& values) { return Start({}, values, {}); }
 
+  // Pushes from now on are applied with this rate instead of their rule's; NaN: the rule's again.
+  Status SetLearningRate(float learning_rate) {
+    return Run([&](basin_status* s) { basin_set_learning_rate(client_.get(), learning_rate, s); });
+  }
+
   // This task finished a step. Does not wait.
   Status Step(std::initializer_list<std::pair<const char*, double>> metrics = {}) {
     std::vector<const char*> names;
