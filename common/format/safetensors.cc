@@ -148,7 +148,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(const std::string& json
   if (json.find('\0') != std::string::npos) return Wrong("the header is no JSON object");
   // The library keeps the last of equal keys, another reader may keep the first: refused. Keys lie two objects deep at most.
   std::set<std::string> seen[3];
-  std::string twice;
+  std::optional<std::string> twice;
   const auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
     if (event == nlohmann::json::parse_event_t::object_start && depth < 2) seen[depth + 1].clear();
     if (event == nlohmann::json::parse_event_t::key && depth <= 2 && !seen[depth].insert(parsed.get<std::string>()).second) {
@@ -158,7 +158,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(const std::string& json
   };
   const nlohmann::json header = nlohmann::json::parse(json, watch, /*allow_exceptions=*/false);
   if (!header.is_object()) return Wrong("the header is no JSON object");
-  if (!twice.empty()) return Wrong(absl::StrCat("\"", twice, "\" stands twice"));
+  if (twice) return Wrong(absl::StrCat("\"", *twice, "\" stands twice"));
   SafetensorsHeader out;
   std::vector<uint64_t> ends;
   for (const auto& [name, entry] : header.items()) {

@@ -61,6 +61,7 @@ TEST(SafetensorsHeaderTest, WhatIsWrongIsNamed) {
       {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "\"dtype\" stands twice"},
       {"{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0, "\"a\" stands twice"},
       {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "\"__metadata__\" stands twice"},
+      {"{\"__metadata__\":{\"\":\"1\",\"\":\"2\"}}", 0, "\"\" stands twice"},
   };
   for (const auto& item : cases) {
     const absl::Status status = ParseSafetensorsHeader(item.json, item.buffer_bytes).status();

@@ -3,9 +3,13 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -13,6 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
+#include "common/base/random.h"
 #include "tests/format/temporary_folder.h"
 
 namespace basin {
@@ -159,6 +164,42 @@ TEST_F(SafetensorsTest, BytesThatWereNeverGivenKeepsTheFileAway) {
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(absl::StrContains(status.message(), "12 of 16 bytes of \"w\"")) << status;
   EXPECT_TRUE(folder_.Names().empty());
+}
+
+TEST_F(SafetensorsTest, BytesGivenTwiceDoNotHideBytesThatAreMissing) {
+  auto writer = Create({{"w", DType::kF32, {4}}});
+  ASSERT_TRUE(writer.ok());
+  const std::vector<float> two(2);
+  for (int time = 0; time < 2; ++time) ASSERT_TRUE((*writer)->Write(0, 0, Bytes(two)).ok());
+  absl::Status status = (*writer)->Finish();
+  EXPECT_TRUE(absl::StrContains(status.message(), ": 8 of 16 bytes of \"w\"")) << status;
+  ASSERT_TRUE((*writer)->Write(0, 6, Bytes(two)).ok());
+  status = (*writer)->Finish();
+  EXPECT_TRUE(absl::StrContains(status.message(), ": 14 of 16 bytes of \"w\"")) << status;
+  ASSERT_TRUE((*writer)->Write(0, 8, Bytes(two)).ok());
+  status = (*writer)->Finish();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+// Random parts against one flag a byte. The file may be named exactly when every flag is set.
+TEST_F(SafetensorsTest, FinishCountsExactlyTheBytesThatWereGiven) {
+  for (uint64_t seed = 1; seed <= 50; ++seed) {
+    Random random(seed);
+    const size_t size = 1 + random.Below(40);
+    std::vector<bool> given(size);
+    auto writer = Create({{"w", DType::kU8, {static_cast<int64_t>(size)}}});
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    for (int part = 0; part < 60; ++part) {
+      const size_t begin = random.Below(size + 1), length = random.Below(std::min<size_t>(size - begin, 6) + 1);
+      ASSERT_TRUE((*writer)->Write(0, begin, std::vector<char>(length)).ok());
+      std::fill_n(given.begin() + static_cast<std::ptrdiff_t>(begin), length, true);
+      const auto count = std::count(given.begin(), given.end(), true);
+      const absl::Status status = (*writer)->Finish();
+      ASSERT_EQ(status.ok(), static_cast<size_t>(count) == size) << "seed " << seed << ": " << status;
+      if (status.ok()) break;
+      ASSERT_TRUE(absl::StrContains(status.message(), absl::StrCat(": ", count, " of ", size, " bytes"))) << "seed " << seed << ": " << status;
+    }
+  }
 }
 
 TEST_F(SafetensorsTest, WritesOutsideATensorAreRefusedAndChangeNothing) {
