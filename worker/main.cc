@@ -156,6 +156,8 @@ int Main(int argc, char** argv) {
   app.add_option("--piece-batches", task.piece_batches, "Batches of a leased piece of the input: what is handed to another worker when one dies")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))->group("Data");
   app.add_option("--max-steps", task.max_steps, "End after this many steps of all workers together; 0: after the epochs")->group("Data");
+  app.add_flag("--pipeline", task.pipeline, "Compute gradients while the push before is under way: hides a slow network, on parameters that are one push older")
+      ->group("Rule");
   app.add_option("--rule", flags.rule, "Optimizer rule, applied on the parameter servers: sgd, momentum, adagrad, adam")->group("Rule");
   app.add_option("--learning-rate", task.rule.learning_rate, "Learning rate")->group("Rule");
   app.add_option("--schedule", flags.schedule, "Learning rate over the run: constant, linear or cosine (to zero at the end)")->group("Rule");

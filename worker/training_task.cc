@@ -130,9 +130,11 @@ class TrainingLoop {
     return absl::OkStatus();
   }
 
-  // Computes on the parameters at hand while the push before it, and the pull behind that, are still under way.
+  // The push before, and the pull behind it, are under way while this batch is gathered; with --pipeline also while its
+  // gradients are computed, on the parameters at hand.
   absl::Status Step(absl::Span<const uint32_t> examples) {
     const Batch batch = batch_.Gather(train_, examples);
+    if (!options_.pipeline) BASIN_RETURN_IF_ERROR(Settle());
     BatchResult result;
     BASIN_RETURN_IF_ERROR(program_.Gradients(device_, batch, parameters_[current_].read, gradients_.write, &result));
     if (!std::isfinite(result.loss)) {

@@ -7,6 +7,7 @@
 #include "ps/coordinator.h"
 #include "ps/shard.h"
 #include "tests/sim/sim_messages.h"
+#include "tests/sim/sim_setup.h"
 #include "tests/sim/sim_worker.h"
 
 namespace basin::sim {
@@ -14,8 +15,6 @@ namespace {
 
 using wire::PeerId;
 
-constexpr absl::Duration kHeartbeat = absl::Milliseconds(200);
-constexpr absl::Duration kDeadAfter = absl::Seconds(5);
 constexpr absl::Duration kAnswersTakeAtMost = absl::Seconds(4);  // with a cut or two between
 constexpr absl::Duration kGiveUp = absl::Minutes(10);  // virtual: a run that is not over by then hangs
 
@@ -64,15 +63,13 @@ class Simulation {
     std::vector<std::function<void()>> held;  // what came while paused
   };
 
-  static std::string Address(uint32_t ps, uint32_t lane) { return absl::StrCat("ps", ps, ":", 2222 + lane); }
-
   void BuildLanes() {
     for (uint32_t ps = 0; ps < options_.ps_count; ++ps) {
       std::vector<std::string> addresses;
       for (uint32_t lane = 0; lane < options_.lanes; ++lane) addresses.push_back(lane == 0 ? "" : Address(ps, lane));
       const uint64_t ps_incarnation = 1000 + ps;
       for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
-        LaneCoreOptions core = OptionsOf(ps, lane, ps_incarnation, addresses);
+        LaneCoreOptions core = LaneOptionsOf(options_, ps, lane, ps_incarnation, addresses);
         auto made = std::make_unique<Lane>();
         made->ps = ps;
         made->lane = lane;
@@ -82,7 +79,6 @@ class Simulation {
     }
   }
 
-  LaneCoreOptions OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses);
 
   void ScheduleFaults() {
     for (int i = 0; i < options_.cuts; ++i) {
@@ -117,31 +113,12 @@ class Simulation {
     core.pid = 100 + process->id;
     core.client_id = absl::StrCat("client-", process->id);
     core.claim_timeout = absl::Minutes(2);
-    process->worker = std::make_unique<SimWorker>(std::move(core), Model(), options_.pushes_per_piece, *lives_.back(), HooksOf(process.get()));
+    process->worker = std::make_unique<SimWorker>(std::move(core), ModelOf(options_), options_.pushes_per_piece, *lives_.back(), HooksOf(process.get()));
     processes_.push_back(std::move(process));
     Process* started = processes_.back().get();
     current_[worker] = started;
     started->worker->Start(clock_.now());
     AfterEvent(started);
-  }
-
-  wire::v1::Model Model() const {
-    wire::v1::Model model;
-    auto* variable = model.add_variables();
-    variable->set_name("marks");
-    variable->set_dtype(2);
-    variable->add_shape(kVariableElements);
-    variable->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
-    model.mutable_rule()->set_kind(wire::v1::RULE_KIND_SGD);
-    model.mutable_rule()->set_learning_rate(1);
-    model.set_consistency(wire::v1::CONSISTENCY_ASYNC);
-    auto* input = model.add_inputs();
-    input->set_name("train");
-    input->set_items(options_.pieces);
-    input->set_piece_items(1);
-    input->set_epochs(1);
-    input->set_shuffle_seed(options_.seed | 1);
-    return model;
   }
 
   SimWorker::Hooks HooksOf(Process* process) {
@@ -198,7 +175,7 @@ class Simulation {
     Process* process = at->second;
     process->dead = true;
     process->worker->life().killed = true;
-    if (AwaitsDone(*process)) ++lost_answers_;
+    if (process->worker->awaits_piece_done()) ++lost_answers_;
     for (auto& [channel, end] : process->channels) CutPeer(*end.first, end.second);
     clock_.After(random_.Unit() * absl::Seconds(3), [this, worker] { StartLife(worker); });
   }
@@ -212,7 +189,7 @@ class Simulation {
     process->paused_until = clock_.now() + kDeadAfter * 2 + random_.Unit() * absl::Seconds(3);
     suspects_.insert(process);
     if (replaced) process->worker->life().killed = true;
-    if (replaced && AwaitsDone(*process)) ++lost_answers_;
+    if (replaced && process->worker->awaits_piece_done()) ++lost_answers_;
     if (replaced) clock_.After(kDeadAfter + random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
     clock_.At(process->paused_until, [this, process] {
       process->woken_late = true;
@@ -221,9 +198,6 @@ class Simulation {
       AfterEvent(process);
     });
   }
-
-  // Whether its InputDone may have been counted without its hearing of it.
-  static bool AwaitsDone(const Process& process) { return process.worker->awaits_piece_done(); }
 
   bool Paused(const Process* process) const { return process->paused_until > clock_.now(); }
 
@@ -422,24 +396,6 @@ class Simulation {
   PeerId next_peer_ = 1;
   SimOutcome outcome_;
 };
-
-LaneCoreOptions Simulation::OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses) {
-  LaneCoreOptions core;
-  core.ordinal = PsOrdinal(ps);
-  core.lane = LaneIndex(lane);
-  core.lanes = options_.lanes;
-  core.ps_count = options_.ps_count;
-  core.ps_incarnation = ps_incarnation;
-  core.run_id = ps == 0 ? "sim" : "";
-  core.host = "sim";
-  core.lane_addresses = addresses;
-  core.address = Address(ps, 0);
-  for (uint32_t worker = 0; worker < options_.workers; ++worker) core.trainers.push_back({Role::kWorker, worker});
-  core.chief = TaskId{Role::kWorker, 0};
-  core.heartbeat = kHeartbeat;
-  core.dead_after = kDeadAfter;
-  return core;
-}
 
 std::vector<float> Simulation::MarksOf(uint32_t life) const {
   std::vector<float> marks(kVariableElements / kShardElements);
