@@ -1,9 +1,9 @@
-// Blocks of memory for shards: 64-byte aligned, reference-counted, and mapped for as long as the pool lives (a fresh page
-// costs more than the copy into it).
+// Blocks of memory for shards: 64-byte aligned, reference-counted, and mapped for as long as the pool lives (a fresh
+// page costs more than the copy into it).
 //
 // Whoever needs bytes that hold still has a BlockRef: a shard its values, a reply its payload on the way through the
-// kernel. A writer that is the only holder (IsUnique) writes in place; otherwise it takes a fresh block. Blocks are given
-// back by any thread, often by ZeroMQ's.
+// kernel. A writer that is the only holder (IsUnique) writes in place; otherwise it takes a fresh block. Blocks are
+// given back by any thread, often by ZeroMQ's.
 #pragma once
 
 #include <atomic>

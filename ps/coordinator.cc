@@ -57,17 +57,21 @@ absl::StatusOr<Incarnation> Coordinator::Claim(const wire::v1::Hello& hello, abs
   const Client* holder = presence_.Find(key);
   const std::string task = Sentence(hello.role(), hello.index());
   if (hello.incarnation() != 0) {
-    if (holder != nullptr && holder->incarnation.value() == hello.incarnation() && holder->client_id == hello.client_id()) {
+    if (holder != nullptr && holder->incarnation.value() == hello.incarnation() &&
+        holder->client_id == hello.client_id()) {
       return holder->incarnation;
     }
     if (holder != nullptr && holder->incarnation.value() >= hello.incarnation()) {
-      return absl::AbortedError(absl::StrCat(task, " was replaced by the process ", holder->pid, " on ", holder->host, "; this one is no longer part of the run"));
+      return absl::AbortedError(absl::StrCat(task, " was replaced by the process ", holder->pid, " on ", holder->host,
+                                             "; this one is no longer part of the run"));
     }
-    return absl::InvalidArgumentError(absl::StrCat(task, ": incarnation ", hello.incarnation(), " was never given out; the last is ", last_incarnation_));
+    return absl::InvalidArgumentError(absl::StrCat(task, ": incarnation ", hello.incarnation(),
+                                                   " was never given out; the last is ", last_incarnation_));
   }
   if (holder != nullptr && holder->client_id == hello.client_id()) return holder->incarnation;
   if (holder != nullptr && holder->alive() && now - holder->last_heard < presence_.dead_after()) {
-    return absl::AlreadyExistsError(absl::StrCat(task, " is running already: pid ", holder->pid, " on ", holder->host, ", last heard ", Ago(now - holder->last_heard),
+    return absl::AlreadyExistsError(absl::StrCat(task, " is running already: pid ", holder->pid, " on ", holder->host,
+                                                 ", last heard ", Ago(now - holder->last_heard),
                                                  "; stop it, or start this process as another task"));
   }
   if (BASIN_MUTANT(kReuseIncarnation) && holder != nullptr) return holder->incarnation;
@@ -84,7 +88,8 @@ void Coordinator::OnArrived(const Client& client, absl::Time now) {
         queue.Return(task.incarnation);
         queue.Forget(task.incarnation);
       }
-      notes_.push_back(absl::StrCat(Sentence(client.role, client.index), " was replaced by pid ", client.pid, " on ", client.host));
+      notes_.push_back(
+          absl::StrCat(Sentence(client.role, client.index), " was replaced by pid ", client.pid, " on ", client.host));
     }
     task.StartLife(client.incarnation, now);
     parked_declares_.erase(client.key);
@@ -97,15 +102,17 @@ void Coordinator::OnArrived(const Client& client, absl::Time now) {
 void Coordinator::OnRevived(const Client& client, absl::Time) {
   CountView();
   if (client.role != wire::v1::ROLE_OBSERVER) {
-    notes_.push_back(absl::StrCat(Sentence(client.role, client.index), " is heard again (pid ", client.pid, " on ", client.host, ")"));
+    notes_.push_back(absl::StrCat(Sentence(client.role, client.index), " is heard again (pid ", client.pid, " on ",
+                                  client.host, ")"));
   }
   ReleaseInputs();
 }
 
 void Coordinator::OnDead(const Client& client, absl::Time now) {
   if (client.role != wire::v1::ROLE_OBSERVER) {
-    notes_.push_back(absl::StrCat(Sentence(client.role, client.index), " (pid ", client.pid, " on ", client.host, ") was not heard for ",
-                                  absl::ToInt64Seconds(now - client.last_heard), " s and counts as dead"));
+    notes_.push_back(absl::StrCat(Sentence(client.role, client.index), " (pid ", client.pid, " on ", client.host,
+                                  ") was not heard for ", absl::ToInt64Seconds(now - client.last_heard),
+                                  " s and counts as dead"));
   }
   MemberLeft(client);
 }
@@ -173,11 +180,13 @@ Coordinator::Progress Coordinator::ProgressOf(const Client& client, absl::Time n
     std::vector<std::string> late;
     for (const auto& [key, other] : presence_.clients()) {
       const Task* member = FindTask(key);
-      if (member != nullptr && other.alive() && other.trains() && !member->done && member->Asked(at.first) < at.second) {
+      if (member != nullptr && other.alive() && other.trains() && !member->done &&
+          member->Asked(at.first) < at.second) {
         late.push_back(Sentence(other.role, other.index));
       }
     }
-    out.waiting_for = absl::StrCat("barrier \"", at.first, "\": ", late.empty() ? "tasks that have not come yet" : absl::StrJoin(late, ", "));
+    out.waiting_for = absl::StrCat("barrier \"", at.first,
+                                   "\": ", late.empty() ? "tasks that have not come yet" : absl::StrJoin(late, ", "));
   }
   if (parked_declares_.contains(client.key)) out.waiting_for = "the chief to declare the model";
   return out;
@@ -199,16 +208,22 @@ double Coordinator::progress() const {
 
 // ---- Requests ----
 
-bool Coordinator::OnRequest(const Session& session, wire::Kind kind, uint64_t request, absl::string_view body, absl::Time now) {
-  const bool trainers_only = kind == wire::Kind::kNextInput || kind == wire::Kind::kInputDone || kind == wire::Kind::kBarrier;
+bool Coordinator::OnRequest(const Session& session, wire::Kind kind, uint64_t request, absl::string_view body,
+                            absl::Time now) {
+  const bool trainers_only =
+      kind == wire::Kind::kNextInput || kind == wire::Kind::kInputDone || kind == wire::Kind::kBarrier;
   const bool tasks_only = kind == wire::Kind::kStep || kind == wire::Kind::kFinish;
   if ((trainers_only && !session.trains()) || (tasks_only && session.role == wire::v1::ROLE_OBSERVER)) {
-    Refuse(session, request, absl::PermissionDeniedError(absl::StrCat(Sentence(session.role, session.index), " may not send ", wire::Name(kind))));
+    Refuse(session, request,
+           absl::PermissionDeniedError(
+               absl::StrCat(Sentence(session.role, session.index), " may not send ", wire::Name(kind))));
     return true;
   }
   const auto with = [&](auto proto, auto carry_out) {
     if (!proto.ParseFromArray(body.data(), static_cast<int>(body.size()))) {
-      Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("malformed message: the body of ", wire::Name(kind), " cannot be read")));
+      Refuse(session, request,
+             absl::InvalidArgumentError(
+                 absl::StrCat("malformed message: the body of ", wire::Name(kind), " cannot be read")));
       return false;
     }
     carry_out(proto);
@@ -228,7 +243,8 @@ bool Coordinator::OnRequest(const Session& session, wire::Kind kind, uint64_t re
     case wire::Kind::kFinish:
       return with(wire::v1::Finish(), [&](const auto& finish) { Finish(session, request, finish); });
     default:
-      Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("the coordinator does not take ", wire::Name(kind))));
+      Refuse(session, request,
+             absl::InvalidArgumentError(absl::StrCat("the coordinator does not take ", wire::Name(kind))));
       return true;
   }
 }
@@ -244,31 +260,38 @@ void Coordinator::Declare(const Session& session, uint64_t request, const wire::
     parked_declares_.erase(session.key());
     const bool complete = model_ && model_->spec().model().variables_size() >= parked.model.variables_size() &&
                           model_->spec().model().inputs_size() >= parked.model.inputs_size();
-    const absl::Status same = model_ ? Compare(model_->spec().model(), parked.model, parked.who, /*loose=*/true) : absl::OkStatus();
+    const absl::Status same =
+        model_ ? Compare(model_->spec().model(), parked.model, parked.who, /*loose=*/true) : absl::OkStatus();
     if (complete || !same.ok() || finished_) return AnswerDeclare(parked);
     if (static_cast<size_t>(parked.model.variables_size()) > kMaxVariables) {
-      return Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("the model has more than ", kMaxVariables, " variables")));
+      return Refuse(session, request,
+                    absl::InvalidArgumentError(absl::StrCat("the model has more than ", kMaxVariables, " variables")));
     }
     parked_declares_.emplace(session.key(), std::move(parked));
     return;
   }
   if (absl::Status status = CheckModel(declare.model()); !status.ok()) return Refuse(session, request, status);
   if (model_) {
-    if (absl::Status status = Compare(model_->spec().model(), parked.model, parked.who, /*loose=*/false); !status.ok()) {
+    if (absl::Status status = Compare(model_->spec().model(), parked.model, parked.who, /*loose=*/false);
+        !status.ok()) {
       return Refuse(session, request, status);
     }
   }
-  absl::StatusOr<RunModel> made = model_ ? model_->Extended(parked.model) : RunModel::Make(options_.run_id, options_.ps_count, parked.model);
+  absl::StatusOr<RunModel> made =
+      model_ ? model_->Extended(parked.model) : RunModel::Make(options_.run_id, options_.ps_count, parked.model);
   if (!made.ok()) return Refuse(session, request, made.status());
   if (made->bytes().size() > kMaxFrameBytes / 2) {
     // Declared and Install carry it within frame 0.
-    return Refuse(session, request, absl::ResourceExhaustedError(absl::StrCat("the model's description has ", made->bytes().size(), " bytes, at most ",
-                                                                             kMaxFrameBytes / 2, " fit a message; use fewer variables or shorter names")));
+    return Refuse(session, request,
+                  absl::ResourceExhaustedError(absl::StrCat("the model's description has ", made->bytes().size(),
+                                                            " bytes, at most ", kMaxFrameBytes / 2,
+                                                            " fit a message; use fewer variables or shorter names")));
   }
   const bool changed = !model_ || made->hash() != model_->hash();
   model_ = *std::move(made);
   if (changed) {
-    notes_.push_back(absl::StrCat(parked.who, " declared the model: ", model_->spec().model().variables_size(), " variables, ", model_->elements(), " elements, ",
+    notes_.push_back(absl::StrCat(parked.who, " declared the model: ", model_->spec().model().variables_size(),
+                                  " variables, ", model_->elements(), " elements, ",
                                   model_->placement().shards().size(), " shards"));
   }
   for (const wire::v1::Input& input : model_->spec().model().inputs()) inputs_.try_emplace(input.name(), input);
@@ -286,13 +309,15 @@ void Coordinator::Declare(const Session& session, uint64_t request, const wire::
 
 void Coordinator::AnswerDeclare(const ParkedDeclare& parked) {
   if (!model_) {
-    answers_.push_back(RefusalAnswer(parked.at.peer, parked.at.request, absl::FailedPreconditionError("the run ended before a model was declared")));
+    answers_.push_back(RefusalAnswer(parked.at.peer, parked.at.request,
+                                     absl::FailedPreconditionError("the run ended before a model was declared")));
     return;
   }
   absl::Status status = Compare(model_->spec().model(), parked.model, parked.who, /*loose=*/true);
   if (status.ok() && model_->spec().model().variables_size() < parked.model.variables_size()) {
-    status = absl::FailedPreconditionError(absl::StrCat("the run ended; its model has ", model_->spec().model().variables_size(), " variables, this one ",
-                                                        parked.model.variables_size()));
+    status = absl::FailedPreconditionError(absl::StrCat("the run ended; its model has ",
+                                                        model_->spec().model().variables_size(),
+                                                        " variables, this one ", parked.model.variables_size()));
   }
   if (!status.ok()) {
     answers_.push_back(RefusalAnswer(parked.at.peer, parked.at.request, status));

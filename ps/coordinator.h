@@ -49,8 +49,8 @@ class Coordinator {
   // `presence` outlives this and is written by LaneCore.
   Coordinator(CoordinatorOptions options, const Presence& presence);
 
-  // The incarnation for a Hello of a task, by docs/wire.md "Hello": a new one, the same again, or ALREADY_EXISTS (held by
-  // a living process), ABORTED (replaced), INVALID_ARGUMENT (was never given out).
+  // The incarnation for a Hello of a task, by docs/wire.md "Hello": a new one, the same again, or ALREADY_EXISTS (held
+  // by a living process), ABORTED (replaced), INVALID_ARGUMENT (was never given out).
   absl::StatusOr<Incarnation> Claim(const wire::v1::Hello& hello, absl::Time now);
 
   // ---- Changes of presence, after they have happened there ----
@@ -79,12 +79,12 @@ class Coordinator {
 
   // For Stats (stats.cc).
   struct Progress {
-    StepClock clock;       // over all lives of the task
+    StepClock clock;  // over all lives of the task
     uint64_t lag = 0;
     double staleness_mean = 0;
     uint64_t staleness_max = 0;
     double steps_per_s = 0;
-    bool done = false;     // it has said Finish
+    bool done = false;  // it has said Finish
     std::map<std::string, double> metrics;
     std::string waiting_for;  // a parked request
   };

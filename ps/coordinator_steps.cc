@@ -35,7 +35,8 @@ void Coordinator::Task::StartLife(Incarnation life, absl::Time now) {
 
 void Coordinator::Task::Sample(absl::Time now) {
   samples.emplace_back(now, clock());
-  while (samples.size() > kRateSamples || (samples.size() > 2 && now - samples[1].first > kRateWindow)) samples.pop_front();
+  while (samples.size() > kRateSamples || (samples.size() > 2 && now - samples[1].first > kRateWindow))
+    samples.pop_front();
 }
 
 double Coordinator::Task::StepsPerSecond(absl::Time now) const {
@@ -52,13 +53,16 @@ void Coordinator::Step(const Session& session, uint64_t request, const wire::v1:
     const bool was_stopped = run_state().stop();
     // A bound, so that the sum of all tasks' clocks cannot overflow.
     if (step.clock() > (uint64_t{1} << 40)) {
-      return Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("clock ", step.clock(), " is more steps than any run has")));
+      return Refuse(
+          session, request,
+          absl::InvalidArgumentError(absl::StrCat("clock ", step.clock(), " is more steps than any run has")));
     }
     task.life_clock = step.clock();
     task.Sample(now);
     for (const wire::v1::Metric& metric : step.metrics()) {
       if (metric.name().size() > kMaxNameBytes) continue;
-      if (task.metrics.size() < kMaxMetrics || task.metrics.contains(metric.name())) task.metrics[metric.name()] = metric.value();
+      if (task.metrics.size() < kMaxMetrics || task.metrics.contains(metric.name()))
+        task.metrics[metric.name()] = metric.value();
     }
     if (std::isfinite(step.staleness_mean())) task.staleness_mean = step.staleness_mean();
     task.staleness_max = std::max(task.staleness_max, step.staleness_max());
@@ -75,7 +79,9 @@ void Coordinator::Step(const Session& session, uint64_t request, const wire::v1:
 void Coordinator::NextInput(const Session& session, uint64_t request, const wire::v1::NextInput& next) {
   const auto at = inputs_.find(next.name());
   if (at == inputs_.end()) {
-    return Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("input \"", next.name(), "\" is not in the run's model; declare it first")));
+    return Refuse(session, request,
+                  absl::InvalidArgumentError(
+                      absl::StrCat("input \"", next.name(), "\" is not in the run's model; declare it first")));
   }
   Task& task = TaskOf(session.key());
   std::map<uint64_t, ParkedRequest>& parked = task.parked_inputs[next.name()];
@@ -84,7 +90,9 @@ void Coordinator::NextInput(const Session& session, uint64_t request, const wire
     return;
   }
   if (parked.size() >= kMaxParked) {
-    return Refuse(session, request, absl::ResourceExhaustedError(absl::StrCat("input \"", next.name(), "\": ", parked.size(), " requests of this client wait already")));
+    return Refuse(session, request,
+                  absl::ResourceExhaustedError(absl::StrCat("input \"", next.name(), "\": ", parked.size(),
+                                                            " requests of this client wait already")));
   }
   // Behind one that waits, the next number waits as well.
   if (!parked.empty() && next.number() == parked.rbegin()->first + 1) {
@@ -115,9 +123,12 @@ void Coordinator::NextInput(const Session& session, uint64_t request, const wire
 void Coordinator::InputDone(const Session& session, uint64_t request, const wire::v1::InputDone& done) {
   const auto at = inputs_.find(done.name());
   if (at == inputs_.end()) {
-    return Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("input \"", done.name(), "\" is not in the run's model; declare it first")));
+    return Refuse(session, request,
+                  absl::InvalidArgumentError(
+                      absl::StrCat("input \"", done.name(), "\" is not in the run's model; declare it first")));
   }
-  if (absl::Status status = at->second.Done(session.incarnation, done.piece()); !status.ok()) return Refuse(session, request, status);
+  if (absl::Status status = at->second.Done(session.incarnation, done.piece()); !status.ok())
+    return Refuse(session, request, status);
   SendRunState(session.peer, request);
   ReleaseInputs();
 }
@@ -143,7 +154,8 @@ void Coordinator::ReleaseInputs() {
             answers_.push_back(RefusalAnswer(at.peer, at.request, end.status()));
           }
         } else {
-          const absl::StatusOr<std::optional<wire::v1::InputPiece>> piece = queue->second.Next(task.incarnation, number);
+          const absl::StatusOr<std::optional<wire::v1::InputPiece>> piece =
+              queue->second.Next(task.incarnation, number);
           if (piece.ok() && !*piece) break;
           if (piece.ok()) {
             Send(at.peer, at.request, wire::Kind::kInputPiece, (*piece)->SerializeAsString());
@@ -175,12 +187,15 @@ bool Coordinator::BarrierComplete(const std::string& name, uint64_t number) cons
 
 void Coordinator::Barrier(const Session& session, uint64_t request, const wire::v1::Barrier& barrier) {
   if (barrier.name().size() > kMaxNameBytes) {
-    return Refuse(session, request, absl::InvalidArgumentError(absl::StrCat("a barrier's name has at most ", kMaxNameBytes, " bytes")));
+    return Refuse(session, request,
+                  absl::InvalidArgumentError(absl::StrCat("a barrier's name has at most ", kMaxNameBytes, " bytes")));
   }
   Task& task = TaskOf(session.key());
   const uint64_t asked = task.Asked(barrier.name());
   if (barrier.number() == 0 || barrier.number() > asked + 1) {
-    return Refuse(session, request, absl::OutOfRangeError(absl::StrCat("barrier \"", barrier.name(), "\": number ", barrier.number(), ", expected ", asked + 1)));
+    return Refuse(session, request,
+                  absl::OutOfRangeError(absl::StrCat("barrier \"", barrier.name(), "\": number ", barrier.number(),
+                                                     ", expected ", asked + 1)));
   }
   const auto released = barriers_released_.find(barrier.name());
   if (finished_ || (released != barriers_released_.end() && barrier.number() <= released->second)) {
@@ -189,13 +204,17 @@ void Coordinator::Barrier(const Session& session, uint64_t request, const wire::
   }
   if (released == barriers_released_.end()) {
     if (barriers_released_.size() >= kMaxBarriers) {
-      return Refuse(session, request, absl::ResourceExhaustedError(absl::StrCat("more than ", kMaxBarriers, " names of barriers; use the same names again")));
+      return Refuse(session, request,
+                    absl::ResourceExhaustedError(
+                        absl::StrCat("more than ", kMaxBarriers, " names of barriers; use the same names again")));
     }
     barriers_released_[barrier.name()] = 0;
   }
   const auto key = std::pair(barrier.name(), barrier.number());
   if (!task.parked_barriers.contains(key) && task.parked_barriers.size() >= kMaxParked) {
-    return Refuse(session, request, absl::ResourceExhaustedError(absl::StrCat("barrier \"", barrier.name(), "\": ", kMaxParked, " of this client's barriers wait already")));
+    return Refuse(session, request,
+                  absl::ResourceExhaustedError(absl::StrCat("barrier \"", barrier.name(), "\": ", kMaxParked,
+                                                            " of this client's barriers wait already")));
   }
   task.barrier_asked[barrier.name()] = std::max(asked, barrier.number());
   task.parked_barriers[key] = {session.peer, request};

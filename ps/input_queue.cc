@@ -51,10 +51,12 @@ wire::v1::InputPiece InputQueue::Describe(uint64_t piece) const {
 
 absl::Status InputQueue::CheckNumber(const Holder& holder, uint64_t number) const {
   if (number == 0 || number > holder.last + 1) {
-    return absl::OutOfRangeError(absl::StrCat("input \"", input_.name(), "\": request number ", number, ", expected ", holder.last + 1));
+    return absl::OutOfRangeError(
+        absl::StrCat("input \"", input_.name(), "\": request number ", number, ", expected ", holder.last + 1));
   }
   if (number <= holder.last && !holder.given.contains(number)) {
-    return absl::OutOfRangeError(absl::StrCat("input \"", input_.name(), "\": request number ", number, " was answered long ago; the last is ", holder.last));
+    return absl::OutOfRangeError(absl::StrCat("input \"", input_.name(), "\": request number ", number,
+                                              " was answered long ago; the last is ", holder.last));
   }
   return absl::OkStatus();
 }
@@ -74,7 +76,8 @@ absl::StatusOr<std::optional<wire::v1::InputPiece>> InputQueue::Next(Incarnation
     answer.set_end(true);
   } else {
     if (holder.leases >= kMaxLeases) {
-      return absl::ResourceExhaustedError(absl::StrCat("input \"", input_.name(), "\": this client holds ", holder.leases,
+      return absl::ResourceExhaustedError(absl::StrCat("input \"", input_.name(), "\": this client holds ",
+                                                       holder.leases,
                                                        " pieces that it has not reported done; call Done for each"));
     }
     if (BASIN_MUTANT(kHandOutPieceTwice) && !leased_.empty()) {
@@ -130,7 +133,8 @@ absl::Status InputQueue::Done(Incarnation client, uint64_t piece) {
   if (piece >= total_) {
     return absl::AbortedError(absl::StrCat("input \"", input_.name(), "\" has no piece ", piece, "; it has ", total_));
   }
-  return absl::AbortedError(absl::StrCat("input \"", input_.name(), "\" piece ", piece, ": the lease went back, because this client was counted dead; ",
+  return absl::AbortedError(absl::StrCat("input \"", input_.name(), "\" piece ", piece,
+                                         ": the lease went back, because this client was counted dead; ",
                                          "the piece is not counted for it, go on with NextInput"));
 }
 

@@ -55,7 +55,7 @@ class InputQueue {
     uint64_t last = 0;                               // number
     std::map<uint64_t, wire::v1::InputPiece> given;  // by number, the last kRemembered
     size_t leases = 0;
-    std::deque<uint64_t> done;                       // pieces, the last kRemembered
+    std::deque<uint64_t> done;  // pieces, the last kRemembered
   };
   absl::Status CheckNumber(const Holder& holder, uint64_t number) const;
   void Remember(Holder& holder, uint64_t number, const wire::v1::InputPiece& piece);

@@ -29,29 +29,37 @@ LaneCore::LaneCore(LaneCoreOptions options)
       ps_count_(options_.ps_count) {
   BASIN_CHECK(options_.ps_incarnation != 0 && options_.lanes > options_.lane.value());
   if (options_.chief) {
-    chief_ = wire::WorkerKey(options_.chief->role == Role::kChief ? wire::v1::ROLE_CHIEF : wire::v1::ROLE_WORKER, options_.chief->index);
+    chief_ = wire::WorkerKey(options_.chief->role == Role::kChief ? wire::v1::ROLE_CHIEF : wire::v1::ROLE_WORKER,
+                             options_.chief->index);
   }
   if (options_.lane.value() == 0) presence_ = std::make_unique<Presence>(options_.dead_after);
   if (options_.lane.value() == 0 && options_.ordinal.value() == 0) {
     BASIN_CHECK(!run_id_.empty());
     coordinator_ = std::make_unique<Coordinator>(
-        CoordinatorOptions{.run_id = run_id_, .trainers = options_.trainers, .ps_count = std::max<uint32_t>(1, ps_count_)}, *presence_);
+        CoordinatorOptions{
+            .run_id = run_id_, .trainers = options_.trainers, .ps_count = std::max<uint32_t>(1, ps_count_)},
+        *presence_);
   }
   UpdateGauges();
 }
 
 LaneCore::~LaneCore() = default;
 
-const Shard* LaneCore::shard(ShardId id) const { return id.value() < shards_.size() ? shards_[id.value()].get() : nullptr; }
+const Shard* LaneCore::shard(ShardId id) const {
+  return id.value() < shards_.size() ? shards_[id.value()].get() : nullptr;
+}
 
 std::string LaneCore::Me() const {
-  return absl::StrCat("ps ", options_.ordinal.value(), options_.lane.value() == 0 ? "" : absl::StrCat(" lane ", options_.lane.value()));
+  return absl::StrCat("ps ", options_.ordinal.value(),
+                      options_.lane.value() == 0 ? "" : absl::StrCat(" lane ", options_.lane.value()));
 }
 
 std::vector<TaskId> LaneCore::missing() const {
   std::vector<TaskId> out;
   for (const TaskId& task : options_.trainers) {
-    if (!seen_.contains(wire::WorkerKey(task.role == Role::kChief ? wire::v1::ROLE_CHIEF : wire::v1::ROLE_WORKER, task.index))) out.push_back(task);
+    if (!seen_.contains(
+            wire::WorkerKey(task.role == Role::kChief ? wire::v1::ROLE_CHIEF : wire::v1::ROLE_WORKER, task.index)))
+      out.push_back(task);
   }
   return out;
 }
@@ -137,9 +145,12 @@ std::vector<Reply> LaneCore::OnMessage(wire::PeerId peer, wire::Message message,
   Session* session = sessions_.Find(peer);
   if (session == nullptr) {
     const auto fence = fences_.find(header.worker);
-    const bool replaced = header.run == run_hash_ && header.ps_incarnation == options_.ps_incarnation && fence != fences_.end() &&
-                          header.incarnation < fence->second.incarnation;
-    Refuse(peer, header.request, replaced ? Replaced(fence->second) : absl::FailedPreconditionError(absl::StrCat(Me(), " does not know this channel; say Hello first")));
+    const bool replaced = header.run == run_hash_ && header.ps_incarnation == options_.ps_incarnation &&
+                          fence != fences_.end() && header.incarnation < fence->second.incarnation;
+    Refuse(peer, header.request,
+           replaced
+               ? Replaced(fence->second)
+               : absl::FailedPreconditionError(absl::StrCat(Me(), " does not know this channel; say Hello first")));
   } else if (absl::Status status = CheckHeader(*session, header); !status.ok()) {
     if (header.kind == wire::Kind::kGoodbye && status.code() == absl::StatusCode::kAborted) {
       // It leaves, and its successor was only quicker: nothing to complain about.
@@ -163,25 +174,30 @@ std::vector<Reply> LaneCore::OnMessage(wire::PeerId peer, wire::Message message,
 }
 
 absl::Status LaneCore::Replaced(const Fence& fence) const {
-  return absl::AbortedError(absl::StrCat("this process was replaced by pid ", fence.pid, " on ", fence.host, " and is no longer part of the run"));
+  return absl::AbortedError(absl::StrCat("this process was replaced by pid ", fence.pid, " on ", fence.host,
+                                         " and is no longer part of the run"));
 }
 
 absl::Status LaneCore::CheckHeader(const Session& session, const wire::Header& header) const {
   if (header.run != run_hash_) {
-    return absl::FailedPreconditionError(absl::StrCat(Me(), " serves run \"", run_id_, "\", the message belongs to another run"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(Me(), " serves run \"", run_id_, "\", the message belongs to another run"));
   }
   if (header.ps_incarnation != options_.ps_incarnation) {
     return absl::DataLossError(absl::StrCat(Me(), " was restarted and has lost its shards; start the job again"));
   }
   if (header.worker != session.worker()) {
-    return absl::InvalidArgumentError(absl::StrCat("the message names worker key ", header.worker, ", this channel's Hello ", session.worker()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the message names worker key ", header.worker, ", this channel's Hello ", session.worker()));
   }
   if (BASIN_MUTANT(kSkipFence)) return absl::OkStatus();
-  if (const auto fence = fences_.find(header.worker); fence != fences_.end() && header.incarnation < fence->second.incarnation) {
+  if (const auto fence = fences_.find(header.worker);
+      fence != fences_.end() && header.incarnation < fence->second.incarnation) {
     return Replaced(fence->second);
   }
   if (header.incarnation != session.incarnation) {
-    return absl::InvalidArgumentError(absl::StrCat("the message names incarnation ", header.incarnation.value(), ", this channel's Hello ", session.incarnation.value()));
+    return absl::InvalidArgumentError(absl::StrCat("the message names incarnation ", header.incarnation.value(),
+                                                   ", this channel's Hello ", session.incarnation.value()));
   }
   return absl::OkStatus();
 }
@@ -197,14 +213,21 @@ void LaneCore::OnControl(Session& session, const wire::Parsed& parsed, absl::Tim
   const wire::PeerId peer = session.peer;
   const auto unreadable = [&] {
     counters_->malformed.Add();
-    Refuse(peer, header.request, absl::InvalidArgumentError(absl::StrCat("malformed message: the body of ", wire::Name(header.kind), " cannot be read")));
+    Refuse(peer, header.request,
+           absl::InvalidArgumentError(
+               absl::StrCat("malformed message: the body of ", wire::Name(header.kind), " cannot be read")));
   };
-  const auto read = [&](auto& proto) { return proto.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size())); };
+  const auto read = [&](auto& proto) {
+    return proto.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()));
+  };
   switch (header.kind) {
     case wire::Kind::kInstall: {
       wire::v1::Install install;
       if (!read(install)) return unreadable();
-      absl::Status status = session.knows_all_ps ? Install(install) : absl::FailedPreconditionError("this client does not know every ps; give it all their addresses");
+      absl::Status status =
+          session.knows_all_ps
+              ? Install(install)
+              : absl::FailedPreconditionError("this client does not know every ps; give it all their addresses");
       if (!status.ok()) return Refuse(peer, header.request, status);
       wire::v1::Installed installed;
       installed.set_spec_hash(model_->hash());
@@ -236,16 +259,20 @@ void LaneCore::OnControl(Session& session, const wire::Parsed& parsed, absl::Tim
     case wire::Kind::kFinish:
       if (!coordinator_) break;
       if (header.kind == wire::Kind::kDeclare && !session.knows_all_ps) {
-        return Refuse(peer, header.request, absl::FailedPreconditionError("this client does not know every ps; give it all their addresses"));
+        return Refuse(peer, header.request,
+                      absl::FailedPreconditionError("this client does not know every ps; give it all their addresses"));
       }
       if (!coordinator_->OnRequest(session, header.kind, header.request, parsed.body, now)) counters_->malformed.Add();
       if (coordinator_->finished()) RunOver(now);
       return;
     default:
-      return Refuse(peer, header.request, absl::InvalidArgumentError(absl::StrCat("a ps does not take ", wire::Name(header.kind))));
+      return Refuse(peer, header.request,
+                    absl::InvalidArgumentError(absl::StrCat("a ps does not take ", wire::Name(header.kind))));
   }
-  Refuse(peer, header.request, absl::InvalidArgumentError(absl::StrCat(Me(), " does not take ", wire::Name(header.kind), "; ",
-                                                                       header.kind == wire::Kind::kStats ? "lane 0 of each ps does" : "the coordinator, lane 0 of ps 0, does")));
+  Refuse(peer, header.request,
+         absl::InvalidArgumentError(absl::StrCat(
+             Me(), " does not take ", wire::Name(header.kind), "; ",
+             header.kind == wire::Kind::kStats ? "lane 0 of each ps does" : "the coordinator, lane 0 of ps 0, does")));
 }
 
 void LaneCore::OnGoodbye(const Session& session, const wire::Header& header, bool run_finished, absl::Time now) {
@@ -272,8 +299,8 @@ std::vector<Reply> LaneCore::OnTime(absl::Time now) {
       if (coordinator_) {
         coordinator_->OnDead(client, now);
       } else if (client.role != wire::v1::ROLE_OBSERVER) {
-        Note(absl::StrCat(Sentence(client.role, client.index), " (pid ", client.pid, " on ", client.host, ") was not heard for ",
-                          absl::ToInt64Seconds(now - client.last_heard), " s"));
+        Note(absl::StrCat(Sentence(client.role, client.index), " (pid ", client.pid, " on ", client.host,
+                          ") was not heard for ", absl::ToInt64Seconds(now - client.last_heard), " s"));
       }
     }
   }

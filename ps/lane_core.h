@@ -1,6 +1,6 @@
-// What a lane decides: whom it lets in, what a push does to its shards, what is answered. Pure: no thread, no socket, no
-// clock of its own, no iteration over a hash map. It takes messages and the time, and returns messages; LaneThread carries
-// them on a real transport, the simulation on a virtual one. The protocol: docs/wire.md.
+// What a lane decides: whom it lets in, what a push does to its shards, what is answered. Pure: no thread, no socket,
+// no clock of its own, no iteration over a hash map. It takes messages and the time, and returns messages; LaneThread
+// carries them on a real transport, the simulation on a virtual one. The protocol: docs/wire.md.
 #pragma once
 
 #include <cstdint>
@@ -36,10 +36,10 @@ class Shard;
 struct Answer;
 
 struct LaneCoreOptions {
-  PsOrdinal ordinal;      // of this ps
-  LaneIndex lane;         // ps 0, lane 0 is the coordinator
-  uint32_t lanes = 1;     // of this ps
-  uint32_t ps_count = 0;  // 0: not known, the first Hello tells
+  PsOrdinal ordinal;            // of this ps
+  LaneIndex lane;               // ps 0, lane 0 is the coordinator
+  uint32_t lanes = 1;           // of this ps
+  uint32_t ps_count = 0;        // 0: not known, the first Hello tells
   uint64_t ps_incarnation = 1;  // of this life of the ps; random, not 0, the same on all its lanes
   // ps 0 needs one (made up where none was given); others take it with the first Hello where it is empty.
   std::string run_id;
@@ -57,11 +57,11 @@ struct LaneCoreOptions {
   absl::Duration finish_grace = absl::Seconds(60);
   // Of shards' blocks over all lanes, when `pool` is not given. 0: no limit.
   size_t memory_limit_bytes = 0;
-  std::shared_ptr<BlockPool> pool;  // shared by the lanes of a ps; none: the lane makes its own
-  std::shared_ptr<LaneCounters> counters;                     // none: the lane makes its own
-  std::vector<std::shared_ptr<const LaneCounters>> all_lanes; // of this ps, for Stats; may be empty
-  absl::Time started = absl::UnixEpoch();                     // for "uptime_s"
-  std::function<void(uint64_t)> on_staleness;                 // of each push applied, for a histogram; may be empty
+  std::shared_ptr<BlockPool> pool;         // shared by the lanes of a ps; none: the lane makes its own
+  std::shared_ptr<LaneCounters> counters;  // none: the lane makes its own
+  std::vector<std::shared_ptr<const LaneCounters>> all_lanes;  // of this ps, for Stats; may be empty
+  absl::Time started = absl::UnixEpoch();                      // for "uptime_s"
+  std::function<void(uint64_t)> on_staleness;                  // of each push applied, for a histogram; may be empty
 };
 
 struct Reply {
@@ -83,8 +83,8 @@ class LaneCore {
   // When OnTime has something to do, as far as is known now.
   absl::Time next_wake() const;
 
-  // Lane 0: the run is over and every client is gone or dead, or finish_grace has passed. Other lanes: no session is left
-  // (they hear no heartbeats: lane 0 decides, and gives them a moment to come to this).
+  // Lane 0: the run is over and every client is gone or dead, or finish_grace has passed. Other lanes: no session is
+  // left (they hear no heartbeats: lane 0 decides, and gives them a moment to come to this).
   bool finished(absl::Time now) const;
   bool run_over() const { return run_over_at_ != absl::InfiniteFuture(); }
   // "worker 1, evaluator 0": named trainers that have never said Hello. Lane 0.
@@ -135,8 +135,8 @@ class LaneCore {
   absl::Status CheckUpdate(const wire::Parsed& parsed);
   Shard* FindShard(ShardId id);
   // Carries one entry out; fills in the answer's flags and version.
-  absl::Status Carry(const Session& session, const wire::Header& header, const wire::Entry& entry, absl::Span<const char> payload, wire::Entry& answer,
-                     wire::Frame& pulled);
+  absl::Status Carry(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                     absl::Span<const char> payload, wire::Entry& answer, wire::Frame& pulled);
 
   // lane_core.cc
   absl::Status CheckHeader(const Session& session, const wire::Header& header) const;

@@ -17,12 +17,12 @@ class Counter {
 };
 
 struct LaneCounters {
-  Counter applied;          // pushes and assignments, one a shard
-  Counter repeats;          // answered again without a change
-  Counter refused;          // entries that changed nothing: bad values, sizes, gaps
-  Counter refused_messages; // answered with Error
-  Counter malformed;        // of those: could not be read
-  Counter pulled;           // shards sent
+  Counter applied;           // pushes and assignments, one a shard
+  Counter repeats;           // answered again without a change
+  Counter refused;           // entries that changed nothing: bad values, sizes, gaps
+  Counter refused_messages;  // answered with Error
+  Counter malformed;         // of those: could not be read
+  Counter pulled;            // shards sent
   Counter bytes_in, bytes_out;
   Counter shards;
   Counter sessions;

@@ -26,26 +26,34 @@ bool Trains(wire::v1::Role role) { return role == wire::v1::ROLE_CHIEF || role =
 
 absl::Status LaneCore::CheckRun(const wire::v1::Hello& hello) const {
   const auto claimed = [&] {
-    return claimant_ ? absl::StrCat(" (claimed by pid ", claimant_->pid, " on ", claimant_->host, " at ", absl::FormatTime("%H:%M:%S", claimant_->at, absl::UTCTimeZone()), " UTC)") : "";
+    return claimant_ ? absl::StrCat(" (claimed by pid ", claimant_->pid, " on ", claimant_->host, " at ",
+                                    absl::FormatTime("%H:%M:%S", claimant_->at, absl::UTCTimeZone()), " UTC)")
+                     : "";
   };
   if (hello.run_id().empty() && options_.ordinal.value() != 0) {
-    return absl::FailedPreconditionError(absl::StrCat(Me(), ": a Hello without a run id; say Hello to ps 0 first, it tells the run's"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(Me(), ": a Hello without a run id; say Hello to ps 0 first, it tells the run's"));
   }
-  if (hello.run_id().size() > kMaxIdBytes) return absl::InvalidArgumentError(absl::StrCat("a run id has at most ", kMaxIdBytes, " bytes"));
+  if (hello.run_id().size() > kMaxIdBytes)
+    return absl::InvalidArgumentError(absl::StrCat("a run id has at most ", kMaxIdBytes, " bytes"));
   if (!run_id_.empty() && !hello.run_id().empty() && hello.run_id() != run_id_) {
-    return absl::FailedPreconditionError(absl::StrCat(Me(), " belongs to run \"", run_id_, "\"", claimed(), ", this client to run \"", hello.run_id(),
-                                                      "\"; give each run its own ps, or wait until that one has ended"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(Me(), " belongs to run \"", run_id_, "\"", claimed(), ", this client to run \"", hello.run_id(),
+                     "\"; give each run its own ps, or wait until that one has ended"));
   }
   if (hello.role() == wire::v1::ROLE_OBSERVER) return absl::OkStatus();
   if (hello.ps_count() < 1 || hello.ps_count() > kMaxTasks || hello.ps_ordinal() >= hello.ps_count()) {
-    return absl::FailedPreconditionError(absl::StrCat("a Hello for ps ", hello.ps_ordinal(), " of ", hello.ps_count(), " makes no sense"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("a Hello for ps ", hello.ps_ordinal(), " of ", hello.ps_count(), " makes no sense"));
   }
   if (hello.ps_ordinal() != options_.ordinal.value()) {
-    return absl::FailedPreconditionError(absl::StrCat("this is ps ", options_.ordinal.value(), claimed(), ", the client takes it for ps ", hello.ps_ordinal(),
+    return absl::FailedPreconditionError(absl::StrCat("this is ps ", options_.ordinal.value(), claimed(),
+                                                      ", the client takes it for ps ", hello.ps_ordinal(),
                                                       "; give all tasks the same list of ps"));
   }
   if (ps_count_ != 0 && hello.ps_count() != ps_count_) {
-    return absl::FailedPreconditionError(absl::StrCat(Me(), " is one of ", ps_count_, " ps", claimed(), ", the client knows ", hello.ps_count(),
+    return absl::FailedPreconditionError(absl::StrCat(Me(), " is one of ", ps_count_, " ps", claimed(),
+                                                      ", the client knows ", hello.ps_count(),
                                                       "; give all tasks the same list of ps"));
   }
   return absl::OkStatus();
@@ -53,40 +61,51 @@ absl::Status LaneCore::CheckRun(const wire::v1::Hello& hello) const {
 
 absl::Status LaneCore::CheckLife(const wire::v1::Hello& hello) const {
   if (hello.lane() != options_.lane.value()) {
-    return absl::InvalidArgumentError(absl::StrCat("this is lane ", options_.lane.value(), " of ps ", options_.ordinal.value(), ", the client takes it for lane ", hello.lane()));
+    return absl::InvalidArgumentError(absl::StrCat("this is lane ", options_.lane.value(), " of ps ",
+                                                   options_.ordinal.value(), ", the client takes it for lane ",
+                                                   hello.lane()));
   }
   if (hello.ps_incarnation() != 0 && hello.ps_incarnation() != options_.ps_incarnation) {
-    return absl::DataLossError(absl::StrCat("ps ", options_.ordinal.value(), " was restarted and has lost its shards; start the job again"));
+    return absl::DataLossError(
+        absl::StrCat("ps ", options_.ordinal.value(), " was restarted and has lost its shards; start the job again"));
   }
   return absl::OkStatus();
 }
 
 absl::Status LaneCore::CheckRole(const wire::v1::Hello& hello) const {
   const std::string task = Sentence(hello.role(), hello.index());
-  if (hello.role() < wire::v1::ROLE_CHIEF || hello.role() > wire::v1::ROLE_OBSERVER || hello.role() == wire::v1::ROLE_PS) {
-    return absl::InvalidArgumentError(absl::StrCat(task, " is no client; clients are chief, worker, evaluator and observers"));
+  if (hello.role() < wire::v1::ROLE_CHIEF || hello.role() > wire::v1::ROLE_OBSERVER ||
+      hello.role() == wire::v1::ROLE_PS) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(task, " is no client; clients are chief, worker, evaluator and observers"));
   }
-  if (hello.index() >= kMaxTasks) return absl::InvalidArgumentError(absl::StrCat(task, ": an index is below ", kMaxTasks));
+  if (hello.index() >= kMaxTasks)
+    return absl::InvalidArgumentError(absl::StrCat(task, ": an index is below ", kMaxTasks));
   if (hello.client_id().empty() || hello.client_id().size() > kMaxIdBytes || hello.host().size() > kMaxIdBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(task, ": a client id of 1 to ", kMaxIdBytes, " bytes is needed, and a host of at most that"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(task, ": a client id of 1 to ", kMaxIdBytes, " bytes is needed, and a host of at most that"));
   }
   if (Trains(hello.role()) && !options_.trainers.empty()) {
     const TaskId id{hello.role() == wire::v1::ROLE_CHIEF ? Role::kChief : Role::kWorker, hello.index()};
     if (std::find(options_.trainers.begin(), options_.trainers.end(), id) == options_.trainers.end()) {
-      return absl::InvalidArgumentError(absl::StrCat(task, " is not in the cluster, which has ",
-                                                     absl::StrJoin(options_.trainers, ", ", [](std::string* out, const TaskId& t) { absl::StrAppend(out, t.Sentence()); }),
-                                                     "; give all tasks the same cluster in TF_CONFIG"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(task, " is not in the cluster, which has ",
+                       absl::StrJoin(options_.trainers, ", ",
+                                     [](std::string* out, const TaskId& t) { absl::StrAppend(out, t.Sentence()); }),
+                       "; give all tasks the same cluster in TF_CONFIG"));
     }
   }
   const uint32_t worker = wire::WorkerKey(hello.role(), hello.index());
   const bool knows_chief = chief_ && Trains(hello.role());
   if (hello.is_chief() && (!Trains(hello.role()) || (knows_chief && *chief_ != worker))) {
-    return absl::InvalidArgumentError(absl::StrCat(task, " says it is the chief, which is ",
-                                                   chief_ ? Sentence(static_cast<wire::v1::Role>(*chief_ >> 24), *chief_ & 0xffffff) : "a chief or a worker",
-                                                   "; give all tasks the same cluster in TF_CONFIG"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        task, " says it is the chief, which is ",
+        chief_ ? Sentence(static_cast<wire::v1::Role>(*chief_ >> 24), *chief_ & 0xffffff) : "a chief or a worker",
+        "; give all tasks the same cluster in TF_CONFIG"));
   }
   if (!hello.is_chief() && options_.chief && *chief_ == worker) {
-    return absl::InvalidArgumentError(absl::StrCat(task, " is the chief of this cluster and does not say so; give all tasks the same cluster in TF_CONFIG"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        task, " is the chief of this cluster and does not say so; give all tasks the same cluster in TF_CONFIG"));
   }
   return absl::OkStatus();
 }
@@ -98,19 +117,24 @@ absl::Status LaneCore::CheckFence(const wire::v1::Hello& hello) const {
   const auto fence = fences_.find(wire::WorkerKey(hello.role(), hello.index()));
   if (hello.incarnation() == 0) {
     // The coordinator gives one (Claim).
-    return coordinator_ ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrCat(Me(), ": a Hello without an incarnation; say Hello to ps 0, lane 0 first"));
+    return coordinator_ ? absl::OkStatus()
+                        : absl::InvalidArgumentError(
+                              absl::StrCat(Me(), ": a Hello without an incarnation; say Hello to ps 0, lane 0 first"));
   }
-  if (fence != fences_.end() && hello.incarnation() < fence->second.incarnation.value() && !BASIN_MUTANT(kSkipFence)) return Replaced(fence->second);
+  if (fence != fences_.end() && hello.incarnation() < fence->second.incarnation.value() && !BASIN_MUTANT(kSkipFence))
+    return Replaced(fence->second);
   return absl::OkStatus();
 }
 
 absl::Status LaneCore::CheckHello(const wire::v1::Hello& hello) const {
   if (hello.protocol_version() != wire::kProtocolVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("the client (Basin ", hello.basin_version(), ") speaks protocol version ", hello.protocol_version(), ", ", Me(), " speaks ",
-                                                      wire::kProtocolVersion, "; install the same Basin on both"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the client (Basin ", hello.basin_version(), ") speaks protocol version ", hello.protocol_version(), ", ", Me(),
+        " speaks ", wire::kProtocolVersion, "; install the same Basin on both"));
   }
   if (!options_.token.empty() && !SecretEquals(options_.token, hello.token())) {
-    return absl::UnauthenticatedError(absl::StrCat(Me(), " wants this run's token, and the client ", hello.token().empty() ? "showed none" : "showed another",
+    return absl::UnauthenticatedError(absl::StrCat(Me(), " wants this run's token, and the client ",
+                                                   hello.token().empty() ? "showed none" : "showed another",
                                                    "; point BASIN_TOKEN_FILE at the run's token file"));
   }
   BASIN_RETURN_IF_ERROR(CheckRun(hello));
@@ -137,7 +161,8 @@ void LaneCore::OnHello(wire::PeerId peer, const wire::Parsed& parsed, absl::Time
   wire::v1::Hello hello;
   if (!hello.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
     counters_->malformed.Add();
-    return Refuse(peer, parsed.header.request, absl::InvalidArgumentError("malformed message: the body of Hello cannot be read"));
+    return Refuse(peer, parsed.header.request,
+                  absl::InvalidArgumentError("malformed message: the body of Hello cannot be read"));
   }
   absl::Status status = CheckHello(hello);
   Session session{.peer = peer,
@@ -148,7 +173,8 @@ void LaneCore::OnHello(wire::PeerId peer, const wire::Parsed& parsed, absl::Time
                   .incarnation = Incarnation(hello.incarnation()),
                   .host = hello.host(),
                   .pid = hello.pid(),
-                  .knows_all_ps = ps_count_ == 0 || (hello.ps_count() == ps_count_ && hello.ps_ordinal() == options_.ordinal.value()),
+                  .knows_all_ps = ps_count_ == 0 ||
+                                  (hello.ps_count() == ps_count_ && hello.ps_ordinal() == options_.ordinal.value()),
                   .last_heard = now};
   const bool task = hello.role() != wire::v1::ROLE_OBSERVER;
   if (status.ok() && !task && presence_ && presence_->clients().size() >= kMaxConnectionsPerLane) {
@@ -161,7 +187,8 @@ void LaneCore::OnHello(wire::PeerId peer, const wire::Parsed& parsed, absl::Time
   }
   if (!status.ok()) {
     if (status.code() == absl::StatusCode::kUnauthenticated) {
-      Note(absl::StrCat("refused ", Sentence(hello.role(), hello.index()), " (pid ", hello.pid(), " on ", hello.host().substr(0, kMaxIdBytes), "): its token is not this run's"));
+      Note(absl::StrCat("refused ", Sentence(hello.role(), hello.index()), " (pid ", hello.pid(), " on ",
+                        hello.host().substr(0, kMaxIdBytes), "): its token is not this run's"));
     }
     return Refuse(peer, parsed.header.request, status);
   }
@@ -178,7 +205,9 @@ void LaneCore::OnHello(wire::PeerId peer, const wire::Parsed& parsed, absl::Time
   }
   const Session& opened = sessions_.Open(session, kMaxConnectionsPerLane);
   if (presence_ && presence_->Arrive(opened, now) && coordinator_) {
-    if (task) Note(absl::StrCat(Sentence(session.role, session.index), " joined (pid ", session.pid, " on ", session.host, ")"));
+    if (task)
+      Note(
+          absl::StrCat(Sentence(session.role, session.index), " joined (pid ", session.pid, " on ", session.host, ")"));
     coordinator_->OnArrived(*presence_->Find(opened.key()), now);
   }
   SendWelcome(session);

@@ -13,14 +13,18 @@ absl::Status LaneCore::Install(const wire::v1::Install& install) {
   if (model_ && install.spec_hash() == model_->hash() && install.spec() == model_->bytes()) return absl::OkStatus();
   BASIN_ASSIGN_OR_RETURN(RunModel model, RunModel::Read(install.spec(), install.spec_hash()));
   if (model.spec().run_id() != run_id_) {
-    return absl::FailedPreconditionError(absl::StrCat(Me(), " belongs to run \"", run_id_, "\", the RunSpec to run \"", model.spec().run_id(), "\""));
+    return absl::FailedPreconditionError(
+        absl::StrCat(Me(), " belongs to run \"", run_id_, "\", the RunSpec to run \"", model.spec().run_id(), "\""));
   }
   if (ps_count_ != 0 && model.spec().ps_count() != ps_count_) {
-    return absl::InvalidArgumentError(absl::StrCat(Me(), " is one of ", ps_count_, " ps, the RunSpec is for ", model.spec().ps_count()));
+    return absl::InvalidArgumentError(
+        absl::StrCat(Me(), " is one of ", ps_count_, " ps, the RunSpec is for ", model.spec().ps_count()));
   }
-  if (static_cast<uint32_t>(install.lanes_size()) != model.spec().ps_count() || options_.ordinal.value() >= model.spec().ps_count() ||
+  if (static_cast<uint32_t>(install.lanes_size()) != model.spec().ps_count() ||
+      options_.ordinal.value() >= model.spec().ps_count() ||
       install.lanes(static_cast<int>(options_.ordinal.value())) != options_.lanes) {
-    return absl::InvalidArgumentError(absl::StrCat("Install does not name ", options_.lanes, " lanes for ps ", options_.ordinal.value()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("Install does not name ", options_.lanes, " lanes for ps ", options_.ordinal.value()));
   }
   if (coordinator_) {
     if (coordinator_->model() == nullptr) return absl::FailedPreconditionError("no model was declared yet");
@@ -46,14 +50,17 @@ absl::Status LaneCore::MakeShards(const RunModel& model) {
     const ShardId id(static_cast<uint32_t>(i));
     if (place.ps != options_.ordinal || model.placement().lane_of(id, options_.lanes) != options_.lane) continue;
     const wire::v1::Variable& variable = model.spec().model().variables(static_cast<int>(place.variable.value()));
-    ShardOptions shard{.id = id, .variable = variable, .rule = model.rule_of(variable), .begin = place.begin, .end = place.end};
+    ShardOptions shard{
+        .id = id, .variable = variable, .rule = model.rule_of(variable), .begin = place.begin, .end = place.end};
     bytes += Shard::Footprint(shard);
     ++count;
     made[i - before] = std::make_unique<Shard>(std::move(shard), pool_);
   }
   if (!pool_->Plan(bytes)) {
-    return absl::ResourceExhaustedError(absl::StrCat(Me(), ": the model's shards need ", bytes, " bytes here with the rule's slots; ", pool_->planned_bytes(), " of ",
-                                                     pool_->limit_bytes(), " bytes are promised already; use more ps, or start basin-ps with a larger --memory-limit"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(Me(), ": the model's shards need ", bytes, " bytes here with the rule's slots; ",
+                     pool_->planned_bytes(), " of ", pool_->limit_bytes(),
+                     " bytes are promised already; use more ps, or start basin-ps with a larger --memory-limit"));
   }
   for (auto& shard : made) shards_.push_back(std::move(shard));
   counters_->shards.Add(count);

@@ -14,8 +14,8 @@ namespace {
 
 // How long queued answers may take to leave when a lane ends.
 constexpr absl::Duration kFlush = absl::Seconds(2);
-// Messages that wait are taken before anybody is declared dead: a lane that was stopped for a while has not heard what is
-// in its queue. But not for ever.
+// Messages that wait are taken before anybody is declared dead: a lane that was stopped for a while has not heard what
+// is in its queue. But not for ever.
 constexpr absl::Duration kDrainMost = absl::Seconds(1);
 
 }  // namespace
@@ -26,7 +26,8 @@ absl::Time SteadyNow() {
   return start.first + absl::FromChrono(steady_clock::now() - start.second);
 }
 
-LaneThread::LaneThread(std::unique_ptr<wire::Listener> listener, LaneCoreOptions options, std::function<void()> on_finished)
+LaneThread::LaneThread(std::unique_ptr<wire::Listener> listener, LaneCoreOptions options,
+                       std::function<void()> on_finished)
     : listener_(std::move(listener)),
       address_(listener_->address()),
       counters_(options.counters),
@@ -69,9 +70,11 @@ void LaneThread::Publish() {
 void LaneThread::SendAll(std::vector<Reply> replies) {
   for (Reply& reply : replies) {
     const absl::Status status = listener_->Send(reply.peer, std::move(reply.message));
-    // A peer that is gone asks again on a new channel. One that does not read gets nothing more, and its client dials anew.
+    // A peer that is gone asks again on a new channel. One that does not read gets nothing more, and its client dials
+    // anew.
     if (!status.ok() && status.code() != absl::StatusCode::kUnavailable && ++sends_failed_ == 1) {
-      Warn(absl::StrCat("an answer could not be sent: ", status.message(), " (further ones are dropped without a line)"));
+      Warn(absl::StrCat("an answer could not be sent: ", status.message(),
+                        " (further ones are dropped without a line)"));
     }
   }
 }
@@ -84,13 +87,14 @@ void LaneThread::Run() {
   while (true) {
     absl::Time now = SteadyNow();
     const int64_t end_at_nanos = end_at_nanos_;
-    const absl::Time end_at = end_at_nanos == std::numeric_limits<int64_t>::max() ? absl::InfiniteFuture() : absl::FromUnixNanos(end_at_nanos);
+    const absl::Time end_at = end_at_nanos == std::numeric_limits<int64_t>::max() ? absl::InfiniteFuture()
+                                                                                  : absl::FromUnixNanos(end_at_nanos);
     if (now >= end_at || (end_at != absl::InfiniteFuture() && core_.finished(now))) break;
     const absl::Time wake = std::min(core_.next_wake(), end_at);
     counters_->busy_us.Add(static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Microseconds(now - busy_since))));
     // The listener waits by the system's clock.
-    std::unique_ptr<wire::Received> received =
-        listener_->Receive(wake == absl::InfiniteFuture() ? wake : absl::Now() + std::max(absl::ZeroDuration(), wake - now));
+    std::unique_ptr<wire::Received> received = listener_->Receive(
+        wake == absl::InfiniteFuture() ? wake : absl::Now() + std::max(absl::ZeroDuration(), wake - now));
     now = busy_since = SteadyNow();
     if (received) SendAll(core_.OnMessage(received->peer, std::move(received->message), now));
     received.reset();

@@ -29,7 +29,8 @@ class LaneThread {
   ~LaneThread();
 
   void Start();
-  // From any thread. The lane ends once its clients have left, at the latest at `deadline`; what is queued is sent first.
+  // From any thread. The lane ends once its clients have left, at the latest at `deadline`; what is queued is sent
+  // first.
   void End(absl::Time deadline);
   void Join();
 

@@ -30,28 +30,33 @@ absl::Status LaneCore::CheckUpdate(const wire::Parsed& parsed) {
     }
   }
   if (frames > kMaxPayloadFrames || inlined > kGatherBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("the answer would have ", frames, " payload frames and ", inlined, " inline bytes, at most ", kMaxPayloadFrames, " and ",
-                                                   kGatherBytes, " fit one message; ask for fewer shards at once"));
+    return absl::InvalidArgumentError(absl::StrCat("the answer would have ", frames, " payload frames and ", inlined,
+                                                   " inline bytes, at most ", kMaxPayloadFrames, " and ", kGatherBytes,
+                                                   " fit one message; ask for fewer shards at once"));
   }
   return absl::OkStatus();
 }
 
-absl::Status LaneCore::Carry(const Session& session, const wire::Header& header, const wire::Entry& entry, absl::Span<const char> payload, wire::Entry& answer,
-                             wire::Frame& pulled) {
+absl::Status LaneCore::Carry(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                             absl::Span<const char> payload, wire::Entry& answer, wire::Frame& pulled) {
   Shard* shard = FindShard(entry.shard);
   if (shard == nullptr) return absl::InvalidArgumentError(absl::StrCat(Me(), " has no shard ", entry.shard.value()));
   answer.version = shard->version();
   const uint16_t wanted = entry.flags & (wire::kPush | wire::kPull | wire::kAssign);
   const bool writes = (wanted & (wire::kPush | wire::kAssign)) != 0;
-  if (wanted == 0 || entry.flags != (wanted | (entry.flags & wire::kInline)) || (wanted & (wire::kPush | wire::kAssign)) == (wire::kPush | wire::kAssign)) {
+  if (wanted == 0 || entry.flags != (wanted | (entry.flags & wire::kInline)) ||
+      (wanted & (wire::kPush | wire::kAssign)) == (wire::kPush | wire::kAssign)) {
     return absl::InvalidArgumentError(absl::StrCat("flags ", entry.flags, " make no request"));
   }
   if (entry.dtype != shard->variable().dtype()) {
-    return absl::InvalidArgumentError(absl::StrCat("dtype ", entry.dtype, ", the variable has ", shard->variable().dtype()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype ", entry.dtype, ", the variable has ", shard->variable().dtype()));
   }
-  if (!writes && (entry.sequence.value() != 0 || !payload.empty())) return absl::InvalidArgumentError("a pull has neither sequence nor payload");
+  if (!writes && (entry.sequence.value() != 0 || !payload.empty()))
+    return absl::InvalidArgumentError("a pull has neither sequence nor payload");
   if (writes) {
-    if (!session.trains()) return absl::PermissionDeniedError(absl::StrCat(Sentence(session.role, session.index), " only reads"));
+    if (!session.trains())
+      return absl::PermissionDeniedError(absl::StrCat(Sentence(session.role, session.index), " only reads"));
     const Shard::Write write{.worker = session.worker(),
                              .incarnation = header.incarnation,
                              .sequence = entry.sequence,
@@ -79,9 +84,11 @@ absl::Status LaneCore::Carry(const Session& session, const wire::Header& header,
 
 void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed) {
   if (!session.knows_all_ps) {
-    return Refuse(session.peer, parsed.header.request, absl::FailedPreconditionError("this client does not know every ps; give it all their addresses"));
+    return Refuse(session.peer, parsed.header.request,
+                  absl::FailedPreconditionError("this client does not know every ps; give it all their addresses"));
   }
-  if (absl::Status status = CheckUpdate(parsed); !status.ok()) return Refuse(session.peer, parsed.header.request, status);
+  if (absl::Status status = CheckUpdate(parsed); !status.ok())
+    return Refuse(session.peer, parsed.header.request, status);
   wire::DataBuilder builder;
   for (size_t i = 0; i < parsed.entries.size(); ++i) {
     const wire::Entry& entry = parsed.entries[i];
@@ -92,13 +99,15 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed) {
     if (!status.ok() && status.code() != absl::StatusCode::kUnavailable) {
       counters_->refused.Add();
       if (refusals_noted_ < kMaxRefusalsNoted) {
-        Note(absl::StrCat("refused an update by ", Sentence(session.role, session.index), ": ", status.message(),
-                          ++refusals_noted_ == kMaxRefusalsNoted ? " (further refusals are counted and not shown)" : ""));
+        Note(absl::StrCat(
+            "refused an update by ", Sentence(session.role, session.index), ": ", status.message(),
+            ++refusals_noted_ == kMaxRefusalsNoted ? " (further refusals are counted and not shown)" : ""));
       }
     }
     builder.Add(answer, std::move(pulled));
   }
-  SendMessage(session.peer, std::move(builder).Build(HeaderFor(session.peer, wire::Kind::kUpdated, parsed.header.request)));
+  SendMessage(session.peer,
+              std::move(builder).Build(HeaderFor(session.peer, wire::Kind::kUpdated, parsed.header.request)));
 }
 
 }  // namespace basin

@@ -31,7 +31,8 @@ int UsableCores() {
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof(set), &set) == 0) cores = std::max(1, CPU_COUNT(&set));
   const uint64_t quota = NumberIn("/sys/fs/cgroup/cpu.max"), period = NumberIn("/sys/fs/cgroup/cpu.max", 1);
-  if (quota > 0 && period > 0) cores = std::min<int>(cores, static_cast<int>(std::max<uint64_t>(1, (quota + period / 2) / period)));
+  if (quota > 0 && period > 0)
+    cores = std::min<int>(cores, static_cast<int>(std::max<uint64_t>(1, (quota + period / 2) / period)));
   return cores;
 }
 

@@ -4,14 +4,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
-
-#include <CLI/CLI.hpp>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -53,9 +52,12 @@ std::string Environment(const char* name) {
 absl::StatusOr<ClusterView> ViewOf(const Flags& flags) {
   if (flags.tf_config.empty()) {
     return absl::InvalidArgumentError(
-        "TF_CONFIG is not set, so this process does not know which parameter server it is. Set it to, for one ps and one worker on this machine, "
-        "{\"cluster\": {\"ps\": [\"127.0.0.1:2222\"], \"worker\": [\"127.0.0.1:2223\"]}, \"task\": {\"type\": \"ps\", \"index\": 0}}; "
-        "or start basin-worker alone, which brings a ps of its own; or describe the job in a file and run basin submit");
+        "TF_CONFIG is not set, so this process does not know which parameter server it is. Set it to, for one ps and "
+        "one worker on this machine, "
+        "{\"cluster\": {\"ps\": [\"127.0.0.1:2222\"], \"worker\": [\"127.0.0.1:2223\"]}, \"task\": {\"type\": \"ps\", "
+        "\"index\": 0}}; "
+        "or start basin-worker alone, which brings a ps of its own; or describe the job in a file and run basin "
+        "submit");
   }
   BASIN_ASSIGN_OR_RETURN(const TfConfig config, ParseTfConfig(flags.tf_config));
   TaskOverrides overrides;
@@ -63,10 +65,14 @@ absl::StatusOr<ClusterView> ViewOf(const Flags& flags) {
   if (!config.task_type && flags.task_index) overrides.task_type = "ps";
   BASIN_ASSIGN_OR_RETURN(ClusterView view, Resolve(config, overrides));
   if (view.standalone) {
-    return absl::InvalidArgumentError("TF_CONFIG names no cluster: add the jobs ps and worker with their addresses, or start basin-worker alone, which brings a ps of its own");
+    return absl::InvalidArgumentError(
+        "TF_CONFIG names no cluster: add the jobs ps and worker with their addresses, or start basin-worker alone, "
+        "which brings a ps of its own");
   }
   if (!view.self_ps) {
-    return absl::InvalidArgumentError(absl::StrCat("TF_CONFIG says that this task is ", view.self.Sentence(), ", and this program is a ps; start basin-worker here, or correct task.type"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("TF_CONFIG says that this task is ", view.self.Sentence(),
+                     ", and this program is a ps; start basin-worker here, or correct task.type"));
   }
   return view;
 }
@@ -75,9 +81,12 @@ absl::StatusOr<std::string> TokenFrom(const std::string& path) {
   if (path.empty()) return "";
   BASIN_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, 4096));
   const std::string token(absl::StripAsciiWhitespace(text));
-  if (token.empty()) return absl::InvalidArgumentError(absl::StrCat("token file ", path, " is empty; write a random token into it, such as that of openssl rand -hex 16"));
+  if (token.empty())
+    return absl::InvalidArgumentError(absl::StrCat(
+        "token file ", path, " is empty; write a random token into it, such as that of openssl rand -hex 16"));
   struct stat info;
-  if (stat(path.c_str(), &info) == 0 && (info.st_mode & 0077) != 0) Warn(absl::StrCat("token file ", path, " can be read by others; chmod 600 it"));
+  if (stat(path.c_str(), &info) == 0 && (info.st_mode & 0077) != 0)
+    Warn(absl::StrCat("token file ", path, " can be read by others; chmod 600 it"));
   return token;
 }
 
@@ -122,14 +131,17 @@ absl::StatusOr<wire::BindAddress> ChooseAddress(const Flags& flags, const Cluste
     if (facts.status().code() != absl::StatusCode::kUnavailable) return facts.status();
     const absl::Duration waited = SteadyNow() - start;
     if (waited >= absl::Seconds(flags.start_timeout_s)) {
-      return absl::InvalidArgumentError(absl::StrCat("this task's own address is ", view.self_address, ", and after ", absl::ToInt64Seconds(waited), " s (--start-timeout): ",
-                                                     facts.status().message(), "; correct it in TF_CONFIG or the name service"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "this task's own address is ", view.self_address, ", and after ", absl::ToInt64Seconds(waited),
+          " s (--start-timeout): ", facts.status().message(), "; correct it in TF_CONFIG or the name service"));
     }
     if (SteadyNow() >= next_report) {
       next_report = SteadyNow() + kReportEvery;
-      Info(absl::StrCat("waiting for this task's own name, ", absl::ToInt64Seconds(waited), " s: ", facts.status().message()));
+      Info(absl::StrCat("waiting for this task's own name, ", absl::ToInt64Seconds(waited),
+                        " s: ", facts.status().message()));
     }
-    if (Readable(signals, std::min(absl::Seconds(1), absl::Seconds(flags.start_timeout_s)))) return absl::CancelledError("ended by a signal before it listened");
+    if (Readable(signals, std::min(absl::Seconds(1), absl::Seconds(flags.start_timeout_s))))
+      return absl::CancelledError("ended by a signal before it listened");
   }
 }
 
@@ -145,7 +157,9 @@ absl::Status Run(const Flags& flags, int signals) {
   SetLogPrefix(view.self.Sentence());
   for (const std::string& warning : view.warnings) Warn(warning);
   if (flags.dead_after_s < 2 * flags.heartbeat_s) {
-    return absl::InvalidArgumentError(absl::StrCat("--dead-after ", flags.dead_after_s, " is less than two heartbeats (--heartbeat ", flags.heartbeat_s, "); make it longer"));
+    return absl::InvalidArgumentError(absl::StrCat("--dead-after ", flags.dead_after_s,
+                                                   " is less than two heartbeats (--heartbeat ", flags.heartbeat_s,
+                                                   "); make it longer"));
   }
   ServerOptions options;
   options.view = view;
@@ -167,26 +181,30 @@ absl::Status Run(const Flags& flags, int signals) {
   wire::TransportOptions transport;
   transport.io_threads = static_cast<int>(std::max<uint32_t>(1, options.lanes / 4));
   const std::shared_ptr<wire::ZmqContext> context = wire::MakeZmqContext(transport.io_threads);
-  BASIN_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(options, [&](uint32_t lane) -> absl::StatusOr<std::unique_ptr<wire::Listener>> {
+  BASIN_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
+                         Server::Start(options, [&](uint32_t lane) -> absl::StatusOr<std::unique_ptr<wire::Listener>> {
                            wire::BindAddress own = address;
                            if (lane > 0) own.port = 0;
-                           BASIN_ASSIGN_OR_RETURN(std::unique_ptr<wire::Listener> listener, wire::ZmqListen(own, transport, context));
+                           BASIN_ASSIGN_OR_RETURN(std::unique_ptr<wire::Listener> listener,
+                                                  wire::ZmqListen(own, transport, context));
                            return listener;
                          }));
-  Info(absl::StrCat("listening on ", server->address(), ", ", options.lanes, options.lanes == 1 ? " lane" : " lanes",
-                    server->run_id().empty() ? ", of the run of the first client" : absl::StrCat(", run ", server->run_id()),
-                    server->metrics_port() ? absl::StrCat(", metrics on port ", *server->metrics_port()) : ""));
+  Info(absl::StrCat(
+      "listening on ", server->address(), ", ", options.lanes, options.lanes == 1 ? " lane" : " lanes",
+      server->run_id().empty() ? ", of the run of the first client" : absl::StrCat(", run ", server->run_id()),
+      server->metrics_port() ? absl::StrCat(", metrics on port ", *server->metrics_port()) : ""));
   if (options.token.empty()) Info("no token: any peer on this network may take part (--token-file)");
 
   Verdict verdict;
-  StartReport report(view, kReportEvery, absl::Seconds(flags.start_timeout_s), [&] { return server->missing(); },
-                     [&](std::string line) {
-                       {
-                         MutexLock lock(verdict.mutex);
-                         verdict.line = std::move(line);
-                       }
-                       verdict.given.Wake();
-                     });
+  StartReport report(
+      view, kReportEvery, absl::Seconds(flags.start_timeout_s), [&] { return server->missing(); },
+      [&](std::string line) {
+        {
+          MutexLock lock(verdict.mutex);
+          verdict.line = std::move(line);
+        }
+        verdict.given.Wake();
+      });
   pollfd wait[] = {{.fd = signals, .events = POLLIN, .revents = 0},
                    {.fd = server->finished_fd(), .events = POLLIN, .revents = 0},
                    {.fd = verdict.given.fd(), .events = POLLIN, .revents = 0}};
@@ -211,22 +229,52 @@ int Main(int argc, char** argv) {
 
   CLI::App app(
       "A parameter server: holds its part of the model's variables, and applies gradients as they come.\n"
-      "TF_CONFIG says which one it is and where. It may be started before or after the workers, and ends when the run does.");
+      "TF_CONFIG says which one it is and where. It may be started before or after the workers, and ends when the run "
+      "does.");
   app.set_version_flag("--version", BASIN_VERSION);
-  app.add_option("--tf-config", flags.tf_config, "The cluster and this task, as JSON (default: $TF_CONFIG)")->group("Cluster");
-  app.add_option("--task-index", flags.task_index, "Index of this ps, instead of TF_CONFIG's")->check(CLI::NonNegativeNumber)->group("Cluster");
-  app.add_option("--run-id", flags.run_id, "Run this ps serves (default: $BASIN_RUN_ID; none: ps 0 makes one, others take the first client's)")->group("Cluster");
-  app.add_option("--token-file", flags.token_file, "File with the run's token, which every client must show (default: $BASIN_TOKEN_FILE; none: no token)")->group("Cluster");
-  app.add_option("--interface", flags.interface, "Network interface or address to listen on (default: the one that this task's own name has)")->group("Cluster");
-  app.add_option("--start-timeout", flags.start_timeout_s, "Seconds that a name may take to resolve before this ps gives up (default: 600)")->check(CLI::Range(0.1, 1e9))->group("Time");
-  app.add_option("--heartbeat", flags.heartbeat_s, "Seconds between the heartbeats that clients send (default: 1)")->check(CLI::Range(0.01, 1e6))->group("Time");
-  app.add_option("--dead-after", flags.dead_after_s, "Seconds of silence after which a client counts as dead (default: 10)")->check(CLI::Range(0.02, 1e6))->group("Time");
-  app.add_option("--finish-grace", flags.finish_grace_s, "Seconds that clients get to leave once the run is over (default: 60)")->check(CLI::Range(0.0, 1e9))->group("Time");
-  app.add_option("--lanes", flags.lanes, "Threads, each with its own shards and port (default: one per core, at most 16)")->check(CLI::Range(1, 1024))->group("Machine");
-  app.add_option("--memory-limit", flags.memory_limit, "Bytes that parameters and slots may take, such as 400GiB (default: 80% of the memory)")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))->group("Machine");
-  app.add_option("--metrics-port", flags.metrics_port, "Serve Prometheus metrics on this port at /metrics; 0: any free one (default: none)")->check(CLI::Range(0, 65535))->group("Machine");
-  app.add_option("--metrics-host", flags.metrics_host, "Address that the metrics are served on (default: 0.0.0.0)")->group("Machine");
+  app.add_option("--tf-config", flags.tf_config, "The cluster and this task, as JSON (default: $TF_CONFIG)")
+      ->group("Cluster");
+  app.add_option("--task-index", flags.task_index, "Index of this ps, instead of TF_CONFIG's")
+      ->check(CLI::NonNegativeNumber)
+      ->group("Cluster");
+  app.add_option("--run-id", flags.run_id,
+                 "Run this ps serves (default: $BASIN_RUN_ID; none: ps 0 makes one, others take the first client's)")
+      ->group("Cluster");
+  app.add_option("--token-file", flags.token_file,
+                 "File with the run's token, which every client must show (default: $BASIN_TOKEN_FILE; none: no token)")
+      ->group("Cluster");
+  app.add_option("--interface", flags.interface,
+                 "Network interface or address to listen on (default: the one that this task's own name has)")
+      ->group("Cluster");
+  app.add_option("--start-timeout", flags.start_timeout_s,
+                 "Seconds that a name may take to resolve before this ps gives up (default: 600)")
+      ->check(CLI::Range(0.1, 1e9))
+      ->group("Time");
+  app.add_option("--heartbeat", flags.heartbeat_s, "Seconds between the heartbeats that clients send (default: 1)")
+      ->check(CLI::Range(0.01, 1e6))
+      ->group("Time");
+  app.add_option("--dead-after", flags.dead_after_s,
+                 "Seconds of silence after which a client counts as dead (default: 10)")
+      ->check(CLI::Range(0.02, 1e6))
+      ->group("Time");
+  app.add_option("--finish-grace", flags.finish_grace_s,
+                 "Seconds that clients get to leave once the run is over (default: 60)")
+      ->check(CLI::Range(0.0, 1e9))
+      ->group("Time");
+  app.add_option("--lanes", flags.lanes,
+                 "Threads, each with its own shards and port (default: one per core, at most 16)")
+      ->check(CLI::Range(1, 1024))
+      ->group("Machine");
+  app.add_option("--memory-limit", flags.memory_limit,
+                 "Bytes that parameters and slots may take, such as 400GiB (default: 80% of the memory)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->group("Machine");
+  app.add_option("--metrics-port", flags.metrics_port,
+                 "Serve Prometheus metrics on this port at /metrics; 0: any free one (default: none)")
+      ->check(CLI::Range(0, 65535))
+      ->group("Machine");
+  app.add_option("--metrics-host", flags.metrics_host, "Address that the metrics are served on (default: 0.0.0.0)")
+      ->group("Machine");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,23 +1,24 @@
-// Bugs planted on purpose, to prove that the simulation finds them. In what is shipped BASIN_MUTANT is a constant false; the
-// library basin_ps_mutants is compiled with -DBASIN_MUTANTS, and there one bug at a time is chosen by a test.
+// Bugs planted on purpose, to prove that the simulation finds them. In what is shipped BASIN_MUTANT is a constant
+// false; the library basin_ps_mutants is compiled with -DBASIN_MUTANTS, and there one bug at a time is chosen by a
+// test.
 #pragma once
 
 namespace basin {
 
 enum class Mutant {
   kNone,
-  kAcknowledgeBeforeApply,    // now and then answers OK for a push whose values were dropped
-  kAcceptGap,                 // applies a sequence beyond last + 1
-  kApplyRepeat,               // applies a sequence that was applied before
-  kSkipFence,                 // takes messages of a replaced life
-  kCountLostLeaseAsDone,      // counts a piece whose lease went back
-  kReuseIncarnation,          // gives a replacement its predecessor's incarnation
-  kHandOutPieceTwice,         // leases a piece that is leased
-  kForgetSequenceOnReconnect, // a repeated Hello clears the sequence records
-  kServeTornShard,            // writes in place although a reply still holds the block
-  kBarrierReleasesEarly,      // does not wait for the last one
-  kClockGoesBack,             // takes a Step older than the clock
-  kRefusedPushUsesSequence,   // a refused push counts as the sequence's
+  kAcknowledgeBeforeApply,     // now and then answers OK for a push whose values were dropped
+  kAcceptGap,                  // applies a sequence beyond last + 1
+  kApplyRepeat,                // applies a sequence that was applied before
+  kSkipFence,                  // takes messages of a replaced life
+  kCountLostLeaseAsDone,       // counts a piece whose lease went back
+  kReuseIncarnation,           // gives a replacement its predecessor's incarnation
+  kHandOutPieceTwice,          // leases a piece that is leased
+  kForgetSequenceOnReconnect,  // a repeated Hello clears the sequence records
+  kServeTornShard,             // writes in place although a reply still holds the block
+  kBarrierReleasesEarly,       // does not wait for the last one
+  kClockGoesBack,              // takes a Step older than the clock
+  kRefusedPushUsesSequence,    // a refused push counts as the sequence's
 };
 
 #ifdef BASIN_MUTANTS

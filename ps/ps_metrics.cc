@@ -10,7 +10,8 @@ namespace {
 
 class Served final : public PsMetrics {
  public:
-  Served(uint32_t ps, std::vector<std::shared_ptr<const LaneCounters>> lanes, std::shared_ptr<const BlockPool> pool) : lanes_(std::move(lanes)) {
+  Served(uint32_t ps, std::vector<std::shared_ptr<const LaneCounters>> lanes, std::shared_ptr<const BlockPool> pool)
+      : lanes_(std::move(lanes)) {
     const std::string ps_text = absl::StrCat(ps);
     const telemetry::Labels of_ps = {{"ps", ps_text}};
     for (size_t lane = 0; lane < lanes_.size(); ++lane) {
@@ -23,16 +24,19 @@ class Served final : public PsMetrics {
       };
       total("basin_ps_applied_total", "Pushes and assignments applied, one a shard.", &LaneCounters::applied);
       total("basin_ps_repeats_total", "Pushes that came again and were not applied again.", &LaneCounters::repeats);
-      total("basin_ps_refused_total", "Entries of updates that were refused and changed nothing.", &LaneCounters::refused);
+      total("basin_ps_refused_total", "Entries of updates that were refused and changed nothing.",
+            &LaneCounters::refused);
       total("basin_ps_refused_messages_total", "Messages answered with an error.", &LaneCounters::refused_messages);
       total("basin_ps_malformed_messages_total", "Messages that could not be read.", &LaneCounters::malformed);
       total("basin_ps_pulled_total", "Shards sent to clients.", &LaneCounters::pulled);
       total("basin_ps_received_bytes_total", "Bytes of messages received.", &LaneCounters::bytes_in);
       total("basin_ps_sent_bytes_total", "Bytes of messages sent.", &LaneCounters::bytes_out);
-      total("basin_ps_lane_busy_seconds_total", "Time the lane's thread was not waiting.", &LaneCounters::busy_us, 1e-6);
+      total("basin_ps_lane_busy_seconds_total", "Time the lane's thread was not waiting.", &LaneCounters::busy_us,
+            1e-6);
       gauge("basin_ps_shards", "Shards of the lane.", &LaneCounters::shards);
       gauge("basin_ps_sessions", "Channels that have said Hello to the lane.", &LaneCounters::sessions);
-      staleness_.push_back(registry_.AddHistogram("basin_ps_staleness_versions", "Version at apply less version pulled, of each push to a shard.",
+      staleness_.push_back(registry_.AddHistogram("basin_ps_staleness_versions",
+                                                  "Version at apply less version pulled, of each push to a shard.",
                                                   {0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 1024}, labels));
     }
     const auto of_lane0 = [&](const char* name, const char* help, Counter LaneCounters::*counter) {
@@ -45,7 +49,8 @@ class Served final : public PsMetrics {
       of_lane0("basin_view", "Number of the announced membership.", &LaneCounters::view);
     }
     telemetry::Gauge mapped = registry_.AddGauge("basin_ps_blocks_bytes", "Memory of shards' blocks.", of_ps);
-    telemetry::Gauge limit = registry_.AddGauge("basin_ps_blocks_limit_bytes", "Most memory that shards' blocks may take; 0: no limit.", of_ps);
+    telemetry::Gauge limit = registry_.AddGauge("basin_ps_blocks_limit_bytes",
+                                                "Most memory that shards' blocks may take; 0: no limit.", of_ps);
     registry_.BeforeRendering([this, mapped, limit, pool = std::move(pool)]() mutable {
       for (Total& total : totals_) total.shown.AdvanceTo(static_cast<double>(total.counter->value()) * total.unit);
       for (Shown& gauge : gauges_) gauge.shown.Set(static_cast<double>(gauge.counter->value()));
@@ -60,7 +65,9 @@ class Served final : public PsMetrics {
   }
 
   std::function<void(uint64_t)> StalenessOf(size_t lane) override {
-    return [histogram = staleness_[lane]](uint64_t staleness) mutable { histogram.Observe(static_cast<double>(staleness)); };
+    return [histogram = staleness_[lane]](uint64_t staleness) mutable {
+      histogram.Observe(static_cast<double>(staleness));
+    };
   }
   uint16_t port() const override { return server_->port(); }
 
@@ -86,7 +93,8 @@ class Served final : public PsMetrics {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PsMetrics>> PsMetrics::Serve(const std::string& host, uint16_t port, uint32_t ps,
-                                                            std::vector<std::shared_ptr<const LaneCounters>> lanes, std::shared_ptr<const BlockPool> pool) {
+                                                            std::vector<std::shared_ptr<const LaneCounters>> lanes,
+                                                            std::shared_ptr<const BlockPool> pool) {
   auto served = std::make_unique<Served>(ps, std::move(lanes), std::move(pool));
   BASIN_RETURN_IF_ERROR(served->Listen(host, port));
   return served;

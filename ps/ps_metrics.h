@@ -22,7 +22,8 @@ class PsMetrics {
 
   // Serves on `host`:`port` (0: any free one) until it is destroyed.
   static absl::StatusOr<std::unique_ptr<PsMetrics>> Serve(const std::string& host, uint16_t port, uint32_t ps,
-                                                          std::vector<std::shared_ptr<const LaneCounters>> lanes, std::shared_ptr<const BlockPool> pool);
+                                                          std::vector<std::shared_ptr<const LaneCounters>> lanes,
+                                                          std::shared_ptr<const BlockPool> pool);
 };
 
 }  // namespace basin

@@ -17,14 +17,15 @@ namespace basin {
 // by name. `model` may come from anybody.
 absl::Status CheckModel(const wire::v1::Model& model);
 
-// As declared, with what may be left out filled in: consistency, and each variable's own rule taken away where it is the
-// model's. Equal models have equal canonical forms.
+// As declared, with what may be left out filled in: consistency, and each variable's own rule taken away where it is
+// the model's. Equal models have equal canonical forms.
 wire::v1::Model Canonical(wire::v1::Model model);
 
-// The first difference between the first variables and inputs of `spec` and `declared` (both canonical), over as many as
-// both have: INVALID_ARGUMENT with name and both values. With `loose`, rule, consistency, inputs and max_steps
-// that `declared` leaves out are not compared: only the chief must say them.
-absl::Status Compare(const wire::v1::Model& spec, const wire::v1::Model& declared, absl::string_view declarer, bool loose);
+// The first difference between the first variables and inputs of `spec` and `declared` (both canonical), over as many
+// as both have: INVALID_ARGUMENT with name and both values. With `loose`, rule, consistency, inputs and max_steps that
+// `declared` leaves out are not compared: only the chief must say them.
+absl::Status Compare(const wire::v1::Model& spec, const wire::v1::Model& declared, absl::string_view declarer,
+                     bool loose);
 
 // Whether `longer` says all that `shorter` says, and perhaps more variables and inputs in further generations.
 absl::Status CheckExtends(const wire::v1::RunSpec& shorter, const wire::v1::RunSpec& longer);

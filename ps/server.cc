@@ -41,8 +41,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, con
   }
   const std::shared_ptr<BlockPool> pool = BlockPool::Make(options.memory_limit_bytes);
   if (options.metrics_port) {
-    BASIN_ASSIGN_OR_RETURN(server->metrics_,
-                           PsMetrics::Serve(options.metrics_host, *options.metrics_port, view.self_ps->value(), all_counters, pool));
+    BASIN_ASSIGN_OR_RETURN(server->metrics_, PsMetrics::Serve(options.metrics_host, *options.metrics_port,
+                                                              view.self_ps->value(), all_counters, pool));
   }
 
   LaneCoreOptions core;
@@ -71,7 +71,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, con
     if (server->metrics_) own.on_staleness = server->metrics_->StalenessOf(lane);
     std::function<void()> on_finished;
     if (lane == 0) on_finished = [fd = &server->finished_] { fd->Wake(); };
-    server->lanes_.push_back(std::make_unique<LaneThread>(std::move(listeners[lane]), std::move(own), std::move(on_finished)));
+    server->lanes_.push_back(
+        std::make_unique<LaneThread>(std::move(listeners[lane]), std::move(own), std::move(on_finished)));
   }
   for (auto& lane : server->lanes_) lane->Start();
   return server;
@@ -102,8 +103,8 @@ std::string Server::Summary() const {
     out += lane->bytes_out.value();
   }
   constexpr double kMiB = 1 << 20;
-  return absl::StrFormat("%d updates applied to %d shards, %d refused, %.1f MiB in, %.1f MiB out", applied, shards, refused, static_cast<double>(in) / kMiB,
-                         static_cast<double>(out) / kMiB);
+  return absl::StrFormat("%d updates applied to %d shards, %d refused, %.1f MiB in, %.1f MiB out", applied, shards,
+                         refused, static_cast<double>(in) / kMiB, static_cast<double>(out) / kMiB);
 }
 
 }  // namespace basin

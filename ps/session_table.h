@@ -16,8 +16,8 @@ namespace basin {
 
 // A client, the same on all its channels: a task by its role and index, an observer by its client id.
 struct ClientKey {
-  uint32_t worker = 0;  // wire::WorkerKey
-  std::string observer; // client id of an observer; empty for a task
+  uint32_t worker = 0;   // wire::WorkerKey
+  std::string observer;  // client id of an observer; empty for a task
   friend auto operator<=>(const ClientKey&, const ClientKey&) = default;
 };
 ClientKey KeyOf(wire::v1::Role role, uint32_t index, const std::string& client_id);
@@ -43,8 +43,8 @@ struct Session {
 
 class SessionTable {
  public:
-  // A repeat on the same channel replaces. A client that dialled anew keeps its last few channels, since messages of the
-  // older ones may still come; beyond `limit` sessions the one not heard for longest makes room.
+  // A repeat on the same channel replaces. A client that dialled anew keeps its last few channels, since messages of
+  // the older ones may still come; beyond `limit` sessions the one not heard for longest makes room.
   Session& Open(Session session, size_t limit);
   Session* Find(wire::PeerId peer);
   void Close(wire::PeerId peer);

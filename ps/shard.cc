@@ -21,12 +21,15 @@ size_t FirstNotFinite(absl::Span<const float> values) {
 }
 
 size_t SlotsOf(const ShardOptions& options) {
-  return options.variable.statistic() == wire::v1::STATISTIC_UNSPECIFIED ? static_cast<size_t>(SlotCount(RuleOf(options.rule).kind)) : 0;
+  return options.variable.statistic() == wire::v1::STATISTIC_UNSPECIFIED
+             ? static_cast<size_t>(SlotCount(RuleOf(options.rule).kind))
+             : 0;
 }
 
 }  // namespace
 
-Shard::Shard(ShardOptions options, std::shared_ptr<BlockPool> pool) : options_(std::move(options)), pool_(std::move(pool)), rule_(RuleOf(options_.rule)) {
+Shard::Shard(ShardOptions options, std::shared_ptr<BlockPool> pool)
+    : options_(std::move(options)), pool_(std::move(pool)), rule_(RuleOf(options_.rule)) {
   version_ = Version(options_.variable.initializer().kind() == wire::v1::INIT_KIND_ASSIGNED ? 0 : 1);
 }
 
@@ -34,11 +37,14 @@ size_t Shard::Footprint(const ShardOptions& options) {
   return BlockPool::Footprint((options.end - options.begin) * sizeof(float)) * (1 + SlotsOf(options));
 }
 
-std::string Shard::Place() const { return absl::StrCat("\"", options_.variable.name(), "\" elements [", options_.begin, ", ", options_.end, ")"); }
+std::string Shard::Place() const {
+  return absl::StrCat("\"", options_.variable.name(), "\" elements [", options_.begin, ", ", options_.end, ")");
+}
 
 absl::Status Shard::NoMemory(size_t bytes) const {
-  return absl::ResourceExhaustedError(absl::StrCat(Place(), ": no memory for a block of ", bytes, " bytes, ", pool_->mapped_bytes(), " of ", pool_->limit_bytes(),
-                                                   " bytes are in use; start basin-ps with a larger --memory-limit or use more ps"));
+  return absl::ResourceExhaustedError(absl::StrCat(
+      Place(), ": no memory for a block of ", bytes, " bytes, ", pool_->mapped_bytes(), " of ", pool_->limit_bytes(),
+      " bytes are in use; start basin-ps with a larger --memory-limit or use more ps"));
 }
 
 const float* Shard::parameters() { return has_values() && EnsureParameters().ok() ? parameters_.floats() : nullptr; }
@@ -47,7 +53,8 @@ absl::Status Shard::EnsureParameters() {
   if (parameters_) return absl::OkStatus();
   BlockRef block = pool_->Allocate(bytes());
   if (!block) return NoMemory(bytes());
-  Fill(InitOf(options_.variable.initializer()), FansOf(options_.variable.shape()), options_.begin, absl::MakeSpan(block.mutable_floats(), elements()));
+  Fill(InitOf(options_.variable.initializer()), FansOf(options_.variable.shape()), options_.begin,
+       absl::MakeSpan(block.mutable_floats(), elements()));
   parameters_ = std::move(block);
   return absl::OkStatus();
 }
@@ -74,7 +81,8 @@ Sequence Shard::last_sequence(uint32_t worker, Incarnation incarnation) const {
 void Shard::ForgetSequence(uint32_t worker) { records_.erase(worker); }
 
 absl::StatusOr<bool> Shard::IsRepeat(const Write& write) const {
-  if (write.sequence.value() == 0) return absl::InvalidArgumentError(absl::StrCat("push to ", Place(), " without a sequence"));
+  if (write.sequence.value() == 0)
+    return absl::InvalidArgumentError(absl::StrCat("push to ", Place(), " without a sequence"));
   const auto record = records_.find(write.worker);
   if (record != records_.end() && write.incarnation < record->second.incarnation && !BASIN_MUTANT(kSkipFence)) {
     return absl::AbortedError(absl::StrCat("push to ", Place(), " by a life of the task that was replaced"));
@@ -82,14 +90,16 @@ absl::StatusOr<bool> Shard::IsRepeat(const Write& write) const {
   const Sequence last = last_sequence(write.worker, write.incarnation);
   if (write.sequence <= last) return !BASIN_MUTANT(kApplyRepeat);
   if (write.sequence != last.next() && !BASIN_MUTANT(kAcceptGap)) {
-    return absl::OutOfRangeError(absl::StrCat("push to ", Place(), ": sequence ", write.sequence.value(), " comes after a gap, expected ", last.value() + 1));
+    return absl::OutOfRangeError(absl::StrCat("push to ", Place(), ": sequence ", write.sequence.value(),
+                                              " comes after a gap, expected ", last.value() + 1));
   }
   return false;
 }
 
 absl::StatusOr<Shard::Payload> Shard::CheckPayload(const Write& write) {
   if (write.payload.size() != bytes()) {
-    return absl::InvalidArgumentError(absl::StrCat("push to ", Place(), ": ", write.payload.size(), " bytes, the shard has ", bytes()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("push to ", Place(), ": ", write.payload.size(), " bytes, the shard has ", bytes()));
   }
   Payload payload;
   const char* data = write.payload.data();
@@ -102,7 +112,8 @@ absl::StatusOr<Shard::Payload> Shard::CheckPayload(const Write& write) {
   payload.values = absl::MakeConstSpan(reinterpret_cast<const float*>(data), elements());
   if (!AllFinite(payload.values)) {
     const size_t at = FirstNotFinite(payload.values);
-    return absl::InvalidArgumentError(absl::StrCat("push to ", Place(), ": element ", options_.begin + at, " is ", std::isnan(payload.values[at]) ? "NaN" : "Inf"));
+    return absl::InvalidArgumentError(absl::StrCat("push to ", Place(), ": element ", options_.begin + at, " is ",
+                                                   std::isnan(payload.values[at]) ? "NaN" : "Inf"));
   }
   return payload;
 }
@@ -124,7 +135,8 @@ absl::StatusOr<Shard::Written> Shard::Apply(const Write& write) {
     return payload.status();
   }
   if (!has_values()) {
-    return absl::FailedPreconditionError(absl::StrCat("push to ", Place(), ", which waits for its values; Assign them first"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("push to ", Place(), ", which waits for its values; Assign them first"));
   }
   BASIN_RETURN_IF_ERROR(EnsureParameters());
   BASIN_RETURN_IF_ERROR(EnsureSlots());
@@ -155,15 +167,19 @@ absl::StatusOr<Shard::Written> Shard::Apply(const Write& write) {
   if (!drop) {
     ++rule_steps_;
     const auto in = [&](const BlockRef& block) { return absl::MakeConstSpan(block.floats(), elements()); };
-    const auto out = [&](BlockRef& fresh, BlockRef& held) { return absl::MakeSpan(fresh ? fresh.mutable_floats() : held.mutable_floats(), elements()); };
+    const auto out = [&](BlockRef& fresh, BlockRef& held) {
+      return absl::MakeSpan(fresh ? fresh.mutable_floats() : held.mutable_floats(), elements());
+    };
     if (options_.variable.statistic() != wire::v1::STATISTIC_UNSPECIFIED) {
-      ApplyStatistic(static_cast<Statistic>(options_.variable.statistic()), rule_steps_, payload->values, in(parameters), out(fresh_parameters, parameters));
+      ApplyStatistic(static_cast<Statistic>(options_.variable.statistic()), rule_steps_, payload->values,
+                     in(parameters), out(fresh_parameters, parameters));
     } else {
-      ApplyArguments arguments{.gradient = payload->values,
-                               .parameters_in = in(parameters),
-                               .parameters_out = out(fresh_parameters, parameters),
-                               .step = rule_steps_,
-                               .learning_rate = std::isnan(write.learning_rate) ? rule_.learning_rate : write.learning_rate};
+      ApplyArguments arguments{
+          .gradient = payload->values,
+          .parameters_in = in(parameters),
+          .parameters_out = out(fresh_parameters, parameters),
+          .step = rule_steps_,
+          .learning_rate = std::isnan(write.learning_rate) ? rule_.learning_rate : write.learning_rate};
       for (size_t i = 0; i < slots.size(); ++i) {
         arguments.slots_in[i] = in(slots[i]);
         arguments.slots_out[i] = out(fresh_slots[i], slots[i]);

@@ -45,8 +45,8 @@ class Shard {
     uint64_t staleness = 0;  // version before this apply less version pulled; 0 for a repeat
   };
   // Both check everything first; after an error values, slots, version and record are as they were, and the sequence
-  // is not used up. OUT_OF_RANGE: a gap; INVALID_ARGUMENT: sequence 0, the wrong size, NaN or Inf; FAILED_PRECONDITION (Apply): the
-  // values were never assigned; RESOURCE_EXHAUSTED: no memory for a block.
+  // is not used up. OUT_OF_RANGE: a gap; INVALID_ARGUMENT: sequence 0, the wrong size, NaN or Inf; FAILED_PRECONDITION
+  // (Apply): the values were never assigned; RESOURCE_EXHAUSTED: no memory for a block.
   absl::StatusOr<Written> Apply(const Write& write);
   // New values; the slots start afresh.
   absl::StatusOr<Written> Assign(const Write& write);

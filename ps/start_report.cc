@@ -18,8 +18,8 @@ constexpr size_t kTasksShown = 8;
 
 }  // namespace
 
-StartReport::StartReport(const ClusterView& view, absl::Duration every, absl::Duration start_timeout, std::function<std::vector<TaskId>()> missing,
-                         std::function<void(std::string)> on_timeout)
+StartReport::StartReport(const ClusterView& view, absl::Duration every, absl::Duration start_timeout,
+                         std::function<std::vector<TaskId>()> missing, std::function<void(std::string)> on_timeout)
     : every_(every), start_timeout_(start_timeout), missing_(std::move(missing)), on_timeout_(std::move(on_timeout)) {
   for (const Peer& worker : view.workers) addresses_[{Role::kWorker, worker.index}] = worker.address;
   if (view.chief_address) addresses_[view.chief] = *view.chief_address;
@@ -46,13 +46,15 @@ void StartReport::Run() {
   while (true) {
     {
       MutexLock lock(mutex_);
-      while (!stop_ && SteadyNow() < next) changed_.WaitFor(mutex_, std::max(absl::Milliseconds(1), next - SteadyNow()));
+      while (!stop_ && SteadyNow() < next)
+        changed_.WaitFor(mutex_, std::max(absl::Milliseconds(1), next - SteadyNow()));
       if (stop_) return;
     }
     const std::vector<TaskId> missing = missing_();
     const std::string waited = absl::StrCat(absl::ToInt64Seconds(SteadyNow() - start), " s");
     if (missing.empty()) {
-      if (!addresses_.empty()) Info(absl::StrCat("all ", addresses_.size(), " tasks that train have come, after at most ", waited));
+      if (!addresses_.empty())
+        Info(absl::StrCat("all ", addresses_.size(), " tasks that train have come, after at most ", waited));
       return;
     }
     std::vector<std::string> shown, unresolved;
@@ -78,7 +80,8 @@ void StartReport::Run() {
     if (missing.size() > shown.size()) absl::StrAppend(&line, " and ", missing.size() - shown.size(), " more");
     Info(absl::StrCat(line, ", ", waited));
     if (!unresolved.empty() && SteadyNow() - start >= start_timeout_) {
-      on_timeout_(absl::StrCat("gave up after ", waited, " (--start-timeout): ", absl::StrJoin(unresolved, "; "), "; correct the cluster in TF_CONFIG or the name service"));
+      on_timeout_(absl::StrCat("gave up after ", waited, " (--start-timeout): ", absl::StrJoin(unresolved, "; "),
+                               "; correct the cluster in TF_CONFIG or the name service"));
       return;
     }
     next = std::max(next + every_, SteadyNow());

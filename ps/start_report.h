@@ -15,10 +15,11 @@ namespace basin {
 
 class StartReport {
  public:
-  // Starts a thread (resolving a name may block for seconds). `missing` is asked from it. `on_timeout` is called once, if a
-  // task that has not come still has a name that does not resolve after `start_timeout`, with the line that says so.
-  StartReport(const ClusterView& view, absl::Duration every, absl::Duration start_timeout, std::function<std::vector<TaskId>()> missing,
-              std::function<void(std::string)> on_timeout);
+  // Starts a thread (resolving a name may block for seconds). `missing` is asked from it. `on_timeout` is called once,
+  // if a task that has not come still has a name that does not resolve after `start_timeout`, with the line that says
+  // so.
+  StartReport(const ClusterView& view, absl::Duration every, absl::Duration start_timeout,
+              std::function<std::vector<TaskId>()> missing, std::function<void(std::string)> on_timeout);
   ~StartReport();
 
  private:

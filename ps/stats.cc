@@ -29,21 +29,28 @@ absl::string_view RoleName(wire::v1::Role role) {
 }
 
 std::string ClientJson(const Client& client, const Coordinator* coordinator, absl::Time now) {
-  const Coordinator::Progress progress = coordinator != nullptr ? coordinator->ProgressOf(client, now) : Coordinator::Progress();
-  const absl::string_view state = progress.done || client.state == Client::State::kGone ? "done" : client.alive() ? "alive" : "dead";
+  const Coordinator::Progress progress =
+      coordinator != nullptr ? coordinator->ProgressOf(client, now) : Coordinator::Progress();
+  const absl::string_view state = progress.done || client.state == Client::State::kGone ? "done"
+                                  : client.alive()                                      ? "alive"
+                                                                                        : "dead";
   std::vector<std::string> metrics;
-  for (const auto& [name, value] : progress.metrics) metrics.push_back(absl::StrCat(JsonQuote(name), ": ", Number(value)));
-  return absl::StrCat("{\"role\": \"", RoleName(client.role), "\", \"index\": ", client.index, ", \"host\": ", JsonQuote(client.host), ", \"pid\": ", client.pid,
-                      ", \"incarnation\": ", client.incarnation.value(), ", \"state\": \"", state, "\", \"clock\": ", progress.clock.value(), ", \"lag\": ", progress.lag,
-                      ", \"staleness_mean\": ", Number(progress.staleness_mean), ", \"staleness_max\": ", progress.staleness_max,
-                      ", \"steps_per_s\": ", Number(progress.steps_per_s), ", \"metrics\": {", absl::StrJoin(metrics, ", "),
-                      "}, \"last_heard_s\": ", Number(absl::ToDoubleSeconds(now - client.last_heard)),
-                      ", \"waiting_for\": ", JsonQuote(progress.waiting_for.empty() ? client.waiting_for : progress.waiting_for), "}");
+  for (const auto& [name, value] : progress.metrics)
+    metrics.push_back(absl::StrCat(JsonQuote(name), ": ", Number(value)));
+  return absl::StrCat(
+      "{\"role\": \"", RoleName(client.role), "\", \"index\": ", client.index, ", \"host\": ", JsonQuote(client.host),
+      ", \"pid\": ", client.pid, ", \"incarnation\": ", client.incarnation.value(), ", \"state\": \"", state,
+      "\", \"clock\": ", progress.clock.value(), ", \"lag\": ", progress.lag,
+      ", \"staleness_mean\": ", Number(progress.staleness_mean), ", \"staleness_max\": ", progress.staleness_max,
+      ", \"steps_per_s\": ", Number(progress.steps_per_s), ", \"metrics\": {", absl::StrJoin(metrics, ", "),
+      "}, \"last_heard_s\": ", Number(absl::ToDoubleSeconds(now - client.last_heard)),
+      ", \"waiting_for\": ", JsonQuote(progress.waiting_for.empty() ? client.waiting_for : progress.waiting_for), "}");
 }
 
 std::string InputJson(const InputQueue& queue) {
-  return absl::StrCat("{\"name\": ", JsonQuote(queue.input().name()), ", \"epoch\": ", queue.epoch(), ", \"epochs\": ", queue.input().epochs(),
-                      ", \"pieces_done\": ", queue.done(), ", \"pieces_leased\": ", queue.leased(), ", \"pieces_total\": ", queue.total(), "}");
+  return absl::StrCat("{\"name\": ", JsonQuote(queue.input().name()), ", \"epoch\": ", queue.epoch(),
+                      ", \"epochs\": ", queue.input().epochs(), ", \"pieces_done\": ", queue.done(),
+                      ", \"pieces_leased\": ", queue.leased(), ", \"pieces_total\": ", queue.total(), "}");
 }
 
 }  // namespace
@@ -62,21 +69,31 @@ std::string LaneCore::StatsJson(absl::Time now) const {
 
   const RunModel* model = coordinator_ ? coordinator_->model() : model_.get();
   const wire::v1::RunState run_state = State();
-  std::string json = absl::StrCat("{\"run\": ", JsonQuote(run_id_), ", \"state\": \"", run_over() ? "finished" : model != nullptr ? "training" : "waiting",
-                                  "\", \"global_step\": ", run_state.global_step(), ", \"min_clock\": ", run_state.min_clock(), ", \"view\": ", run_state.view(),
-                                  ", \"uptime_s\": ", Number(options_.started == absl::UnixEpoch() ? 0 : absl::ToDoubleSeconds(now - options_.started)));
+  std::string json =
+      absl::StrCat("{\"run\": ", JsonQuote(run_id_), ", \"state\": \"",
+                   run_over()         ? "finished"
+                   : model != nullptr ? "training"
+                                      : "waiting",
+                   "\", \"global_step\": ", run_state.global_step(), ", \"min_clock\": ", run_state.min_clock(),
+                   ", \"view\": ", run_state.view(), ", \"uptime_s\": ",
+                   Number(options_.started == absl::UnixEpoch() ? 0 : absl::ToDoubleSeconds(now - options_.started)));
   const double progress = coordinator_ ? coordinator_->progress() : -1;
   absl::StrAppend(&json, ", \"progress\": ", progress < 0 ? "null" : Number(progress));
   absl::StrAppend(&json, ", \"model\": {\"variables\": ", model != nullptr ? model->spec().model().variables_size() : 0,
-                  ", \"elements\": ", model != nullptr ? model->elements() : 0, ", \"bytes\": ", model != nullptr ? model->bytes_of_parameters() : 0, "}");
-  absl::StrAppend(&json, ", \"ps\": [{\"index\": ", options_.ordinal.value(), ", \"address\": ", JsonQuote(options_.address), ", \"lanes\": ", options_.lanes,
-                  ", \"shards\": ", shards, ", \"applied\": ", applied, ", \"refused\": ", refused, ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out, "}]");
+                  ", \"elements\": ", model != nullptr ? model->elements() : 0,
+                  ", \"bytes\": ", model != nullptr ? model->bytes_of_parameters() : 0, "}");
+  absl::StrAppend(&json, ", \"ps\": [{\"index\": ", options_.ordinal.value(),
+                  ", \"address\": ", JsonQuote(options_.address), ", \"lanes\": ", options_.lanes,
+                  ", \"shards\": ", shards, ", \"applied\": ", applied, ", \"refused\": ", refused,
+                  ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out, "}]");
   std::vector<std::string> clients, inputs;
   if (coordinator_) {
-    for (const auto& [key, client] : presence_->clients()) clients.push_back(ClientJson(client, coordinator_.get(), now));
+    for (const auto& [key, client] : presence_->clients())
+      clients.push_back(ClientJson(client, coordinator_.get(), now));
     for (const auto& [name, queue] : coordinator_->inputs()) inputs.push_back(InputJson(queue));
   }
-  absl::StrAppend(&json, ", \"clients\": [", absl::StrJoin(clients, ", "), "], \"inputs\": [", absl::StrJoin(inputs, ", "), "]}");
+  absl::StrAppend(&json, ", \"clients\": [", absl::StrJoin(clients, ", "), "], \"inputs\": [",
+                  absl::StrJoin(inputs, ", "), "]}");
   return json;
 }
 

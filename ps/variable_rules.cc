@@ -5,8 +5,10 @@
 namespace basin {
 namespace {
 
-static_assert(static_cast<int>(RuleKind::kSgd) == wire::v1::RULE_KIND_SGD && static_cast<int>(RuleKind::kAdam) == wire::v1::RULE_KIND_ADAM);
-static_assert(static_cast<int>(InitKind::kZeros) == wire::v1::INIT_KIND_ZEROS && static_cast<int>(InitKind::kAssigned) == wire::v1::INIT_KIND_ASSIGNED);
+static_assert(static_cast<int>(RuleKind::kSgd) == wire::v1::RULE_KIND_SGD &&
+              static_cast<int>(RuleKind::kAdam) == wire::v1::RULE_KIND_ADAM);
+static_assert(static_cast<int>(InitKind::kZeros) == wire::v1::INIT_KIND_ZEROS &&
+              static_cast<int>(InitKind::kAssigned) == wire::v1::INIT_KIND_ASSIGNED);
 
 }  // namespace
 
@@ -22,7 +24,10 @@ RuleSpec RuleOf(const wire::v1::Rule& rule) {
 }
 
 InitSpec InitOf(const wire::v1::Initializer& initializer) {
-  return {.kind = static_cast<InitKind>(initializer.kind()), .a = initializer.a(), .b = initializer.b(), .seed = initializer.seed()};
+  return {.kind = static_cast<InitKind>(initializer.kind()),
+          .a = initializer.a(),
+          .b = initializer.b(),
+          .seed = initializer.seed()};
 }
 
 absl::Status CheckRule(const wire::v1::Rule& rule) {
@@ -36,9 +41,11 @@ absl::Status CheckRule(const wire::v1::Rule& rule) {
 }
 
 absl::Status CheckInitializer(const wire::v1::Initializer& initializer) {
-  if (initializer.kind() == wire::v1::INIT_KIND_UNSPECIFIED) return absl::InvalidArgumentError("it has no initializer; choose one");
+  if (initializer.kind() == wire::v1::INIT_KIND_UNSPECIFIED)
+    return absl::InvalidArgumentError("it has no initializer; choose one");
   if (initializer.kind() < wire::v1::INIT_KIND_ZEROS || initializer.kind() > wire::v1::INIT_KIND_ASSIGNED) {
-    return absl::UnimplementedError(absl::StrCat("initializer ", static_cast<int>(initializer.kind()), " is not in this version"));
+    return absl::UnimplementedError(
+        absl::StrCat("initializer ", static_cast<int>(initializer.kind()), " is not in this version"));
   }
   return Validate(InitOf(initializer));
 }

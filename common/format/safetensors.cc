@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
@@ -18,6 +20,9 @@ namespace basin {
 namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
+// Offsets are signed 64-bit numbers: 2^63 - 1, less the header and its length.
+constexpr uint64_t kMaxFileBytes = INT64_MAX - kMaxHeaderBytes - 8;
+constexpr char kMetadataKey[] = "__metadata__";
 
 absl::string_view FormatName(DType type) {
   switch (type) {
@@ -70,6 +75,20 @@ absl::Status WriteAll(int fd, const std::string& path, uint64_t at, absl::string
   return absl::OkStatus();
 }
 
+// Adds [begin, end) to ranges (begin -> end) that neither touch nor overlap, and keeps them so: parts written one after
+// another are one range.
+void AddRange(uint64_t begin, uint64_t end, std::map<uint64_t, uint64_t>& ranges) {
+  if (begin == end) return;
+  auto at = ranges.upper_bound(begin);
+  if (at != ranges.begin() && std::prev(at)->second >= begin) --at;
+  while (at != ranges.end() && at->first <= end) {
+    begin = std::min(begin, at->first);
+    end = std::max(end, at->second);
+    at = ranges.erase(at);
+  }
+  ranges.emplace_hint(at, begin, end);
+}
+
 absl::Status ReadAll(int fd, const std::string& path, uint64_t at, absl::Span<char> out) {
   while (!out.empty()) {
     const ssize_t got = pread(fd, out.data(), out.size(), static_cast<off_t>(at));
@@ -80,6 +99,18 @@ absl::Status ReadAll(int fd, const std::string& path, uint64_t at, absl::Span<ch
     at += static_cast<uint64_t>(got);
   }
   return absl::OkStatus();
+}
+
+// A new name lasts through a power cut only once its folder is synced.
+absl::Status SyncFolderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, absl::StrCat("open ", folder));
+  const int error = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  // EINVAL: a file system whose folders cannot be synced.
+  return error == 0 || error == EINVAL ? absl::OkStatus() : ErrnoStatus(error, absl::StrCat("fsync ", folder));
 }
 
 absl::Status Wrong(absl::string_view what) { return absl::InvalidArgumentError(absl::StrCat("not a valid safetensors file: ", what)); }
@@ -113,12 +144,25 @@ absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const nlohmann::
 }  // namespace
 
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(const std::string& json, uint64_t data_bytes) {
-  const nlohmann::json header = nlohmann::json::parse(json, nullptr, /*allow_exceptions=*/false);
+  // A NUL ends the text for the JSON library, and what follows it would go unseen.
+  if (json.find('\0') != std::string::npos) return Wrong("the header is no JSON object");
+  // The library keeps the last of equal keys, another reader may keep the first: refused. Keys lie two objects deep at most.
+  std::set<std::string> seen[3];
+  std::optional<std::string> twice;
+  const auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+    if (event == nlohmann::json::parse_event_t::object_start && depth < 2) seen[depth + 1].clear();
+    if (event == nlohmann::json::parse_event_t::key && depth <= 2 && !seen[depth].insert(parsed.get<std::string>()).second) {
+      twice = parsed.get<std::string>();
+    }
+    return true;
+  };
+  const nlohmann::json header = nlohmann::json::parse(json, watch, /*allow_exceptions=*/false);
   if (!header.is_object()) return Wrong("the header is no JSON object");
+  if (twice) return Wrong(absl::StrCat("\"", *twice, "\" stands twice"));
   SafetensorsHeader out;
   std::vector<uint64_t> ends;
   for (const auto& [name, entry] : header.items()) {
-    if (name == "__metadata__") {
+    if (name == kMetadataKey) {
       if (!entry.is_object()) return Wrong("__metadata__ is no object");
       for (const auto& [key, value] : entry.items()) {
         if (!value.is_string()) return Wrong(absl::StrCat("__metadata__ \"", key, "\" is no string"));
@@ -153,23 +197,38 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(const std::string& json
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(const std::string& path, std::vector<TensorInfo> tensors,
                                                                              const std::map<std::string, std::string>& metadata) {
   std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter);
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+  // Entry by entry: an ordered object searches all of its keys for each new one.
+  std::string text = "{";
+  const auto add = [&text](const std::string& name, const nlohmann::ordered_json& entry) {
+    absl::StrAppend(&text, text.size() > 1 ? "," : "", nlohmann::json(name).dump(), ":", entry.dump());
+  };
+  std::set<std::string> names;
   uint64_t at = 0;
-  for (const TensorInfo& tensor : tensors) {
-    const std::optional<uint64_t> bytes = BytesOf(tensor);
-    if (!bytes) return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" has no valid shape"));
-    if (header.contains(tensor.name)) return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" stands twice"));
-    header[tensor.name] = {{"dtype", std::string(FormatName(tensor.dtype))}, {"shape", tensor.shape}, {"data_offsets", {at, at + *bytes}}};
-    writer->begins_.push_back(at);
-    writer->sizes_.push_back(*bytes);
-    at += *bytes;
+  try {
+    if (!metadata.empty()) add(kMetadataKey, metadata);
+    for (const TensorInfo& tensor : tensors) {
+      const std::optional<uint64_t> bytes = BytesOf(tensor);
+      if (!bytes || *bytes > kMaxFileBytes - at) {
+        return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" has no valid shape, or more bytes than a file can have"));
+      }
+      if (SizeOf(tensor.dtype) == 0) return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" has no valid dtype"));
+      if (tensor.name.empty() || tensor.name == kMetadataKey) {
+        return absl::InvalidArgumentError(absl::StrCat(path, ": \"", tensor.name, "\" cannot be a tensor's name"));
+      }
+      if (!names.insert(tensor.name).second) return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" stands twice"));
+      add(tensor.name, {{"dtype", std::string(FormatName(tensor.dtype))}, {"shape", tensor.shape}, {"data_offsets", {at, at + *bytes}}});
+      writer->begins_.push_back(at);
+      writer->sizes_.push_back(*bytes);
+      at += *bytes;
+    }
+  } catch (const nlohmann::json::exception&) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": a name or a metadata string is not UTF-8, which the format asks for"));
   }
-  std::string text = header.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');  // the data is aligned to 8 bytes
   if (text.size() > kMaxHeaderBytes) return absl::InvalidArgumentError(absl::StrCat(path, ": ", tensors.size(), " tensors make a header above the format's 100 MB"));
   for (uint64_t& begin : writer->begins_) begin += 8 + text.size();
-  writer->written_.assign(tensors.size(), 0);
+  writer->written_.resize(tensors.size());
   writer->tensors_ = std::move(tensors);
   writer->path_ = path;
   writer->temporary_ = absl::StrCat(path, ".tmp.", getpid());
@@ -196,20 +255,22 @@ absl::Status SafetensorsWriter::Write(size_t tensor, uint64_t offset, absl::Span
     return absl::OutOfRangeError(absl::StrCat(path_, ": a write outside tensor ", tensor));
   }
   BASIN_RETURN_IF_ERROR(WriteAll(fd_, temporary_, begins_[tensor] + offset, absl::string_view(bytes.data(), bytes.size())));
-  written_[tensor] += bytes.size();
+  AddRange(offset, offset + bytes.size(), written_[tensor]);
   return absl::OkStatus();
 }
 
 absl::Status SafetensorsWriter::Finish() {
   for (size_t i = 0; i < sizes_.size(); ++i) {
-    if (written_[i] == sizes_[i]) continue;
-    return absl::FailedPreconditionError(absl::StrCat(path_, ": ", written_[i], " of ", sizes_[i], " bytes of \"", tensors_[i].name, "\" were written"));
+    uint64_t written = 0;
+    for (const auto& [begin, end] : written_[i]) written += end - begin;
+    if (written == sizes_[i]) continue;
+    return absl::FailedPreconditionError(absl::StrCat(path_, ": ", written, " of ", sizes_[i], " bytes of \"", tensors_[i].name, "\" were written"));
   }
   if (fsync(fd_) != 0) return ErrnoStatus(errno, absl::StrCat("fsync ", temporary_));
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return ErrnoStatus(errno, absl::StrCat("rename to ", path_));
   close(fd_);
   fd_ = -1;
-  return absl::OkStatus();
+  return SyncFolderOf(path_);
 }
 
 absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::Open(const std::string& path) {

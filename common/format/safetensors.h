@@ -23,13 +23,14 @@ struct TensorInfo {
 
 class SafetensorsWriter final {
  public:
-  // Lays the tensors out in the given order in a temporary file beside `path`. The folder must exist.
+  // Lays the tensors out in the given order in a temporary file beside `path`. The folder must exist. INVALID_ARGUMENT for a
+  // name that is empty, given twice, "__metadata__" or not UTF-8, and for a shape or sum of shapes that no file can hold.
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(const std::string& path, std::vector<TensorInfo> tensors,
                                                                    const std::map<std::string, std::string>& metadata);
   // Without Finish nothing is left behind, and `path` is as it was.
   ~SafetensorsWriter();
 
-  // The bytes of tensor number `tensor` from `offset` on. In any order; each byte once.
+  // The bytes of tensor number `tensor` from `offset` on. In any order; of bytes written again the last ones count.
   absl::Status Write(size_t tensor, uint64_t offset, absl::Span<const char> bytes);
   // FAILED_PRECONDITION where bytes are missing. Syncs and gives the file its name.
   absl::Status Finish();
@@ -39,7 +40,9 @@ class SafetensorsWriter final {
   std::string path_, temporary_;
   int fd_ = -1;
   std::vector<TensorInfo> tensors_;
-  std::vector<uint64_t> begins_, sizes_, written_;  // by tensor; begins in the file
+  std::vector<uint64_t> begins_, sizes_;  // by tensor; begins in the file
+  // By tensor: which bytes were written, begin -> end. Bytes written twice must not stand for some that are missing.
+  std::vector<std::map<uint64_t, uint64_t>> written_;
 };
 
 class SafetensorsReader final {

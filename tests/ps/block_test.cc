@@ -71,7 +71,8 @@ TEST(BlockTest, AWriterSeesAReadersReleaseBeforeItWritesInPlace) {
   std::fill_n(block.mutable_floats(), 1024, 0.0f);
   for (int round = 1; round <= 200; ++round) {
     std::thread reader([frame = block.ToFrame(1024 * sizeof(float)), round] {
-      for (size_t i = 0; i < 1024; ++i) ASSERT_EQ(reinterpret_cast<const float*>(frame.data())[i], static_cast<float>(round - 1));
+      for (size_t i = 0; i < 1024; ++i)
+        ASSERT_EQ(reinterpret_cast<const float*>(frame.data())[i], static_cast<float>(round - 1));
     });
     // Either in place, when the reader is through, or into a fresh block.
     BlockRef target = block.IsUnique() ? std::move(block) : pool->Allocate(1024 * sizeof(float));

@@ -173,7 +173,7 @@ TEST_F(CoordinatorTest, ADeadClientThatWaitsGetsNoPieceUntilItIsHeard) {
   TwoWorkers(1);
   const auto piece = lane_.NextInput(1, 1).at(0).As<wire::v1::InputPiece>();
   EXPECT_TRUE(lane_.NextInput(2, 1).empty());
-  Pass(absl::Seconds(10));  // worker 1 is dead now
+  Pass(absl::Seconds(10));         // worker 1 is dead now
   lane_.now += absl::Seconds(10);  // and the chief, whose lease goes back
   const auto heard = lane_.Tick();
   EXPECT_TRUE(heard.empty());

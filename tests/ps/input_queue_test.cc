@@ -25,7 +25,8 @@ TEST(InputQueueTest, PiecesCoverEveryItemOfEveryEpochOnce) {
     std::set<std::pair<uint32_t, uint64_t>> items;
     for (uint64_t n = 1; n <= 8; ++n) {
       const auto piece = **queue.Next(kA, n);
-      for (uint64_t item = piece.begin(); item < piece.end_item(); ++item) EXPECT_TRUE(items.emplace(piece.epoch(), item).second);
+      for (uint64_t item = piece.begin(); item < piece.end_item(); ++item)
+        EXPECT_TRUE(items.emplace(piece.epoch(), item).second);
       EXPECT_TRUE(queue.Done(kA, piece.piece()).ok());
     }
     EXPECT_EQ(items.size(), 20u);

@@ -36,7 +36,8 @@ inline wire::v1::Model OneVariable(int64_t elements, wire::v1::RuleKind rule = w
   return model;
 }
 
-inline wire::v1::Input* AddInput(wire::v1::Model& model, uint64_t items, uint64_t piece_items = 1, uint32_t epochs = 1) {
+inline wire::v1::Input* AddInput(wire::v1::Model& model, uint64_t items, uint64_t piece_items = 1,
+                                 uint32_t epochs = 1) {
   auto* input = model.add_inputs();
   input->set_name("train");
   input->set_items(items);
@@ -45,7 +46,9 @@ inline wire::v1::Input* AddInput(wire::v1::Model& model, uint64_t items, uint64_
   return input;
 }
 
-inline std::string Floats(std::vector<float> values) { return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)); }
+inline std::string Floats(std::vector<float> values) {
+  return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+}
 
 inline std::vector<float> ToFloats(absl::string_view bytes) {
   std::vector<float> out(bytes.size() / sizeof(float));
@@ -108,7 +111,9 @@ class LaneHarness {
     return hello;
   }
   // All answers, in order.
-  std::vector<Heard> Give(wire::PeerId peer, wire::Message message) { return Read(core.OnMessage(peer, std::move(message), now)); }
+  std::vector<Heard> Give(wire::PeerId peer, wire::Message message) {
+    return Read(core.OnMessage(peer, std::move(message), now));
+  }
   std::vector<Heard> Tick() { return Read(core.OnTime(now)); }
 
   Heard SayHello(wire::PeerId peer, const wire::v1::Hello& hello) {
@@ -120,13 +125,15 @@ class LaneHarness {
       headers_[peer].run = wire::RunHash("run");
       headers_[peer].ps_incarnation = options_.ps_incarnation;
       headers_[peer].incarnation = Incarnation(heard[0].As<wire::v1::Welcome>().incarnation());
-      headers_[peer].worker = wire::WorkerKey(hello.role(), hello.role() == wire::v1::ROLE_OBSERVER ? hello.index() : hello.index());
+      headers_[peer].worker =
+          wire::WorkerKey(hello.role(), hello.role() == wire::v1::ROLE_OBSERVER ? hello.index() : hello.index());
     }
     return std::move(heard[0]);
   }
   // A worker that has joined; worker 0 is the chief.
   Heard Join(wire::PeerId peer, uint32_t index, const std::string& client_id = "") {
-    wire::v1::Hello hello = HelloOf(wire::v1::ROLE_WORKER, index, client_id.empty() ? absl::StrCat("c", index) : client_id);
+    wire::v1::Hello hello =
+        HelloOf(wire::v1::ROLE_WORKER, index, client_id.empty() ? absl::StrCat("c", index) : client_id);
     hello.set_is_chief(index == 0);
     return SayHello(peer, hello);
   }
@@ -152,7 +159,9 @@ class LaneHarness {
     return Ask(peer, wire::Kind::kInstall, install);
   }
   // The chief declares and installs.
-  void SetUpModel(wire::PeerId chief, const wire::v1::Model& model) { Install(chief, Declare(chief, model).at(0).As<wire::v1::Declared>()); }
+  void SetUpModel(wire::PeerId chief, const wire::v1::Model& model) {
+    Install(chief, Declare(chief, model).at(0).As<wire::v1::Declared>());
+  }
 
   wire::Message UpdateMessage(wire::PeerId peer, const std::vector<TestEntry>& entries, uint64_t request = 1) {
     wire::Header header = headers_[peer];
@@ -167,10 +176,13 @@ class LaneHarness {
     }
     return std::move(builder).Build(header);
   }
-  Heard Update(wire::PeerId peer, const std::vector<TestEntry>& entries) { return std::move(Give(peer, UpdateMessage(peer, entries)).at(0)); }
+  Heard Update(wire::PeerId peer, const std::vector<TestEntry>& entries) {
+    return std::move(Give(peer, UpdateMessage(peer, entries)).at(0));
+  }
   // The one entry's code.
   absl::StatusCode Push(wire::PeerId peer, uint64_t sequence, std::vector<float> gradient) {
-    const Heard heard = Update(peer, {{.flags = wire::kPush, .sequence = sequence, .payload = Floats(std::move(gradient))}});
+    const Heard heard =
+        Update(peer, {{.flags = wire::kPush, .sequence = sequence, .payload = Floats(std::move(gradient))}});
     return static_cast<absl::StatusCode>(heard.message.entries.at(0).code);
   }
   std::vector<float> Pull(wire::PeerId peer, uint32_t shard = 0) {
@@ -178,7 +190,9 @@ class LaneHarness {
     const absl::Span<const char> payload = heard.message.payloads.at(0);
     return ToFloats({payload.data(), payload.size()});
   }
-  wire::v1::RunState Beat(wire::PeerId peer) { return Ask(peer, wire::Kind::kHeartbeat, wire::v1::Heartbeat()).at(0).As<wire::v1::RunState>(); }
+  wire::v1::RunState Beat(wire::PeerId peer) {
+    return Ask(peer, wire::Kind::kHeartbeat, wire::v1::Heartbeat()).at(0).As<wire::v1::RunState>();
+  }
   std::vector<Heard> Step(wire::PeerId peer, uint64_t clock) {
     wire::v1::Step step;
     step.set_clock(clock);

@@ -82,7 +82,9 @@ TEST(LaneHelloTest, AnotherPsTakesTheFirstRunAndNamesItsClaimantToOthers) {
   hello.set_run_id("other");
   const absl::Status status = lane.SayHello(2, hello).status();
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
-  EXPECT_NE(status.message().find("belongs to run \"run\" (claimed by pid 4711 on host-of-c1 at 00:16:40 UTC)"), absl::string_view::npos) << status;
+  EXPECT_NE(status.message().find("belongs to run \"run\" (claimed by pid 4711 on host-of-c1 at 00:16:40 UTC)"),
+            absl::string_view::npos)
+      << status;
 }
 
 TEST(LaneHelloTest, OrdinalAndCountOfPsMustBeOurs) {
@@ -192,7 +194,8 @@ TEST(LaneHelloTest, AMalformedMessageIsCountedAndAnswered) {
   EXPECT_EQ(heard.at(0).message.header.request, 0u);
   wire::Header header = lane.header(1);
   header.request = 8;
-  for (const auto kind : {wire::Kind::kDeclare, wire::Kind::kInstall, wire::Kind::kStep, wire::Kind::kBarrier, wire::Kind::kHeartbeat}) {
+  for (const auto kind :
+       {wire::Kind::kDeclare, wire::Kind::kInstall, wire::Kind::kStep, wire::Kind::kBarrier, wire::Kind::kHeartbeat}) {
     header.kind = kind;
     const auto answer = lane.Give(1, wire::MakeControl(header, "\xff\xff\xff"));
     EXPECT_EQ(answer.at(0).status().code(), StatusCode::kInvalidArgument) << wire::Name(kind);

@@ -19,19 +19,23 @@ class LaneUpdateTest : public ::testing::Test {
     lane_.Join(2, 1);
     lane_.SetUpModel(1, OneVariable(2));
   }
-  static StatusCode CodeOf(const Heard& heard, size_t entry = 0) { return static_cast<StatusCode>(heard.message.entries.at(entry).code); }
+  static StatusCode CodeOf(const Heard& heard, size_t entry = 0) {
+    return static_cast<StatusCode>(heard.message.entries.at(entry).code);
+  }
 
   LaneHarness lane_;
 };
 
 TEST_F(LaneUpdateTest, PushAndPullStandTogether) {
-  const Heard heard = lane_.Update(1, {{.flags = wire::kPush | wire::kPull, .sequence = 1, .version = 1, .payload = Floats({1, 2})}});
+  const Heard heard =
+      lane_.Update(1, {{.flags = wire::kPush | wire::kPull, .sequence = 1, .version = 1, .payload = Floats({1, 2})}});
   ASSERT_EQ(heard.kind(), wire::Kind::kUpdated);
   const wire::Entry& entry = heard.message.entries.at(0);
   EXPECT_EQ(entry.code, 0);
   EXPECT_EQ(entry.version, Version(2));
   EXPECT_TRUE(entry.flags & wire::kPull);
-  EXPECT_EQ(ToFloats({heard.message.payloads[0].data(), heard.message.payloads[0].size()}), (std::vector<float>{-1, -2}));
+  EXPECT_EQ(ToFloats({heard.message.payloads[0].data(), heard.message.payloads[0].size()}),
+            (std::vector<float>{-1, -2}));
 }
 
 TEST_F(LaneUpdateTest, ARepeatIsAnsweredWithoutAnApply) {
@@ -65,9 +69,10 @@ TEST_F(LaneUpdateTest, EntriesAreDecidedOneByOne) {
   *model.add_variables() = model.variables(0);
   model.mutable_variables(1)->set_name("v");
   lane_.SetUpModel(1, model);
-  const Heard heard = lane_.Update(1, {{.shard = 0, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, std::nanf("")})},
-                                       {.shard = 1, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})},
-                                       {.shard = 99, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})}});
+  const Heard heard =
+      lane_.Update(1, {{.shard = 0, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, std::nanf("")})},
+                       {.shard = 1, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})},
+                       {.shard = 99, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})}});
   EXPECT_EQ(CodeOf(heard, 0), StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOf(heard, 1), StatusCode::kOk);
   EXPECT_EQ(CodeOf(heard, 2), StatusCode::kInvalidArgument);
@@ -87,16 +92,20 @@ TEST_F(LaneUpdateTest, ARefusalIsNotedWithThePlaceAndSilencedAfterSome) {
 
 TEST_F(LaneUpdateTest, RequestsThatMakeNoSenseChangeNothing) {
   EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = 0}})), StatusCode::kInvalidArgument);
-  EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPush | wire::kAssign, .sequence = 1, .payload = Floats({1, 1})}})), StatusCode::kInvalidArgument);
-  EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPush, .sequence = 0, .payload = Floats({1, 1})}})), StatusCode::kInvalidArgument);
+  EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPush | wire::kAssign, .sequence = 1, .payload = Floats({1, 1})}})),
+            StatusCode::kInvalidArgument);
+  EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPush, .sequence = 0, .payload = Floats({1, 1})}})),
+            StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPull, .sequence = 1}})), StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPull | 64}})), StatusCode::kInvalidArgument);
-  EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPush, .sequence = 1, .payload = Floats({1})}})), StatusCode::kInvalidArgument);
+  EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPush, .sequence = 1, .payload = Floats({1})}})),
+            StatusCode::kInvalidArgument);
   EXPECT_EQ(lane_.Pull(1), (std::vector<float>{0, 0}));
 }
 
 TEST_F(LaneUpdateTest, AShardThatStandsTwiceRefusesTheWholeMessage) {
-  const Heard heard = lane_.Update(1, {{.flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})}, {.flags = wire::kPull}});
+  const Heard heard =
+      lane_.Update(1, {{.flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})}, {.flags = wire::kPull}});
   EXPECT_EQ(heard.status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(lane_.Pull(1), (std::vector<float>{0, 0}));
 }
@@ -109,7 +118,8 @@ TEST_F(LaneUpdateTest, AnAnswerThatFitsNoMessageIsRefusedBeforeAnythingChanges) 
   big->set_shape(0, int64_t{4096} * 100);  // 100 shards of 16 KiB and more
   lane_.SetUpModel(1, model);
   std::vector<TestEntry> entries = {{.shard = 0, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})}};
-  for (uint32_t i = 1; lane_.core.shard(ShardId(i)) != nullptr && i <= 65; ++i) entries.push_back({.shard = i, .flags = wire::kPull});
+  for (uint32_t i = 1; lane_.core.shard(ShardId(i)) != nullptr && i <= 65; ++i)
+    entries.push_back({.shard = i, .flags = wire::kPull});
   if (entries.size() > kMaxPayloadFrames + 1) {
     EXPECT_EQ(lane_.Update(1, entries).status().code(), StatusCode::kInvalidArgument);
     EXPECT_EQ(lane_.Pull(1), (std::vector<float>{0, 0}));
@@ -135,10 +145,13 @@ TEST_F(LaneUpdateTest, AShardWithoutValuesAsksForPatience) {
   given->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ASSIGNED);
   lane_.SetUpModel(1, model);
   EXPECT_EQ(CodeOf(lane_.Update(2, {{.shard = 1, .flags = wire::kPull}})), StatusCode::kUnavailable);
-  EXPECT_EQ(CodeOf(lane_.Update(2, {{.shard = 1, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})}})), StatusCode::kFailedPrecondition);
-  EXPECT_EQ(CodeOf(lane_.Update(1, {{.shard = 1, .flags = wire::kAssign, .sequence = 1, .payload = Floats({3, 4})}})), StatusCode::kOk);
+  EXPECT_EQ(CodeOf(lane_.Update(2, {{.shard = 1, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})}})),
+            StatusCode::kFailedPrecondition);
+  EXPECT_EQ(CodeOf(lane_.Update(1, {{.shard = 1, .flags = wire::kAssign, .sequence = 1, .payload = Floats({3, 4})}})),
+            StatusCode::kOk);
   EXPECT_EQ(lane_.Pull(2, 1), (std::vector<float>{3, 4}));
-  EXPECT_EQ(CodeOf(lane_.Update(2, {{.shard = 1, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})}})), StatusCode::kOk);
+  EXPECT_EQ(CodeOf(lane_.Update(2, {{.shard = 1, .flags = wire::kPush, .sequence = 1, .payload = Floats({1, 1})}})),
+            StatusCode::kOk);
 }
 
 TEST_F(LaneUpdateTest, AReplyHoldsStillWhileLaterPushesAreApplied) {
@@ -149,7 +162,8 @@ TEST_F(LaneUpdateTest, AReplyHoldsStillWhileLaterPushesAreApplied) {
   big->set_shape(0, 4096);  // 16 KiB: a frame of its own, not a copy
   lane_.SetUpModel(1, model);
   const Heard held = lane_.Update(1, {{.shard = 1, .flags = wire::kPull}});
-  const Heard pushed = lane_.Update(1, {{.shard = 1, .flags = wire::kPush, .sequence = 1, .payload = Floats(std::vector<float>(4096, 1))}});
+  const Heard pushed = lane_.Update(
+      1, {{.shard = 1, .flags = wire::kPush, .sequence = 1, .payload = Floats(std::vector<float>(4096, 1))}});
   EXPECT_EQ(CodeOf(pushed), StatusCode::kOk);
   EXPECT_EQ(ToFloats({held.message.payloads[0].data(), held.message.payloads[0].size()}), std::vector<float>(4096, 0));
   EXPECT_EQ(lane_.Pull(1, 1), std::vector<float>(4096, -1));

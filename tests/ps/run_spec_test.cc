@@ -20,8 +20,13 @@ std::string Verdict(Change change) {
   return CheckModel(model).ToString();
 }
 
-#define EXPECT_SAYS(text, ...) EXPECT_PRED2([](const std::string& said, const std::string& part) { return said.find(part) != std::string::npos; }, \
-                                            Verdict([](Model & m, wire::v1::Variable & v, wire::v1::Input & i) { (void)m, (void)v, (void)i; __VA_ARGS__; }), text)
+#define EXPECT_SAYS(text, ...)                                                                                        \
+  EXPECT_PRED2([](const std::string& said, const std::string& part) { return said.find(part) != std::string::npos; }, \
+               Verdict([](Model& m, wire::v1::Variable& v, wire::v1::Input& i) {                                      \
+                 (void)m, (void)v, (void)i;                                                                           \
+                 __VA_ARGS__;                                                                                         \
+               }),                                                                                                    \
+               text)
 
 TEST(CheckModelTest, TakesAPlainModel) { EXPECT_SAYS("OK", ); }
 
@@ -51,7 +56,8 @@ TEST(CompareTest, NamesTheFirstDifferenceWithBothValues) {
   Model other = spec;
   other.mutable_variables(0)->set_shape(0, 5);
   EXPECT_EQ(Compare(spec, other, "worker 1", true).message(),
-            "the model that worker 1 declares differs from the run's: the shape of variable 0 (\"w\") is [5], the run has [4]; start every task with the same model");
+            "the model that worker 1 declares differs from the run's: the shape of variable 0 (\"w\") is [5], the run "
+            "has [4]; start every task with the same model");
   other = spec;
   other.mutable_variables(0)->set_name("v");
   EXPECT_NE(Compare(spec, other, "x", true).message().find("is \"v\", the run has \"w\""), absl::string_view::npos);

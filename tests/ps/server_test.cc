@@ -19,7 +19,8 @@ constexpr absl::Duration kPatience = absl::Seconds(60);
 // A client that waits for each answer.
 class PatientClient {
  public:
-  PatientClient(wire::InprocNetwork& network, const std::string& address, uint32_t lane) : dialer_(network.MakeDialer()), channel_(dialer_->Dial(address)), lane_(lane) {}
+  PatientClient(wire::InprocNetwork& network, const std::string& address, uint32_t lane)
+      : dialer_(network.MakeDialer()), channel_(dialer_->Dial(address)), lane_(lane) {}
 
   wire::v1::Welcome SayHello(uint64_t incarnation, const std::string& run_id) {
     wire::v1::Hello hello;
@@ -66,11 +67,15 @@ class PatientClient {
     header.kind = wire::Kind::kUpdate;
     ++header.request;
     wire::DataBuilder builder;
-    builder.Add({.shard = ShardId(shard), .dtype = static_cast<uint8_t>(DType::kF32), .flags = wire::kPush | wire::kPull, .sequence = Sequence(sequence)},
+    builder.Add({.shard = ShardId(shard),
+                 .dtype = static_cast<uint8_t>(DType::kF32),
+                 .flags = wire::kPush | wire::kPull,
+                 .sequence = Sequence(sequence)},
                 wire::Frame::Copy(Floats(std::vector<float>(elements, 1))));
     const Heard heard = Exchange(std::move(builder).Build(header));
     EXPECT_EQ(heard.message.entries.at(0).code, 0);
-    for (const float value : ToFloats({heard.message.payloads.at(0).data(), heard.message.payloads.at(0).size()})) EXPECT_EQ(value, -static_cast<float>(sequence));
+    for (const float value : ToFloats({heard.message.payloads.at(0).data(), heard.message.payloads.at(0).size()}))
+      EXPECT_EQ(value, -static_cast<float>(sequence));
     return heard.message.entries.at(0).version.value();
   }
 

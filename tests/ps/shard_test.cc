@@ -16,10 +16,16 @@ class ShardTest : public ::testing::Test {
  protected:
   std::unique_ptr<Shard> Make(wire::v1::Model model, std::shared_ptr<BlockPool> pool = BlockPool::Make(0)) {
     const auto elements = static_cast<uint64_t>(model.variables(0).shape(0));
-    return std::make_unique<Shard>(ShardOptions{.variable = model.variables(0), .rule = model.rule(), .begin = 0, .end = elements}, std::move(pool));
+    return std::make_unique<Shard>(
+        ShardOptions{.variable = model.variables(0), .rule = model.rule(), .begin = 0, .end = elements},
+        std::move(pool));
   }
   static Shard::Write WriteOf(const std::string& bytes, uint64_t sequence, uint64_t incarnation = 1) {
-    return {.worker = kWorker, .incarnation = Incarnation(incarnation), .sequence = Sequence(sequence), .learning_rate = std::nanf(""), .payload = bytes};
+    return {.worker = kWorker,
+            .incarnation = Incarnation(incarnation),
+            .sequence = Sequence(sequence),
+            .learning_rate = std::nanf(""),
+            .payload = bytes};
   }
   static std::vector<float> Values(Shard& shard) { return {shard.parameters(), shard.parameters() + shard.elements()}; }
 };
@@ -127,7 +133,8 @@ TEST_F(ShardTest, AnAssignmentStartsTheSlotsAfresh) {
 }
 
 TEST_F(ShardTest, StatisticsAreMeanSumAndLast) {
-  const std::pair<wire::v1::Statistic, float> expected[] = {{wire::v1::STATISTIC_MEAN, 4}, {wire::v1::STATISTIC_SUM, 8}, {wire::v1::STATISTIC_LAST, 6}};
+  const std::pair<wire::v1::Statistic, float> expected[] = {
+      {wire::v1::STATISTIC_MEAN, 4}, {wire::v1::STATISTIC_SUM, 8}, {wire::v1::STATISTIC_LAST, 6}};
   for (const auto& [statistic, value] : expected) {
     wire::v1::Model model = OneVariable(1);
     model.mutable_variables(0)->set_statistic(statistic);

@@ -28,7 +28,11 @@ absl::StatusOr<Dataset> Dataset::LoadIdxFolder(const std::string& folder, absl::
   const std::string prefix = part == "train" ? "train" : "t10k";
   BASIN_ASSIGN_OR_RETURN(IdxArray images, ReadPart(folder, absl::StrCat(prefix, "-images-idx3-ubyte")));
   BASIN_ASSIGN_OR_RETURN(IdxArray labels, ReadPart(folder, absl::StrCat(prefix, "-labels-idx1-ubyte")));
-  if (images.shape[0] != labels.shape[0] || labels.shape.size() != 1 || labels.data.empty() || images.data.empty()) {
+  if (images.shape.size() != 3 || labels.shape.size() != 1) {
+    return absl::InvalidArgumentError(absl::StrCat(folder, ": the ", prefix, " images have ", images.shape.size(), " dimensions and the labels ",
+                                                   labels.shape.size(), "; expected 3 (count, rows, columns) and 1; are the files mixed up?"));
+  }
+  if (images.shape[0] != labels.shape[0] || labels.data.empty() || images.data.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(folder, ": ", images.shape[0], " images and ", labels.shape[0], " labels; expected as many, and at least one"));
   }
   return FromBytes(std::move(images.data), std::move(labels.data));
@@ -52,13 +56,14 @@ Batch BatchBuffer::Gather(const Dataset& data, absl::Span<const uint32_t> exampl
     for (uint64_t i = 0; i < width; ++i) to[i] = static_cast<float>(from[i]) * (1.0f / 255.0f);
     labels_[row] = data.label(examples[row]);
   }
-  return {static_cast<int64_t>(examples.size()), features_.data(), labels_.data()};
+  return {static_cast<int64_t>(examples.size()), static_cast<int64_t>(width), features_.data(), labels_.data()};
 }
 
 std::vector<uint32_t> Permutation(uint64_t count, uint64_t seed, uint32_t epoch) {
   std::vector<uint32_t> order(count);
   std::iota(order.begin(), order.end(), 0);
-  Random random(Mix64(seed) ^ Mix64(epoch + 1));
+  // RandomAt tells seed and epoch apart: no order of one seed's epochs is another's.
+  Random random(RandomAt(seed, epoch));
   for (uint64_t i = count; i > 1; --i) std::swap(order[i - 1], order[random.Below(i)]);
   return order;
 }

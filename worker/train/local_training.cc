@@ -54,6 +54,10 @@ absl::StatusOr<BatchResult> EvaluateAll(Program& program, Device& device, const 
 }
 
 absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const Dataset& train, const Dataset& test, const LocalOptions& options) {
+  BASIN_RETURN_IF_ERROR(Validate(options.rule));
+  if (options.batch_size < 1 || options.epochs < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("batches of ", options.batch_size, " examples, ", options.epochs, " epochs; both must be at least 1"));
+  }
   LocalResult result;
   result.parameters = InitialParameters(program);
   std::vector<std::vector<float>> gradients;

@@ -29,7 +29,7 @@ struct LocalResult {
   std::vector<std::vector<float>> parameters;  // by variable
 };
 
-// ABORTED: the loss is no number any more.
+// INVALID_ARGUMENT: a wrong rule, no batches or no epochs. ABORTED: the loss is no number any more.
 absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const Dataset& train, const Dataset& test, const LocalOptions& options);
 
 // Over the whole data set: mean loss, and how many are right.

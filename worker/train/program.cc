@@ -15,7 +15,7 @@ class Perceptron final : public Program {
  public:
   Perceptron(std::vector<int64_t> widths, std::vector<std::string> names, uint64_t seed) : widths_(std::move(widths)) {
     for (size_t layer = 0; layer + 1 < widths_.size(); ++layer) {
-      variables_.push_back({absl::StrCat(names[layer], "kernel"), {widths_[layer], widths_[layer + 1]}, {InitKind::kGlorotUniform, 0, 0, Mix64(seed + layer)}});
+      variables_.push_back({absl::StrCat(names[layer], "kernel"), {widths_[layer], widths_[layer + 1]}, {InitKind::kGlorotUniform, 0, 0, RandomAt(seed, layer)}});
       variables_.push_back({absl::StrCat(names[layer], "bias"), {widths_[layer + 1]}, {InitKind::kZeros, 0, 0, 0}});
     }
     outputs_.resize(layers());
@@ -25,14 +25,14 @@ class Perceptron final : public Program {
   const std::vector<VariableDecl>& variables() const override { return variables_; }
 
   absl::Status Evaluate(Device& device, const Batch& batch, ParameterSpans parameters, BatchResult* result) override {
-    BASIN_RETURN_IF_ERROR(CheckLabels(batch));
+    BASIN_RETURN_IF_ERROR(CheckBatch(batch));
     Forward(device, batch, parameters);
     TakeResult(device.SoftmaxCrossEntropy(batch.rows, widths_.back(), outputs_.back().data(), batch.labels, nullptr), batch, result);
     return absl::OkStatus();
   }
 
   absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients, BatchResult* result) override {
-    BASIN_RETURN_IF_ERROR(CheckLabels(batch));
+    BASIN_RETURN_IF_ERROR(CheckBatch(batch));
     Forward(device, batch, parameters);
     const int64_t rows = batch.rows;
     deltas_.back().resize(static_cast<size_t>(rows * widths_.back()));
@@ -54,8 +54,12 @@ class Perceptron final : public Program {
  private:
   size_t layers() const { return widths_.size() - 1; }
 
-  absl::Status CheckLabels(const Batch& batch) const {
+  absl::Status CheckBatch(const Batch& batch) const {
     if (batch.rows < 1) return absl::InvalidArgumentError("the batch is empty");
+    if (batch.width != widths_.front()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the batch has examples of ", batch.width, " numbers, the model takes ", widths_.front(), "; is it the data that the model was made for?"));
+    }
     for (int64_t row = 0; row < batch.rows; ++row) {
       if (batch.labels[row] < widths_.back()) continue;
       return absl::InvalidArgumentError(absl::StrCat("label ", batch.labels[row], " of row ", row, ": expected 0 to ", widths_.back() - 1));

@@ -27,6 +27,7 @@ struct VariableDecl {
 // Examples, a row each; lives in a BatchBuffer.
 struct Batch {
   int64_t rows = 0;
+  int64_t width = 0;                // numbers an example
   const float* features = nullptr;  // [rows, width]
   const uint8_t* labels = nullptr;  // [rows]
 };
@@ -45,7 +46,7 @@ class Program {
  public:
   virtual ~Program() = default;
   virtual const std::vector<VariableDecl>& variables() const = 0;
-  // Gradients of the batch's mean loss. INVALID_ARGUMENT: a label that is no class.
+  // Gradients of the batch's mean loss. INVALID_ARGUMENT: an empty batch, another width than the model's, a label that is no class.
   virtual absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients, BatchResult* result) = 0;
   virtual absl::Status Evaluate(Device& device, const Batch& batch, ParameterSpans parameters, BatchResult* result) = 0;
 };
