@@ -185,6 +185,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
+  SetLogPrefix("basin-worker");  // until TF_CONFIG has said which task this is
   const absl::Status status = Run(flags);
   if (!status.ok()) Error(status.message());
   return ExitCodeFor(status);

@@ -49,6 +49,7 @@ struct Link {
   Pipe to_client;
   bool cut = false;
   std::string reason;
+  bool resolved = true;
   bool told = false;  // the client has got the cut
   std::shared_ptr<Waiter> client;
   std::shared_ptr<Waiter> lane;  // null where nobody listens
@@ -188,7 +189,7 @@ class InprocNetwork::State::InprocChannel final : public Channel {
   }
 
  private:
-  absl::Status Unavailable() const { return absl::UnavailableError(absl::StrCat(link_->address, ": ", link_->reason)); }
+  absl::Status Unavailable() const { return absl::Status(link_->resolved ? absl::StatusCode::kUnavailable : absl::StatusCode::kNotFound, absl::StrCat(link_->address, ": ", link_->reason)); }
 
   const std::shared_ptr<State> state_;
   const std::shared_ptr<std::vector<std::shared_ptr<Link>>> siblings_;
@@ -212,6 +213,7 @@ class InprocNetwork::State::InprocDialer final : public Dialer {
     if (!target.ok()) {
       state_->CutLink(*link, target.status().message());
     } else if (state_->hosts.count(target->host) == 0) {
+      link->resolved = false;
       state_->CutLink(*link, absl::StrCat("\"", target->host, "\": name does not resolve"));
     } else if (found == state_->listening.end()) {
       state_->CutLink(*link, "connection refused");

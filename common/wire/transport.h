@@ -23,10 +23,11 @@ class Channel {
  public:
   virtual ~Channel() = default;  // closes; what was not sent yet is dropped
   // Queues the message; never blocks. RESOURCE_EXHAUSTED past the bytes in flight that Options allow, INVALID_ARGUMENT past
-  // limits.h, UNAVAILABLE once the channel is cut. OK is not a delivery: only an answer is.
+  // limits.h, UNAVAILABLE (NOT_FOUND, see Receive) once the channel is cut. OK is not a delivery: only an answer is.
   virtual absl::Status Send(Message message) = 0;
   // The next message, or nothing yet (nullptr) — never waits. UNAVAILABLE, with the reason ("connection refused",
-  // "name does not resolve", "closed by the peer"), once the channel is cut and everything received was taken.
+  // "closed by the peer"), once the channel is cut and everything received was taken; NOT_FOUND where the address's name
+  // does not resolve.
   virtual absl::StatusOr<std::unique_ptr<Message>> Receive() = 0;
 };
 

@@ -198,12 +198,14 @@ class Dealer final : public Channel {
  private:
   enum class State { kConnecting, kOpen, kDraining, kProbing, kCut };
 
-  absl::Status Unavailable() const { return absl::UnavailableError(absl::StrCat(address_, ": ", reason_)); }
+  absl::Status Unavailable() const { return absl::Status(resolved_ ? absl::StatusCode::kUnavailable : absl::StatusCode::kNotFound, absl::StrCat(address_, ": ", reason_)); }
 
   absl::Status Look() {
     BASIN_ASSIGN_OR_RETURN(const HostPort target, SplitHostPort(address_));
     port_ = target.port;
+    resolved_ = false;
     BASIN_ASSIGN_OR_RETURN(ips_, Resolve(target.host));
+    resolved_ = true;
     return absl::OkStatus();
   }
 
@@ -307,6 +309,7 @@ class Dealer final : public Channel {
   size_t next_ip_ = 0;
   State state_ = State::kConnecting;
   std::string reason_;
+  bool resolved_ = true;
   bool told_ = false;  // Receive has returned the cut
   ZmqMonitor monitor_;
   ZmqSocket socket_;

@@ -25,6 +25,16 @@ class FaultsTest(clusters.ClusterCase):
         ps[0].send(signal.SIGTERM)
         self.ends(ps[0])
 
+    def test_restarted_ps_has_lost_its_shards_and_the_workers_say_so(self):
+        layout = clusters.Layout(ps=2, workers=1)
+        ps = self.start_all_ps(layout, lanes=1)
+        worker = self.start_worker(layout, 0, "--epochs", "1000000")
+        processes.wait_until(self.training(layout), "the worker trains")
+        ps[1].kill()
+        worker.wait_for_line("lost ps 1")
+        self.start_ps(layout, 1, lanes=1)
+        self.assertRegex(self.ends(worker, 1), rf"ps 1 at {layout.ps[1]}: ps 1 was restarted and has lost its shards; start the job again")
+
     def test_piece_of_a_killed_worker_goes_to_another_and_the_run_completes(self):
         layout = clusters.Layout(ps=2, workers=2)
         ps = self.start_all_ps(layout, "--dead-after", "2", "--heartbeat", "0.2")
@@ -110,7 +120,7 @@ class FaultsTest(clusters.ClusterCase):
         worker = self.start_worker(layout, 0, "--epochs", "1000000", "--unreachable-timeout", "1")
         processes.wait_until(self.training(layout), "the worker trains")
         ps.send(signal.SIGTERM)
-        self.assertRegex(self.ends(ps), r"ended by a signal before the run was over: \d+ updates of \d+ shards applied")
+        self.assertRegex(self.ends(ps), r"ended by a signal before the run was over: \d+ updates applied to \d+ shards")
         self.assertIn("out of reach", self.ends(worker, 1))
 
 

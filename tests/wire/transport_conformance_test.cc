@@ -236,7 +236,7 @@ TEST_P(TransportConformance, ANameThatDoesNotResolveSaysSo) {
   auto dialer = twin_->MakeDialer({});
   auto channel = dialer->Dial("no-such-host.invalid:2222");
   const auto got = Next(*dialer, *channel);
-  EXPECT_EQ(got.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(got.status().code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(absl::StrContains(got.status().message(), "\"no-such-host.invalid\": name does not resolve")) << got.status();
 }
 

@@ -304,6 +304,11 @@ void ClientCore::OnTime(absl::Time now) {
     if (channel.state == Channel::State::kDown) {
       const absl::Duration limit = channel.welcomed_once ? options_.unreachable_timeout : options_.start_timeout;
       if (now - channel.down_since >= limit) {
+        // Wrong input of a task. A tool's user is told the same, and may look again.
+        if (!channel.welcomed_once && options_.role != wire::v1::ROLE_OBSERVER && channel.last_reason.code() == absl::StatusCode::kNotFound) {
+          return Fail(absl::InvalidArgumentError(absl::StrCat(PsName(channel), " was not found within ", Seconds(now - channel.down_since), ": ",
+                                                              channel.last_reason.message(), "; correct it in TF_CONFIG or the name service")));
+        }
         const absl::string_view verb = channel.welcomed_once ? " has been out of reach for " : " did not answer within ";
         return Fail(absl::UnavailableError(absl::StrCat(PsName(channel), verb, Seconds(now - channel.down_since), ": ",
                                                         channel.last_reason.message(),
