@@ -7,7 +7,8 @@ namespace basin::sim {
 
 std::string Address(uint32_t ps, uint32_t lane) { return absl::StrCat("ps", ps, ":", 2222 + lane); }
 
-LaneCoreOptions LaneOptionsOf(const SimOptions& options, uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses) {
+LaneCoreOptions LaneOptionsOf(const SimOptions& options, uint32_t ps, uint32_t lane, uint64_t ps_incarnation,
+                              const std::vector<std::string>& addresses) {
   LaneCoreOptions core;
   core.ordinal = PsOrdinal(ps);
   core.lane = LaneIndex(lane);

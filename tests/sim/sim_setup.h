@@ -17,7 +17,8 @@ inline constexpr absl::Duration kDeadAfter = absl::Seconds(5);
 
 std::string Address(uint32_t ps, uint32_t lane);
 
-LaneCoreOptions LaneOptionsOf(const SimOptions& options, uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses);
+LaneCoreOptions LaneOptionsOf(const SimOptions& options, uint32_t ps, uint32_t lane, uint64_t ps_incarnation,
+                              const std::vector<std::string>& addresses);
 
 // One variable of three shards, trained by SGD with rate 1, so that a push of 1 subtracts 1; and the input "train".
 wire::v1::Model ModelOf(const SimOptions& options);

@@ -74,8 +74,8 @@ struct Options {
   std::string tf_config;   // empty: ps_address is used
   std::string ps_address;  // observers without TF_CONFIG: ps 0's host:port
   std::string run_id, token_file;
-  bool observer = false;   // only reads, claims no task
-  bool log = true;         // lines about waiting and reconnecting on standard error
+  bool observer = false;  // only reads, claims no task
+  bool log = true;        // lines about waiting and reconnecting on standard error
   std::chrono::duration<double> start_timeout{600}, unreachable_timeout{60}, claim_timeout{30};
   uint64_t max_bytes_in_flight = uint64_t{256} << 20;
 
@@ -96,7 +96,7 @@ class InputPiece final {
  public:
   bool end() const { return piece_.end != 0; }
   uint32_t epoch() const { return piece_.epoch; }
-  uint64_t begin() const { return piece_.begin; }        // items [begin, end_item)
+  uint64_t begin() const { return piece_.begin; }  // items [begin, end_item)
   uint64_t end_item() const { return piece_.end_item; }
   // Waits until the pushes started before are acknowledged, then counts the piece.
   Status Done() {
@@ -112,7 +112,8 @@ class InputPiece final {
   basin_piece piece_ = {};
 };
 
-// A task's (or an observer's) connection to all parameter servers of the run. Movable; may be used from several threads.
+// A task's (or an observer's) connection to all parameter servers of the run. Movable; may be used from several
+// threads.
 class Client final {
  public:
   // Waits until every parameter server has answered, at most options.start_timeout.
@@ -164,7 +165,9 @@ class Client final {
   // The gradients are copied before it returns.
   Call Push(const std::vector<Source>& gradients) { return Start(gradients, {}, {}); }
   // Pushes, then pulls the parameters that the push has led to, in one round trip.
-  Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets) { return Start(gradients, {}, targets); }
+  Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets) {
+    return Start(gradients, {}, targets);
+  }
   Call Assign(const std::vector<Source>& values) { return Start({}, values, {}); }
 
   // Pushes from now on are applied with this rate instead of their rule's; NaN: the rule's again.
@@ -235,7 +238,8 @@ class Client final {
     return internal::ToStatus(status);
   }
 
-  // A buffer of the right number of elements is passed with the variable's shape; another as it is, to be refused by name.
+  // A buffer of the right number of elements is passed with the variable's shape; another as it is, to be refused by
+  // name.
   struct Tensor {
     Tensor(const Variable& variable, const float* data, size_t elements) : shape(variable.shape) {
       int64_t expected = 1;

@@ -45,7 +45,7 @@ struct Adam {
 class Rule final {
  public:
   Rule(const Sgd& r) { basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_SGD, r.learning_rate); }  // NOLINT
-  Rule(const Momentum& r) {                                                                         // NOLINT
+  Rule(const Momentum& r) {                                                                        // NOLINT
     basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_MOMENTUM, r.learning_rate);
     rule_.momentum = r.momentum;
     rule_.nesterov = r.nesterov ? 1 : 0;
@@ -87,12 +87,16 @@ class Model final {
     return Add(name, std::move(shape), initializer, BASIN_TRAINED, rule ? rule->get() : nullptr);
   }
   // A float32 variable that pushes update by the statistic.
-  Variable Untrained(const std::string& name, std::vector<int64_t> shape, const Initializer& initializer, Statistic statistic) {
+  Variable Untrained(const std::string& name, std::vector<int64_t> shape, const Initializer& initializer,
+                     Statistic statistic) {
     return Add(name, std::move(shape), initializer, static_cast<int32_t>(statistic), nullptr);
   }
-  void SetRule(const Rule& rule) { Note([&](basin_status* s) { basin_model_set_rule(model_.get(), rule.get(), s); }); }
+  void SetRule(const Rule& rule) {
+    Note([&](basin_status* s) { basin_model_set_rule(model_.get(), rule.get(), s); });
+  }
   // `items` examples, handed out in pieces to whoever asks; see Client::NextInput.
-  void AddInput(const std::string& name, uint64_t items, uint64_t piece_items, uint32_t epochs, uint64_t shuffle_seed = 0) {
+  void AddInput(const std::string& name, uint64_t items, uint64_t piece_items, uint32_t epochs,
+                uint64_t shuffle_seed = 0) {
     basin_input input = {};
     input.size = sizeof(input);
     input.name = name.c_str();

@@ -62,7 +62,9 @@ class [[nodiscard]] Result final {
 };
 
 namespace internal {
-inline Status ToStatus(const basin_status& status) { return {status.code, status.code == BASIN_OK ? "" : status.message}; }
+inline Status ToStatus(const basin_status& status) {
+  return {status.code, status.code == BASIN_OK ? "" : status.message};
+}
 }  // namespace internal
 
 }  // namespace basin
