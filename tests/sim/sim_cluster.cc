@@ -7,6 +7,7 @@
 #include "ps/coordinator.h"
 #include "ps/shard.h"
 #include "tests/sim/sim_messages.h"
+#include "tests/sim/sim_parts.h"
 #include "tests/sim/sim_setup.h"
 #include "tests/sim/sim_worker.h"
 
@@ -42,26 +43,6 @@ class Simulation {
 
  private:
   using PeerId = wire::PeerId;
-
-  struct Lane {
-    uint32_t ps = 0;
-    uint32_t lane = 0;
-    std::unique_ptr<LaneCore> core;
-    std::map<PeerId, uint64_t> process_of_peer;  // who is at the other end
-    std::map<PeerId, std::shared_ptr<SimLink>> links;
-    std::map<PeerId, uint32_t> channel_of_peer;
-    absl::Time wake = absl::InfiniteFuture();
-  };
-  struct Process {
-    uint64_t id = 0;
-    std::unique_ptr<SimWorker> worker;
-    std::map<uint32_t, std::pair<Lane*, PeerId>> channels;
-    bool dead = false;
-    absl::Time paused_until = absl::InfinitePast();
-    bool woken_late = false;
-    absl::Time wake = absl::InfiniteFuture();
-    std::vector<std::function<void()>> held;  // what came while paused
-  };
 
   void BuildLanes() {
     for (uint32_t ps = 0; ps < options_.ps_count; ++ps) {
