@@ -11,7 +11,8 @@
 namespace basin {
 
 // Until the chief has ended the run; then once more, writing evaluation.json to options.outputs.
-absl::Status RunEvaluationTask(Client& client, Program& program, Device& device, const Dataset& test, const TaskOptions& options);
+absl::Status RunEvaluationTask(Client& client, Program& program, Device& device, const Dataset& test,
+                               const TaskOptions& options);
 
 // Without parameter servers: a model file's loss and accuracy on `test`, printed.
 absl::Status EvaluateFile(Program& program, Device& device, const Dataset& test, const std::string& path);

@@ -1,8 +1,7 @@
 // basin-worker: the chief, a worker or the evaluator of a run, as TF_CONFIG says, with a built-in program.
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
-
-#include <CLI/CLI.hpp>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -43,22 +42,28 @@ std::string Environment(const char* name) {
 
 absl::Status Check(Flags& flags) {
   const std::optional<RuleKind> kind = RuleKindFromName(flags.rule);
-  if (!kind) return absl::InvalidArgumentError(absl::StrCat("--rule ", flags.rule, ": expected sgd, momentum, adagrad or adam"));
+  if (!kind)
+    return absl::InvalidArgumentError(absl::StrCat("--rule ", flags.rule, ": expected sgd, momentum, adagrad or adam"));
   flags.task.rule.kind = *kind;
   const std::optional<Schedule> schedule = ScheduleFromName(flags.schedule);
-  if (!schedule) return absl::InvalidArgumentError(absl::StrCat("--schedule ", flags.schedule, ": expected constant, linear or cosine"));
+  if (!schedule)
+    return absl::InvalidArgumentError(
+        absl::StrCat("--schedule ", flags.schedule, ": expected constant, linear or cosine"));
   flags.task.schedule = *schedule;
   BASIN_RETURN_IF_ERROR(Validate(flags.task.rule));
   flags.task.hidden.clear();
   for (const absl::string_view part : absl::StrSplit(flags.hidden, ',', absl::SkipWhitespace())) {
     int64_t width = 0;
     if (!absl::SimpleAtoi(part, &width) || width < 1 || width > (1 << 20)) {
-      return absl::InvalidArgumentError(absl::StrCat("--hidden ", flags.hidden, ": \"", part, "\" is no layer width; write widths such as 256 or 256,128"));
+      return absl::InvalidArgumentError(absl::StrCat("--hidden ", flags.hidden, ": \"", part,
+                                                     "\" is no layer width; write widths such as 256 or 256,128"));
     }
     flags.task.hidden.push_back(width);
   }
   if (flags.task.data.empty()) {
-    return absl::InvalidArgumentError("--data is not given and BASIN_INPUT_DATA is not set; give the folder of the IDX files, such as /usr/share/datasets/fashion-mnist");
+    return absl::InvalidArgumentError(
+        "--data is not given and BASIN_INPUT_DATA is not set; give the folder of the IDX files, such as "
+        "/usr/share/datasets/fashion-mnist");
   }
   return absl::OkStatus();
 }
@@ -79,7 +84,8 @@ absl::Status Train(const Flags& flags, const std::string& tf_config, Role role, 
   BASIN_ASSIGN_OR_RETURN(const Dataset train, Dataset::LoadIdxFolder(flags.task.data, "train"));
   auto client = Client::Connect(options);
   if (!client.ok()) return ToAbslStatus(client.status());
-  Info(absl::StrCat("run ", client->run_id(), ": training ", flags.task.program, " on ", train.count(), " examples", client->is_chief() ? ", as the chief" : ""));
+  Info(absl::StrCat("run ", client->run_id(), ": training ", flags.task.program, " on ", train.count(), " examples",
+                    client->is_chief() ? ", as the chief" : ""));
   return RunTrainingTask(*client, program, device, train, flags.task);
 }
 
@@ -95,7 +101,8 @@ absl::Status TrainWithoutPs(const Flags& flags, Program& program, Device& device
   const absl::Time start = absl::Now();
   BASIN_ASSIGN_OR_RETURN(const LocalResult result, TrainLocally(program, device, train, test, options));
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
-  Info(absl::StrFormat("%d steps in %.1f s (%.0f examples/s)", result.steps, seconds, static_cast<double>(train.count()) * flags.task.epochs / seconds));
+  Info(absl::StrFormat("%d steps in %.1f s (%.0f examples/s)", result.steps, seconds,
+                       static_cast<double>(train.count()) * flags.task.epochs / seconds));
   std::printf("test loss %.4f\ntest accuracy %.4f\n", result.test_loss, result.test_accuracy);
   return absl::OkStatus();
 }
@@ -142,42 +149,82 @@ int Main(int argc, char** argv) {
   task.data = Environment("BASIN_INPUT_DATA");
   task.rule.learning_rate = 0.001f;
 
-  CLI::App app("Trains a built-in program as the chief, a worker or the evaluator that TF_CONFIG says this is.\n"
-               "Without TF_CONFIG it starts a parameter server of its own and trains alone.");
+  CLI::App app(
+      "Trains a built-in program as the chief, a worker or the evaluator that TF_CONFIG says this is.\n"
+      "Without TF_CONFIG it starts a parameter server of its own and trains alone.");
   app.set_version_flag("--version", BASIN_VERSION);
   app.option_defaults()->always_capture_default();
-  app.add_option("--program", task.program, "Built-in program: mlp (multi-layer perceptron) or softmax (softmax regression)")->group("Model");
+  app.add_option("--program", task.program,
+                 "Built-in program: mlp (multi-layer perceptron) or softmax (softmax regression)")
+      ->group("Model");
   app.add_option("--hidden", flags.hidden, "Widths of mlp's hidden layers, such as 256 or 256,128")->group("Model");
-  app.add_option("--seed", task.seed, "Seed of initial values and of the order of examples; the same for all tasks of a run")->group("Model");
-  app.add_option("--init-from", task.init_from, "Start from this model.safetensors; the rule's slots start afresh")->group("Model");
-  app.add_option("--data", task.data, "Folder of the IDX files, gzip or not (default: $BASIN_INPUT_DATA)")->group("Data");
-  app.add_option("--epochs", task.epochs, "Passes over the training examples")->check(CLI::Range(1u, 1000000u))->group("Data");
-  app.add_option("--batch-size", task.batch_size, "Examples a step")->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))->group("Data");
-  app.add_option("--piece-batches", task.piece_batches, "Batches of a leased piece of the input: what is handed to another worker when one dies")
-      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))->group("Data");
-  app.add_option("--max-steps", task.max_steps, "End after this many steps of all workers together; 0: after the epochs")->group("Data");
-  app.add_option("--rule", flags.rule, "Optimizer rule, applied on the parameter servers: sgd, momentum, adagrad, adam")->group("Rule");
+  app.add_option("--seed", task.seed,
+                 "Seed of initial values and of the order of examples; the same for all tasks of a run")
+      ->group("Model");
+  app.add_option("--init-from", task.init_from, "Start from this model.safetensors; the rule's slots start afresh")
+      ->group("Model");
+  app.add_option("--data", task.data, "Folder of the IDX files, gzip or not (default: $BASIN_INPUT_DATA)")
+      ->group("Data");
+  app.add_option("--epochs", task.epochs, "Passes over the training examples")
+      ->check(CLI::Range(1u, 1000000u))
+      ->group("Data");
+  app.add_option("--batch-size", task.batch_size, "Examples a step")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))
+      ->group("Data");
+  app.add_option("--piece-batches", task.piece_batches,
+                 "Batches of a leased piece of the input: what is handed to another worker when one dies")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))
+      ->group("Data");
+  app.add_option("--max-steps", task.max_steps,
+                 "End after this many steps of all workers together; 0: after the epochs")
+      ->group("Data");
+  app.add_flag("--pipeline", task.pipeline,
+               "Compute gradients while the push before is under way: hides a slow network, on parameters that are one "
+               "push older")
+      ->group("Rule");
+  app.add_option("--rule", flags.rule, "Optimizer rule, applied on the parameter servers: sgd, momentum, adagrad, adam")
+      ->group("Rule");
   app.add_option("--learning-rate", task.rule.learning_rate, "Learning rate")->group("Rule");
-  app.add_option("--schedule", flags.schedule, "Learning rate over the run: constant, linear or cosine (to zero at the end)")->group("Rule");
+  app.add_option("--schedule", flags.schedule,
+                 "Learning rate over the run: constant, linear or cosine (to zero at the end)")
+      ->group("Rule");
   app.add_option("--momentum", task.rule.momentum, "Of rule momentum")->group("Rule");
   app.add_flag("--nesterov", task.rule.nesterov, "Of rule momentum: look ahead (Nesterov)")->group("Rule");
   app.add_option("--beta1", task.rule.beta1, "Of rule adam")->group("Rule");
   app.add_option("--beta2", task.rule.beta2, "Of rule adam")->group("Rule");
   app.add_option("--epsilon", task.rule.epsilon, "Of rules adagrad and adam")->group("Rule");
   app.add_option("--initial-accumulator", task.rule.initial_accumulator, "Of rule adagrad")->group("Rule");
-  app.add_option("--outputs", task.outputs, "Folder for model.safetensors (chief) and evaluation.json (evaluator); none: nothing is written")->group("Results");
-  app.add_option("--evaluate", flags.evaluate, "Evaluate this model.safetensors and end; needs no parameter server")->group("Results");
-  app.add_option("--evaluate-every", task.evaluate_every_s, "Seconds between the evaluator's looks at the parameters")->check(CLI::Range(0.05, 1e6))->group("Results");
-  app.add_flag("--no-ps", flags.local, "Train in this process without any parameter server: what a cluster is compared with")->group("Cluster");
+  app.add_option("--outputs", task.outputs,
+                 "Folder for model.safetensors (chief) and evaluation.json (evaluator); none: nothing is written")
+      ->group("Results");
+  app.add_option("--evaluate", flags.evaluate, "Evaluate this model.safetensors and end; needs no parameter server")
+      ->group("Results");
+  app.add_option("--evaluate-every", task.evaluate_every_s, "Seconds between the evaluator's looks at the parameters")
+      ->check(CLI::Range(0.05, 1e6))
+      ->group("Results");
+  app.add_flag("--no-ps", flags.local,
+               "Train in this process without any parameter server: what a cluster is compared with")
+      ->group("Cluster");
   app.add_option("--tf-config", flags.tf_config, "The cluster, as JSON (default: $TF_CONFIG)")->group("Cluster");
-  app.add_option("--run-id", flags.run_id, "Run this task belongs to (default: $BASIN_RUN_ID; none: ps 0 tells)")->group("Cluster");
-  app.add_option("--token-file", flags.token_file, "File with the run's token (default: $BASIN_TOKEN_FILE)")->group("Cluster");
-  app.add_option("--start-timeout", flags.start_timeout_s, "Seconds to wait for parameter servers that are not there yet")->check(CLI::Range(0.1, 1e9))->group("Cluster");
-  app.add_option("--unreachable-timeout", flags.unreachable_timeout_s, "Seconds that a parameter server may be out of reach before this task fails")
-      ->check(CLI::Range(0.1, 1e9))->group("Cluster");
+  app.add_option("--run-id", flags.run_id, "Run this task belongs to (default: $BASIN_RUN_ID; none: ps 0 tells)")
+      ->group("Cluster");
+  app.add_option("--token-file", flags.token_file, "File with the run's token (default: $BASIN_TOKEN_FILE)")
+      ->group("Cluster");
+  app.add_option("--start-timeout", flags.start_timeout_s,
+                 "Seconds to wait for parameter servers that are not there yet")
+      ->check(CLI::Range(0.1, 1e9))
+      ->group("Cluster");
+  app.add_option("--unreachable-timeout", flags.unreachable_timeout_s,
+                 "Seconds that a parameter server may be out of reach before this task fails")
+      ->check(CLI::Range(0.1, 1e9))
+      ->group("Cluster");
   app.add_option("--device", flags.device, "Where gradients are computed: cpu")->group("Machine");
-  app.add_option("--threads", flags.threads, "Threads for computing gradients")->check(CLI::Range(1, 1024))->group("Machine");
-  app.add_option("--lanes", flags.lanes, "Lanes of the own parameter server, when training alone")->check(CLI::Range(1, 64))->group("Machine");
+  app.add_option("--threads", flags.threads, "Threads for computing gradients")
+      ->check(CLI::Range(1, 1024))
+      ->group("Machine");
+  app.add_option("--lanes", flags.lanes, "Lanes of the own parameter server, when training alone")
+      ->check(CLI::Range(1, 64))
+      ->group("Machine");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

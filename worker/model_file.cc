@@ -27,18 +27,20 @@ absl::StatusOr<std::vector<size_t>> Match(const SafetensorsReader& reader, const
       if (reader.tensors()[i].name == name) found = i;
     }
     if (found == reader.tensors().size()) {
-      return absl::InvalidArgumentError(absl::StrCat(path, " has no tensor \"", name, "\", which the model needs; is it of another program or --hidden?"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, " has no tensor \"", name, "\", which the model needs; is it of another program or --hidden?"));
     }
     const TensorInfo& tensor = reader.tensors()[found];
     if (tensor.dtype != DType::kF32 || tensor.shape != shape) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": \"", name, "\" is ", Name(tensor.dtype), " ", ShapeText(tensor.shape), ", the model's is f32 ",
+      return absl::InvalidArgumentError(absl::StrCat(path, ": \"", name, "\" is ", Name(tensor.dtype), " ",
+                                                     ShapeText(tensor.shape), ", the model's is f32 ",
                                                      ShapeText(shape)));
     }
     at.push_back(found);
   }
   if (reader.tensors().size() != wanted.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, " has ", reader.tensors().size(), " tensors, the model ", wanted.size(), " variables; is it of another program or --hidden?"));
+    return absl::InvalidArgumentError(absl::StrCat(path, " has ", reader.tensors().size(), " tensors, the model ",
+                                                   wanted.size(), " variables; is it of another program or --hidden?"));
   }
   return at;
 }
@@ -49,11 +51,12 @@ absl::Span<char> Bytes(std::vector<float>& values) {
 
 }  // namespace
 
-absl::Status ExportModel(Client& client, const std::vector<std::pair<std::string, Variable>>& variables, const std::string& path,
-                         const std::string& program) {
+absl::Status ExportModel(Client& client, const std::vector<std::pair<std::string, Variable>>& variables,
+                         const std::string& path, const std::string& program) {
   std::vector<TensorInfo> tensors;
   for (const auto& [name, variable] : variables) tensors.push_back({name, DType::kF32, variable.shape});
-  BASIN_ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(path, tensors, {{"format", "basin"}, {"program", program}}));
+  BASIN_ASSIGN_OR_RETURN(auto writer,
+                         SafetensorsWriter::Create(path, tensors, {{"format", "basin"}, {"program", program}}));
   for (size_t i = 0; i < variables.size(); ++i) {
     std::vector<float> values(Elements(variables[i].second.shape));
     BASIN_RETURN_IF_ERROR(ToAbslStatus(client.Pull({{variables[i].second, values}}).Wait()));
@@ -62,7 +65,8 @@ absl::Status ExportModel(Client& client, const std::vector<std::pair<std::string
   return writer->Finish();
 }
 
-absl::Status AssignFromFile(Client& client, const std::vector<std::pair<std::string, Variable>>& variables, const std::string& path) {
+absl::Status AssignFromFile(Client& client, const std::vector<std::pair<std::string, Variable>>& variables,
+                            const std::string& path) {
   BASIN_ASSIGN_OR_RETURN(auto reader, SafetensorsReader::Open(path));
   std::vector<std::pair<std::string, std::vector<int64_t>>> wanted;
   for (const auto& [name, variable] : variables) wanted.emplace_back(name, variable.shape);
@@ -75,7 +79,8 @@ absl::Status AssignFromFile(Client& client, const std::vector<std::pair<std::str
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<std::vector<float>>> ReadModel(const std::vector<VariableDecl>& variables, const std::string& path) {
+absl::StatusOr<std::vector<std::vector<float>>> ReadModel(const std::vector<VariableDecl>& variables,
+                                                          const std::string& path) {
   BASIN_ASSIGN_OR_RETURN(auto reader, SafetensorsReader::Open(path));
   std::vector<std::pair<std::string, std::vector<int64_t>>> wanted;
   for (const VariableDecl& variable : variables) wanted.emplace_back(variable.name, variable.shape);

@@ -30,7 +30,8 @@ absl::StatusOr<uint16_t> FreePort() {
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof(address);
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 || getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
     return ErrnoStatus(errno, "bind a port on 127.0.0.1");
   }
   return ntohs(address.sin_port);
@@ -52,7 +53,8 @@ std::string PathOfPs() {
 absl::StatusOr<std::unique_ptr<OwnPs>> OwnPs::Start(int lanes) {
   BASIN_ASSIGN_OR_RETURN(const uint16_t port, FreePort());
   const std::string cluster =
-      absl::StrCat("{\"cluster\":{\"ps\":[\"127.0.0.1:", port, "\"],\"worker\":[\"127.0.0.1:", port == 65535 ? 1024 : port + 1, "\"]},\"task\":{\"type\":\"");
+      absl::StrCat("{\"cluster\":{\"ps\":[\"127.0.0.1:", port,
+                   "\"],\"worker\":[\"127.0.0.1:", port == 65535 ? 1024 : port + 1, "\"]},\"task\":{\"type\":\"");
   const std::string ps_config = absl::StrCat(cluster, "ps\",\"index\":0}}");
   const std::string path = PathOfPs();
   const std::string lanes_text = absl::StrCat(lanes);

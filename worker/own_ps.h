@@ -13,7 +13,8 @@ namespace basin {
 
 class OwnPs final {
  public:
-  // Starts basin-ps (from this program's folder, else PATH) on a free port. It ends with this process, whatever ends that.
+  // Starts basin-ps (from this program's folder, else PATH) on a free port. It ends with this process, whatever ends
+  // that.
   static absl::StatusOr<std::unique_ptr<OwnPs>> Start(int lanes);
   // Ends it (TERM) where it has not ended by itself, and waits for it.
   ~OwnPs();

@@ -21,6 +21,7 @@ struct TaskOptions {
   uint64_t piece_batches = 10;  // batches a leased piece of the input
   uint64_t max_steps = 0;       // of all workers together; 0: no limit
   uint64_t seed = 1;
+  bool pipeline = false;  // compute while the push before is under way: hides the network, on parameters a push older
   std::string outputs;    // folder; empty: nothing is written
   std::string init_from;  // a safetensors file; empty: the program's initial values
   double evaluate_every_s = 2;

@@ -118,25 +118,31 @@ class TrainingLoop {
       order_.emplace(piece.epoch(), Permutation(train_.count(), options_.seed, piece.epoch()));
     }
     const std::vector<uint32_t>& order = order_->second;
-    for (uint64_t begin = piece.begin(); begin < piece.end_item() && !client_.run_state().stop; begin += options_.batch_size) {
+    for (uint64_t begin = piece.begin(); begin < piece.end_item() && !client_.run_state().stop;
+         begin += options_.batch_size) {
       const uint64_t end = std::min(begin + options_.batch_size, piece.end_item());
       // By the place of these examples in the whole input, so that all workers are at the same point of the schedule.
-      const double progress = (piece.epoch() + static_cast<double>(begin) / static_cast<double>(train_.count())) / options_.epochs;
+      const double progress =
+          (piece.epoch() + static_cast<double>(begin) / static_cast<double>(train_.count())) / options_.epochs;
       if (options_.schedule != Schedule::kConstant) {
-        BASIN_RETURN_IF_ERROR(ToAbslStatus(client_.SetLearningRate(RateAt(options_.schedule, options_.rule.learning_rate, progress))));
+        BASIN_RETURN_IF_ERROR(
+            ToAbslStatus(client_.SetLearningRate(RateAt(options_.schedule, options_.rule.learning_rate, progress))));
       }
       BASIN_RETURN_IF_ERROR(Step(absl::MakeConstSpan(order).subspan(begin, end - begin)));
     }
     return absl::OkStatus();
   }
 
-  // Computes on the parameters at hand while the push before it, and the pull behind that, are still under way.
+  // The push before, and the pull behind it, are under way while this batch is gathered; with --pipeline also while its
+  // gradients are computed, on the parameters at hand.
   absl::Status Step(absl::Span<const uint32_t> examples) {
     const Batch batch = batch_.Gather(train_, examples);
+    if (!options_.pipeline) BASIN_RETURN_IF_ERROR(Settle());
     BatchResult result;
     BASIN_RETURN_IF_ERROR(program_.Gradients(device_, batch, parameters_[current_].read, gradients_.write, &result));
     if (!std::isfinite(result.loss)) {
-      return absl::AbortedError(absl::StrCat("the loss is ", result.loss, " at step ", progress_.steps() + 1, ": training has diverged; try a smaller --learning-rate"));
+      return absl::AbortedError(absl::StrCat("the loss is ", result.loss, " at step ", progress_.steps() + 1,
+                                             ": training has diverged; try a smaller --learning-rate"));
     }
     BASIN_RETURN_IF_ERROR(Settle());
     under_way_.emplace(client_.PushPull(push_, pull_[1 - current_]));
@@ -171,11 +177,13 @@ class TrainingLoop {
 
 }  // namespace
 
-Result<std::vector<std::pair<std::string, Variable>>> DeclareProgram(Client& client, const Program& program, const TaskOptions& options, uint64_t examples) {
+Result<std::vector<std::pair<std::string, Variable>>> DeclareProgram(Client& client, const Program& program,
+                                                                     const TaskOptions& options, uint64_t examples) {
   Model model;
   std::vector<std::pair<std::string, Variable>> variables;
   for (const VariableDecl& declared : program.variables()) {
-    Initializer initializer = {static_cast<int32_t>(declared.init.kind), declared.init.a, declared.init.b, declared.init.seed};
+    Initializer initializer = {static_cast<int32_t>(declared.init.kind), declared.init.a, declared.init.b,
+                               declared.init.seed};
     if (!options.init_from.empty()) initializer = Assigned();
     variables.emplace_back(declared.name, model.Dense(declared.name, declared.shape, initializer));
   }
@@ -186,7 +194,8 @@ Result<std::vector<std::pair<std::string, Variable>>> DeclareProgram(Client& cli
   return variables;
 }
 
-absl::Status RunTrainingTask(Client& client, Program& program, Device& device, const Dataset& train, const TaskOptions& options) {
+absl::Status RunTrainingTask(Client& client, Program& program, Device& device, const Dataset& train,
+                             const TaskOptions& options) {
   auto variables = DeclareProgram(client, program, options, train.count());
   if (!variables.ok()) return ToAbslStatus(variables.status());
   if (client.is_chief() && !options.init_from.empty()) {
@@ -201,7 +210,8 @@ absl::Status RunTrainingTask(Client& client, Program& program, Device& device, c
     return trained;
   }
   const Progress& progress = loop.progress();
-  Info(absl::StrFormat("done: %d steps, %d examples in %.1f s (%.0f examples/s), loss %.4f", progress.steps(), progress.examples(), progress.seconds(),
+  Info(absl::StrFormat("done: %d steps, %d examples in %.1f s (%.0f examples/s), loss %.4f", progress.steps(),
+                       progress.examples(), progress.seconds(),
                        static_cast<double>(progress.examples()) / std::max(1e-9, progress.seconds()), progress.loss()));
   if (client.is_chief() && !options.outputs.empty()) {
     BASIN_RETURN_IF_ERROR(MakeFolders(options.outputs));

@@ -5,7 +5,8 @@
 namespace basin {
 
 uint32_t Crc32c(const void* data, size_t size) {
-  // ISA-L takes a non-const pointer and an int, so long buffers go in pieces; it neither inverts the seed nor the result.
+  // ISA-L takes a non-const pointer and an int, so long buffers go in pieces; it neither inverts the seed nor the
+  // result.
   auto* bytes = const_cast<unsigned char*>(static_cast<const unsigned char*>(data));
   unsigned int crc = ~0u;
   while (size > 0) {

@@ -22,8 +22,7 @@ void Log(LogLevel level, absl::string_view line) {
   const LogState& state = State();
   if (state.quiet && level == LogLevel::kInfo) return;
   const char* mark = level == LogLevel::kInfo ? "" : level == LogLevel::kWarning ? "warning: " : "error: ";
-  const std::string text =
-      absl::StrCat(state.prefix, state.prefix.empty() ? "" : ": ", mark, line, "\n");
+  const std::string text = absl::StrCat(state.prefix, state.prefix.empty() ? "" : ": ", mark, line, "\n");
   // A log that cannot be written (a closed pipe) must not stop training.
   [[maybe_unused]] ssize_t ignored = write(STDERR_FILENO, text.data(), text.size());
 }

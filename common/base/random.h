@@ -17,9 +17,7 @@ constexpr uint64_t Mix64(uint64_t x) {
 constexpr uint64_t RandomAt(uint64_t seed, uint64_t i) { return Mix64(Mix64(seed) ^ (i * 0xd1342543de82ef95ull)); }
 
 // Uniform in [0, 1) with 53 bits.
-constexpr double UnitAt(uint64_t seed, uint64_t i) {
-  return static_cast<double>(RandomAt(seed, i) >> 11) * 0x1.0p-53;
-}
+constexpr double UnitAt(uint64_t seed, uint64_t i) { return static_cast<double>(RandomAt(seed, i) >> 11) * 0x1.0p-53; }
 
 // A stream with a state, for simulations and shuffles. Not for secrets: see secret.h.
 class Random {
@@ -31,13 +29,14 @@ class Random {
     return value;
   }
   // Uniform in [0, bound). REQUIRES: bound > 0.
-  uint64_t Below(uint64_t bound) { return static_cast<uint64_t>((static_cast<unsigned __int128>(Next()) * bound) >> 64); }
+  uint64_t Below(uint64_t bound) {
+    return static_cast<uint64_t>((static_cast<unsigned __int128>(Next()) * bound) >> 64);
+  }
   double Unit() { return static_cast<double>(Next() >> 11) * 0x1.0p-53; }
   bool Chance(double probability) { return Unit() < probability; }
 
  private:
   uint64_t state_;
 };
-
 
 }  // namespace basin

@@ -9,8 +9,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define BASIN_RETURN_IF_ERROR(expr)                       \
-  do {                                                    \
+#define BASIN_RETURN_IF_ERROR(expr)                                                     \
+  do {                                                                                  \
     if (absl::Status basin_status_ = (expr); !basin_status_.ok()) return basin_status_; \
   } while (0)
 
@@ -22,10 +22,10 @@
   if (!tmp.ok()) return tmp.status();           \
   lhs = *std::move(tmp)
 
-#define BASIN_CHECK(condition)                                                                  \
-  do {                                                                                          \
-    if (!(condition)) [[unlikely]] {                                                            \
-      std::fprintf(stderr, "%s:%d: invariant broken: %s\n", __FILE__, __LINE__, #condition);    \
-      std::abort();                                                                             \
-    }                                                                                           \
+#define BASIN_CHECK(condition)                                                               \
+  do {                                                                                       \
+    if (!(condition)) [[unlikely]] {                                                         \
+      std::fprintf(stderr, "%s:%d: invariant broken: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                          \
+    }                                                                                        \
   } while (0)

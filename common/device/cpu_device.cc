@@ -19,11 +19,12 @@ class CpuDevice final : public Device {
 
   absl::string_view name() const override { return "cpu"; }
 
-  void Gemm(Transpose a_transposed, Transpose b_transposed, int64_t m, int64_t n, int64_t k, float alpha, const float* a, const float* b, float beta,
-            float* c) override {
+  void Gemm(Transpose a_transposed, Transpose b_transposed, int64_t m, int64_t n, int64_t k, float alpha,
+            const float* a, const float* b, float beta, float* c) override {
     const bool ta = a_transposed == Transpose::kYes, tb = b_transposed == Transpose::kYes;
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, static_cast<blasint>(m), static_cast<blasint>(n),
-                static_cast<blasint>(k), alpha, a, static_cast<blasint>(ta ? m : k), b, static_cast<blasint>(tb ? k : n), beta, c, static_cast<blasint>(n));
+    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, static_cast<blasint>(m),
+                static_cast<blasint>(n), static_cast<blasint>(k), alpha, a, static_cast<blasint>(ta ? m : k), b,
+                static_cast<blasint>(tb ? k : n), beta, c, static_cast<blasint>(n));
   }
 
   void AddBias(int64_t rows, int64_t columns, const float* bias, float* x) override {
@@ -55,7 +56,8 @@ class CpuDevice final : public Device {
     }
   }
 
-  LossResult SoftmaxCrossEntropy(int64_t rows, int64_t classes, const float* logits, const uint8_t* labels, float* gradient) override {
+  LossResult SoftmaxCrossEntropy(int64_t rows, int64_t classes, const float* logits, const uint8_t* labels,
+                                 float* gradient) override {
     LossResult result;
     const float scale = 1.0f / static_cast<float>(rows);
     for (int64_t row = 0; row < rows; ++row) {
@@ -69,7 +71,8 @@ class CpuDevice final : public Device {
       result.correct += best == label ? 1 : 0;
       if (gradient == nullptr) continue;
       float* g = gradient + row * classes;
-      for (int64_t i = 0; i < classes; ++i) g[i] = scale * (std::exp(x[i] - largest) / sum - (i == label ? 1.0f : 0.0f));
+      for (int64_t i = 0; i < classes; ++i)
+        g[i] = scale * (std::exp(x[i] - largest) / sum - (i == label ? 1.0f : 0.0f));
     }
     return result;
   }

@@ -1,5 +1,5 @@
-// The CPU twin of the Device seam, on OpenBLAS; oneTBB splits the element-wise loops of large matrices where there is more
-// than one thread.
+// The CPU twin of the Device seam, on OpenBLAS; oneTBB splits the element-wise loops of large matrices where there is
+// more than one thread.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,5 @@
-// The Device seam: where gradients are computed. Matrices are float32, row-major, in the device's memory (the CPU's is the
-// caller's). Twins: cpu_device; the CUDA twin repeats its names. No CUDA type stands here.
+// The Device seam: where gradients are computed. Matrices are float32, row-major, in the device's memory (the CPU's is
+// the caller's). Twins: cpu_device; the CUDA twin repeats its names. No CUDA type stands here.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ class Device {
 
   // C[m, n] = alpha * op(A)[m, k] * op(B)[k, n] + beta * C. A is [m, k] as it lies in memory, or [k, m] where it is
   // transposed; B likewise. With beta 0, C may be uninitialised.
-  virtual void Gemm(Transpose a_transposed, Transpose b_transposed, int64_t m, int64_t n, int64_t k, float alpha, const float* a, const float* b, float beta,
-                    float* c) = 0;
+  virtual void Gemm(Transpose a_transposed, Transpose b_transposed, int64_t m, int64_t n, int64_t k, float alpha,
+                    const float* a, const float* b, float beta, float* c) = 0;
   // x[row, :] += bias, for each row.
   virtual void AddBias(int64_t rows, int64_t columns, const float* bias, float* x) = 0;
   // x = max(x, 0).
@@ -33,12 +33,13 @@ class Device {
   virtual void ColumnSums(int64_t rows, int64_t columns, const float* x, float* out) = 0;
 
   struct LossResult {
-    double loss_sum = 0;  // over the rows: -log of the label's probability
-    uint64_t correct = 0; // rows whose largest logit is the label's (the first of equal ones)
+    double loss_sum = 0;   // over the rows: -log of the label's probability
+    uint64_t correct = 0;  // rows whose largest logit is the label's (the first of equal ones)
   };
-  // Softmax, then cross entropy with the labels (each below `classes`). Where gradient is not null it becomes the gradient of the
-  // mean loss with respect to the logits: (softmax - one-hot) / rows. It may be `logits` itself.
-  virtual LossResult SoftmaxCrossEntropy(int64_t rows, int64_t classes, const float* logits, const uint8_t* labels, float* gradient) = 0;
+  // Softmax, then cross entropy with the labels (each below `classes`). Where gradient is not null it becomes the
+  // gradient of the mean loss with respect to the logits: (softmax - one-hot) / rows. It may be `logits` itself.
+  virtual LossResult SoftmaxCrossEntropy(int64_t rows, int64_t classes, const float* logits, const uint8_t* labels,
+                                         float* gradient) = 0;
 };
 
 // "cpu". Others are refused: UNIMPLEMENTED where this version has no such device, with what to use instead.

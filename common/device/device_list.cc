@@ -17,7 +17,8 @@ std::vector<DeviceInfo> ListDevices() {
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(absl::string_view name, int threads) {
   if (name == "cpu") return MakeCpuDevice(threads);
   if (absl::StartsWith(name, "cuda") || absl::StartsWith(name, "gpu")) {
-    return absl::UnimplementedError(absl::StrCat("device ", name, ": this version computes gradients on the CPU; use cpu"));
+    return absl::UnimplementedError(
+        absl::StrCat("device ", name, ": this version computes gradients on the CPU; use cpu"));
   }
   return absl::InvalidArgumentError(absl::StrCat("device \"", name, "\" is unknown; use cpu"));
 }

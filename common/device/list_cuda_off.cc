@@ -2,6 +2,8 @@
 
 namespace basin {
 
-std::vector<DeviceInfo> ListCudaDevices() { return {{"cuda", "", false, "this build is without CUDA (no nvcc was found when it was configured)"}}; }
+std::vector<DeviceInfo> ListCudaDevices() {
+  return {{"cuda", "", false, "this build is without CUDA (no nvcc was found when it was configured)"}};
+}
 
 }  // namespace basin

@@ -22,7 +22,8 @@ absl::Status Damaged(gzFile file, const std::string& path) {
 }
 
 absl::Status EndsEarly(const std::string& path, uint64_t missing) {
-  return absl::DataLossError(absl::StrCat(path, ": ends ", missing, " bytes early; the file is cut short, get it again"));
+  return absl::DataLossError(
+      absl::StrCat(path, ": ends ", missing, " bytes early; the file is cut short, get it again"));
 }
 
 // Fewer bytes than `size` only at the end of the file. gzread reads plain files too.
@@ -65,10 +66,12 @@ absl::StatusOr<IdxArray> ReadIdx(const std::string& path) {
     const uint64_t size = uint64_t{dim[0]} << 24 | uint64_t{dim[1]} << 16 | uint64_t{dim[2]} << 8 | dim[3];
     array.shape.push_back(static_cast<int64_t>(size));
     bytes = size != 0 && bytes > kMaxBytes / size ? kMaxBytes + 1 : bytes * size;
-    if (bytes > kMaxBytes) return absl::InvalidArgumentError(absl::StrCat(path, ": more than ", kMaxBytes, " bytes of data by its header"));
+    if (bytes > kMaxBytes)
+      return absl::InvalidArgumentError(absl::StrCat(path, ": more than ", kMaxBytes, " bytes of data by its header"));
   }
-  // Grows with what is really there: a header alone does not take a gigabyte. The last read asks for one byte too many: only a
-  // read that wants more makes zlib look at what ends a gzip stream, and a stream cut there passes for whole otherwise.
+  // Grows with what is really there: a header alone does not take a gigabyte. The last read asks for one byte too many:
+  // only a read that wants more makes zlib look at what ends a gzip stream, and a stream cut there passes for whole
+  // otherwise.
   uint64_t had = 0;
   do {
     const uint64_t wanted = std::max(kFirstBytes, 2 * had);
@@ -77,7 +80,8 @@ absl::StatusOr<IdxArray> ReadIdx(const std::string& path) {
     had += got;
   } while (had == array.data.size() && had <= bytes);
   if (had < bytes) return EndsEarly(path, bytes - had);
-  if (had > bytes) return absl::InvalidArgumentError(absl::StrCat(path, ": longer than its header says (", bytes, " bytes of data)"));
+  if (had > bytes)
+    return absl::InvalidArgumentError(absl::StrCat(path, ": longer than its header says (", bytes, " bytes of data)"));
   array.data.resize(bytes);
   return array;
 }

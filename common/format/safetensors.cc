@@ -113,12 +113,16 @@ absl::Status SyncFolderOf(const std::string& path) {
   return error == 0 || error == EINVAL ? absl::OkStatus() : ErrnoStatus(error, absl::StrCat("fsync ", folder));
 }
 
-absl::Status Wrong(absl::string_view what) { return absl::InvalidArgumentError(absl::StrCat("not a valid safetensors file: ", what)); }
+absl::Status Wrong(absl::string_view what) {
+  return absl::InvalidArgumentError(absl::StrCat("not a valid safetensors file: ", what));
+}
 
-absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const nlohmann::json& entry, uint64_t& begin, uint64_t& end) {
+absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const nlohmann::json& entry, uint64_t& begin,
+                                       uint64_t& end) {
   const std::string where = absl::StrCat("tensor \"", name, "\": ");
-  if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string() || !entry.contains("shape") || !entry["shape"].is_array() ||
-      !entry.contains("data_offsets") || !entry["data_offsets"].is_array() || entry["data_offsets"].size() != 2) {
+  if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string() || !entry.contains("shape") ||
+      !entry["shape"].is_array() || !entry.contains("data_offsets") || !entry["data_offsets"].is_array() ||
+      entry["data_offsets"].size() != 2) {
     return Wrong(absl::StrCat(where, "expected dtype, shape and two data_offsets"));
   }
   TensorInfo tensor;
@@ -128,7 +132,8 @@ absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const nlohmann::
   if (!known) return Wrong(absl::StrCat(where, "dtype ", dtype, " is unknown"));
   tensor.dtype = *known;
   for (const nlohmann::json& dim : entry["shape"]) {
-    if (!dim.is_number_unsigned() || dim.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return Wrong(absl::StrCat(where, "a dimension is no whole number"));
+    if (!dim.is_number_unsigned() || dim.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
+      return Wrong(absl::StrCat(where, "a dimension is no whole number"));
     tensor.shape.push_back(static_cast<int64_t>(dim.get<uint64_t>()));
   }
   for (const nlohmann::json& offset : entry["data_offsets"]) {
@@ -137,7 +142,8 @@ absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const nlohmann::
   begin = entry["data_offsets"][0].get<uint64_t>();
   end = entry["data_offsets"][1].get<uint64_t>();
   const std::optional<uint64_t> bytes = BytesOf(tensor);
-  if (!bytes || end < begin || end - begin != *bytes) return Wrong(absl::StrCat(where, "data_offsets do not fit dtype and shape"));
+  if (!bytes || end < begin || end - begin != *bytes)
+    return Wrong(absl::StrCat(where, "data_offsets do not fit dtype and shape"));
   return tensor;
 }
 
@@ -146,12 +152,14 @@ absl::StatusOr<TensorInfo> ParseTensor(const std::string& name, const nlohmann::
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(const std::string& json, uint64_t data_bytes) {
   // A NUL ends the text for the JSON library, and what follows it would go unseen.
   if (json.find('\0') != std::string::npos) return Wrong("the header is no JSON object");
-  // The library keeps the last of equal keys, another reader may keep the first: refused. Keys lie two objects deep at most.
+  // The library keeps the last of equal keys, another reader may keep the first: refused. Keys lie two objects deep at
+  // most.
   std::set<std::string> seen[3];
   std::optional<std::string> twice;
   const auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
     if (event == nlohmann::json::parse_event_t::object_start && depth < 2) seen[depth + 1].clear();
-    if (event == nlohmann::json::parse_event_t::key && depth <= 2 && !seen[depth].insert(parsed.get<std::string>()).second) {
+    if (event == nlohmann::json::parse_event_t::key && depth <= 2 &&
+        !seen[depth].insert(parsed.get<std::string>()).second) {
       twice = parsed.get<std::string>();
     }
     return true;
@@ -179,12 +187,14 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(const std::string& json
   // In the order of their bytes (empty ones before what starts where they stand), they must cover the data exactly.
   std::vector<size_t> order(out.tensors.size());
   std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return std::pair(out.begins[a], ends[a]) < std::pair(out.begins[b], ends[b]); });
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return std::pair(out.begins[a], ends[a]) < std::pair(out.begins[b], ends[b]); });
   SafetensorsHeader sorted;
   sorted.metadata = std::move(out.metadata);
   uint64_t at = 0;
   for (const size_t i : order) {
-    if (out.begins[i] != at) return Wrong(absl::StrCat("tensor \"", out.tensors[i].name, "\" begins at ", out.begins[i], ", expected ", at));
+    if (out.begins[i] != at)
+      return Wrong(absl::StrCat("tensor \"", out.tensors[i].name, "\" begins at ", out.begins[i], ", expected ", at));
     at = ends[i];
     sorted.tensors.push_back(std::move(out.tensors[i]));
     sorted.begins.push_back(out.begins[i]);
@@ -194,8 +204,8 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(const std::string& json
   return sorted;
 }
 
-absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(const std::string& path, std::vector<TensorInfo> tensors,
-                                                                             const std::map<std::string, std::string>& metadata) {
+absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
+    const std::string& path, std::vector<TensorInfo> tensors, const std::map<std::string, std::string>& metadata) {
   std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter);
   // Entry by entry: an ordered object searches all of its keys for each new one.
   std::string text = "{";
@@ -209,24 +219,32 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(con
     for (const TensorInfo& tensor : tensors) {
       const std::optional<uint64_t> bytes = BytesOf(tensor);
       if (!bytes || *bytes > kMaxFileBytes - at) {
-        return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" has no valid shape, or more bytes than a file can have"));
+        return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name,
+                                                       "\" has no valid shape, or more bytes than a file can have"));
       }
-      if (SizeOf(tensor.dtype) == 0) return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" has no valid dtype"));
+      if (SizeOf(tensor.dtype) == 0)
+        return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" has no valid dtype"));
       if (tensor.name.empty() || tensor.name == kMetadataKey) {
         return absl::InvalidArgumentError(absl::StrCat(path, ": \"", tensor.name, "\" cannot be a tensor's name"));
       }
-      if (!names.insert(tensor.name).second) return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" stands twice"));
-      add(tensor.name, {{"dtype", std::string(FormatName(tensor.dtype))}, {"shape", tensor.shape}, {"data_offsets", {at, at + *bytes}}});
+      if (!names.insert(tensor.name).second)
+        return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\" stands twice"));
+      add(tensor.name, {{"dtype", std::string(FormatName(tensor.dtype))},
+                        {"shape", tensor.shape},
+                        {"data_offsets", {at, at + *bytes}}});
       writer->begins_.push_back(at);
       writer->sizes_.push_back(*bytes);
       at += *bytes;
     }
   } catch (const nlohmann::json::exception&) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": a name or a metadata string is not UTF-8, which the format asks for"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": a name or a metadata string is not UTF-8, which the format asks for"));
   }
   text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');  // the data is aligned to 8 bytes
-  if (text.size() > kMaxHeaderBytes) return absl::InvalidArgumentError(absl::StrCat(path, ": ", tensors.size(), " tensors make a header above the format's 100 MB"));
+  if (text.size() > kMaxHeaderBytes)
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": ", tensors.size(), " tensors make a header above the format's 100 MB"));
   for (uint64_t& begin : writer->begins_) begin += 8 + text.size();
   writer->written_.resize(tensors.size());
   writer->tensors_ = std::move(tensors);
@@ -254,7 +272,8 @@ absl::Status SafetensorsWriter::Write(size_t tensor, uint64_t offset, absl::Span
   if (tensor >= sizes_.size() || offset > sizes_[tensor] || bytes.size() > sizes_[tensor] - offset) {
     return absl::OutOfRangeError(absl::StrCat(path_, ": a write outside tensor ", tensor));
   }
-  BASIN_RETURN_IF_ERROR(WriteAll(fd_, temporary_, begins_[tensor] + offset, absl::string_view(bytes.data(), bytes.size())));
+  BASIN_RETURN_IF_ERROR(
+      WriteAll(fd_, temporary_, begins_[tensor] + offset, absl::string_view(bytes.data(), bytes.size())));
   AddRange(offset, offset + bytes.size(), written_[tensor]);
   return absl::OkStatus();
 }
@@ -264,7 +283,8 @@ absl::Status SafetensorsWriter::Finish() {
     uint64_t written = 0;
     for (const auto& [begin, end] : written_[i]) written += end - begin;
     if (written == sizes_[i]) continue;
-    return absl::FailedPreconditionError(absl::StrCat(path_, ": ", written, " of ", sizes_[i], " bytes of \"", tensors_[i].name, "\" were written"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(path_, ": ", written, " of ", sizes_[i], " bytes of \"", tensors_[i].name, "\" were written"));
   }
   if (fsync(fd_) != 0) return ErrnoStatus(errno, absl::StrCat("fsync ", temporary_));
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return ErrnoStatus(errno, absl::StrCat("rename to ", path_));
@@ -282,12 +302,14 @@ absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::Open(const
   if (fstat(reader->fd_, &info) != 0) return ErrnoStatus(errno, absl::StrCat("stat ", path));
   const auto file_bytes = static_cast<uint64_t>(info.st_size);
   unsigned char prefix[8];
-  if (!S_ISREG(info.st_mode) || file_bytes < sizeof(prefix)) return absl::InvalidArgumentError(absl::StrCat(path, ": not a valid safetensors file: too short"));
+  if (!S_ISREG(info.st_mode) || file_bytes < sizeof(prefix))
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not a valid safetensors file: too short"));
   BASIN_RETURN_IF_ERROR(ReadAll(reader->fd_, path, 0, absl::MakeSpan(reinterpret_cast<char*>(prefix), sizeof(prefix))));
   uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | prefix[i];
   if (length > kMaxHeaderBytes || length > file_bytes - 8) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not a valid safetensors file: a header of ", length, " bytes in a file of ", file_bytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": not a valid safetensors file: a header of ", length, " bytes in a file of ", file_bytes));
   }
   std::string json(length, '\0');
   BASIN_RETURN_IF_ERROR(ReadAll(reader->fd_, path, 8, absl::MakeSpan(json.data(), json.size())));

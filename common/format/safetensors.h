@@ -1,5 +1,6 @@
-// safetensors files: u64 little-endian length of the header, the header (JSON: name -> dtype, shape, data_offsets; "__metadata__" -> strings), then
-// the tensors' bytes, which cover the rest without gap or overlap. Written and read in parts, so that a model need not fit in memory.
+// safetensors files: u64 little-endian length of the header, the header (JSON: name -> dtype, shape, data_offsets;
+// "__metadata__" -> strings), then the tensors' bytes, which cover the rest without gap or overlap. Written and read in
+// parts, so that a model need not fit in memory.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +24,11 @@ struct TensorInfo {
 
 class SafetensorsWriter final {
  public:
-  // Lays the tensors out in the given order in a temporary file beside `path`. The folder must exist. INVALID_ARGUMENT for a
-  // name that is empty, given twice, "__metadata__" or not UTF-8, and for a shape or sum of shapes that no file can hold.
-  static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(const std::string& path, std::vector<TensorInfo> tensors,
+  // Lays the tensors out in the given order in a temporary file beside `path`. The folder must exist. INVALID_ARGUMENT
+  // for a name that is empty, given twice, "__metadata__" or not UTF-8, and for a shape or sum of shapes that no file
+  // can hold.
+  static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(const std::string& path,
+                                                                   std::vector<TensorInfo> tensors,
                                                                    const std::map<std::string, std::string>& metadata);
   // Without Finish nothing is left behind, and `path` is as it was.
   ~SafetensorsWriter();

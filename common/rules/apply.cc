@@ -32,8 +32,8 @@ BASIN_VECTOR_CLONES void SgdLoop(size_t n, float rate, const float* g, const flo
   for (size_t i = 0; i < n; ++i) w_out[i] = SgdStep(rate, g[i], w_in[i]);
 }
 
-BASIN_VECTOR_CLONES void MomentumLoop(size_t n, float rate, float momentum, const float* g, const float* w_in, float* w_out,
-                                      const float* v_in, float* v_out) {
+BASIN_VECTOR_CLONES void MomentumLoop(size_t n, float rate, float momentum, const float* g, const float* w_in,
+                                      float* w_out, const float* v_in, float* v_out) {
   BASIN_INDEPENDENT_ITERATIONS
   for (size_t i = 0; i < n; ++i) {
     const MomentumState next = MomentumStep(rate, momentum, g[i], {w_in[i], v_in[i]});
@@ -42,8 +42,8 @@ BASIN_VECTOR_CLONES void MomentumLoop(size_t n, float rate, float momentum, cons
   }
 }
 
-BASIN_VECTOR_CLONES void NesterovLoop(size_t n, float rate, float momentum, const float* g, const float* w_in, float* w_out,
-                                      const float* v_in, float* v_out) {
+BASIN_VECTOR_CLONES void NesterovLoop(size_t n, float rate, float momentum, const float* g, const float* w_in,
+                                      float* w_out, const float* v_in, float* v_out) {
   BASIN_INDEPENDENT_ITERATIONS
   for (size_t i = 0; i < n; ++i) {
     const MomentumState next = NesterovStep(rate, momentum, g[i], {w_in[i], v_in[i]});
@@ -52,8 +52,8 @@ BASIN_VECTOR_CLONES void NesterovLoop(size_t n, float rate, float momentum, cons
   }
 }
 
-BASIN_VECTOR_CLONES void AdagradLoop(size_t n, float rate, float epsilon, const float* g, const float* w_in, float* w_out,
-                                     const float* a_in, float* a_out) {
+BASIN_VECTOR_CLONES void AdagradLoop(size_t n, float rate, float epsilon, const float* g, const float* w_in,
+                                     float* w_out, const float* a_in, float* a_out) {
   BASIN_INDEPENDENT_ITERATIONS
   for (size_t i = 0; i < n; ++i) {
     const AdagradState next = AdagradStep(rate, epsilon, g[i], {w_in[i], a_in[i]});

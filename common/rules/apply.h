@@ -1,4 +1,5 @@
-// Applies one push to one block of float parameters on the host. No allocation, no locks: whoever owns the memory calls.
+// Applies one push to one block of float parameters on the host. No allocation, no locks: whoever owns the memory
+// calls.
 #pragma once
 
 #include <array>
@@ -9,9 +10,9 @@
 
 namespace basin {
 
-// All spans that the rule uses have the gradient's length; slots beyond SlotCount are ignored. An input and its output are
-// either the same memory (in place) or do not overlap (a new block, while someone still reads the old one); this may
-// differ from one pair to the next. Outputs overlap nothing else.
+// All spans that the rule uses have the gradient's length; slots beyond SlotCount are ignored. An input and its output
+// are either the same memory (in place) or do not overlap (a new block, while someone still reads the old one); this
+// may differ from one pair to the next. Outputs overlap nothing else.
 struct ApplyArguments {
   absl::Span<const float> gradient;
   absl::Span<const float> parameters_in;

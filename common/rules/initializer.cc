@@ -12,8 +12,8 @@ namespace basin {
 namespace {
 
 // Box, Muller, "A note on the generation of random normal deviates", Annals of Mathematical Statistics 29 (1958). Each
-// element has two counters of its own; the second of the pair of deviates is not used, which keeps element i free of its
-// neighbours. 1 - unit is in (0, 1], so that the logarithm is finite.
+// element has two counters of its own; the second of the pair of deviates is not used, which keeps element i free of
+// its neighbours. 1 - unit is in (0, 1], so that the logarithm is finite.
 double StandardNormalAt(uint64_t seed, uint64_t i) {
   const double radius = std::sqrt(-2.0 * std::log(1.0 - UnitAt(seed, 2 * i)));
   return radius * std::cos(2.0 * 3.14159265358979323846 * UnitAt(seed, 2 * i + 1));
@@ -73,9 +73,10 @@ absl::Status Validate(const InitSpec& spec) {
       }
       return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat("initializer: kind is ", static_cast<int>(spec.kind),
-                                                 ", expected 1 to 7 (InitKind in control.proto); a newer client may know "
-                                                 "initializers that this build does not"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("initializer: kind is ", static_cast<int>(spec.kind),
+                   ", expected 1 to 7 (InitKind in control.proto); a newer client may know "
+                   "initializers that this build does not"));
 }
 
 void Fill(const InitSpec& spec, Fans fans, uint64_t begin, absl::Span<float> out) {

@@ -1,5 +1,5 @@
-// Initial values. Element i of a variable depends on the seed and i alone, so that shards are filled in any order, split
-// in any way and on any ps, and the variable is the same.
+// Initial values. Element i of a variable depends on the seed and i alone, so that shards are filled in any order,
+// split in any way and on any ps, and the variable is the same.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,8 @@ struct Fans {
 // [..., inputs, outputs] has both times the product of the leading dimensions.
 Fans FansOf(absl::Span<const int64_t> shape);
 
-// InvalidArgument names the field, what was found and what was expected. Numbers that the kind does not use are ignored.
+// InvalidArgument names the field, what was found and what was expected. Numbers that the kind does not use are
+// ignored.
 absl::Status Validate(const InitSpec& spec);
 
 // Fills elements [begin, begin + out.size()) of the variable; begin counts from the start of the whole variable, not of

@@ -63,15 +63,19 @@ struct AdamNumbers {
   float epsilon;
 };
 
-// Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015, the form before section 2.1, whose epsilon is the
-// "epsilon hat" that TensorFlow and Keras have. In double: beta2^t is near 1, so 1 - beta2^t loses half of a float's bits.
-// REQUIRES: step >= 1, counting this application.
+// Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015, the form before section 2.1, whose epsilon is
+// the "epsilon hat" that TensorFlow and Keras have. In double: beta2^t is near 1, so 1 - beta2^t loses half of a
+// float's bits. REQUIRES: step >= 1, counting this application.
 inline AdamNumbers AdamNumbersAt(float learning_rate, float beta1, float beta2, float epsilon, uint64_t step) {
   const double t = static_cast<double>(step);
   const double correction1 = 1.0 - std::pow(static_cast<double>(beta1), t);
   const double correction2 = 1.0 - std::pow(static_cast<double>(beta2), t);
   return {static_cast<float>(learning_rate * std::sqrt(correction2) / correction1),
-          beta1, 1.0f - beta1, beta2, 1.0f - beta2, epsilon};
+          beta1,
+          1.0f - beta1,
+          beta2,
+          1.0f - beta2,
+          epsilon};
 }
 
 BASIN_HOST_DEVICE inline AdamState AdamStep(const AdamNumbers& n, float g, AdamState s) {
@@ -80,8 +84,8 @@ BASIN_HOST_DEVICE inline AdamState AdamStep(const AdamNumbers& n, float g, AdamS
   return {s.w - n.rate * m / (std::sqrt(v) + n.epsilon), m, v};
 }
 
-// The running mean after `count` values, the last of which is x: Welford's update (Technometrics 4, 1962), which does not
-// lose small values beside a large sum.
+// The running mean after `count` values, the last of which is x: Welford's update (Technometrics 4, 1962), which does
+// not lose small values beside a large sum.
 BASIN_HOST_DEVICE inline float RunningMean(float inverse_count, float x, float mean) {
   return mean + (x - mean) * inverse_count;
 }

@@ -69,10 +69,14 @@ absl::Status Validate(const RuleSpec& spec) {
 
 int SlotCount(RuleKind kind) {
   switch (kind) {
-    case RuleKind::kSgd: return 0;
-    case RuleKind::kMomentum: return 1;
-    case RuleKind::kAdagrad: return 1;
-    case RuleKind::kAdam: return 2;
+    case RuleKind::kSgd:
+      return 0;
+    case RuleKind::kMomentum:
+      return 1;
+    case RuleKind::kAdagrad:
+      return 1;
+    case RuleKind::kAdam:
+      return 2;
   }
   return 0;
 }
@@ -91,10 +95,14 @@ float SlotInitialValue(const RuleSpec& spec, int slot) {
 
 absl::string_view Name(RuleKind kind) {
   switch (kind) {
-    case RuleKind::kSgd: return "sgd";
-    case RuleKind::kMomentum: return "momentum";
-    case RuleKind::kAdagrad: return "adagrad";
-    case RuleKind::kAdam: return "adam";
+    case RuleKind::kSgd:
+      return "sgd";
+    case RuleKind::kMomentum:
+      return "momentum";
+    case RuleKind::kAdagrad:
+      return "adagrad";
+    case RuleKind::kAdam:
+      return "adam";
   }
   return "unknown";
 }

@@ -16,13 +16,13 @@ enum class RuleKind : uint8_t { kSgd = 1, kMomentum = 2, kAdagrad = 3, kAdam = 4
 // A rule's formula is in rule_math.h. Fields that the kind does not use are ignored by everything but operator==.
 struct RuleSpec {
   RuleKind kind = RuleKind::kSgd;
-  float learning_rate = 0.01f;        // all; >= 0 (0 freezes the variable)
-  float momentum = 0.9f;              // momentum; in [0, 1)
-  bool nesterov = false;              // momentum
-  float beta1 = 0.9f;                 // adam; in [0, 1)
-  float beta2 = 0.999f;               // adam; in [0, 1)
-  float epsilon = 1e-7f;              // adam: > 0; adagrad: >= 0
-  float initial_accumulator = 0.1f;   // adagrad; >= 0, and > 0 where epsilon is 0
+  float learning_rate = 0.01f;       // all; >= 0 (0 freezes the variable)
+  float momentum = 0.9f;             // momentum; in [0, 1)
+  bool nesterov = false;             // momentum
+  float beta1 = 0.9f;                // adam; in [0, 1)
+  float beta2 = 0.999f;              // adam; in [0, 1)
+  float epsilon = 1e-7f;             // adam: > 0; adagrad: >= 0
+  float initial_accumulator = 0.1f;  // adagrad; >= 0, and > 0 where epsilon is 0
 
   bool operator==(const RuleSpec&) const = default;
 };

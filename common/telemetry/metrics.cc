@@ -46,21 +46,25 @@ Registry::Registry() : state_(std::make_unique<State>()) {}
 Registry::~Registry() = default;
 
 Counter Registry::AddCounter(const std::string& name, const std::string& help, const Labels& labels) {
-  return Counter(MadeOrBug(name, [&]() -> auto& {
-    return prometheus::BuildCounter().Name(name).Help(help).Register(state_->registry).Add(labels);
-  }));
+  return Counter(MadeOrBug(
+      name, [&]() -> auto& {
+        return prometheus::BuildCounter().Name(name).Help(help).Register(state_->registry).Add(labels);
+      }));
 }
 
 Gauge Registry::AddGauge(const std::string& name, const std::string& help, const Labels& labels) {
-  return Gauge(MadeOrBug(name, [&]() -> auto& {
-    return prometheus::BuildGauge().Name(name).Help(help).Register(state_->registry).Add(labels);
-  }));
+  return Gauge(MadeOrBug(
+      name, [&]() -> auto& {
+        return prometheus::BuildGauge().Name(name).Help(help).Register(state_->registry).Add(labels);
+      }));
 }
 
-Histogram Registry::AddHistogram(const std::string& name, const std::string& help, const std::vector<double>& bounds, const Labels& labels) {
-  return Histogram(MadeOrBug(name, [&]() -> auto& {
-    return prometheus::BuildHistogram().Name(name).Help(help).Register(state_->registry).Add(labels, bounds);
-  }));
+Histogram Registry::AddHistogram(const std::string& name, const std::string& help, const std::vector<double>& bounds,
+                                 const Labels& labels) {
+  return Histogram(MadeOrBug(
+      name, [&]() -> auto& {
+        return prometheus::BuildHistogram().Name(name).Help(help).Register(state_->registry).Add(labels, bounds);
+      }));
 }
 
 void Registry::BeforeRendering(std::function<void()> update) {

@@ -1,5 +1,5 @@
-// Numbers that a program shows while it runs, as Prometheus reads them. A thin face of prometheus-cpp, whose headers stay
-// out of ours.
+// Numbers that a program shows while it runs, as Prometheus reads them. A thin face of prometheus-cpp, whose headers
+// stay out of ours.
 #pragma once
 
 #include <functional>
@@ -62,12 +62,13 @@ class Registry final {
   Registry();
   ~Registry();
 
-  // The same name and labels give the same metric again. REQUIRES: names (and labels' names) are valid for Prometheus, and
-  // a name has one kind and one help text; label values may be anything.
+  // The same name and labels give the same metric again. REQUIRES: names (and labels' names) are valid for Prometheus,
+  // and a name has one kind and one help text; label values may be anything.
   Counter AddCounter(const std::string& name, const std::string& help, const Labels& labels = {});
   Gauge AddGauge(const std::string& name, const std::string& help, const Labels& labels = {});
   // `bounds`: the buckets' upper ends, ascending; one for the rest is added.
-  Histogram AddHistogram(const std::string& name, const std::string& help, const std::vector<double>& bounds, const Labels& labels = {});
+  Histogram AddHistogram(const std::string& name, const std::string& help, const std::vector<double>& bounds,
+                         const Labels& labels = {});
 
   // `update` is called before each rendering, for numbers that are kept elsewhere; never twice at once.
   void BeforeRendering(std::function<void()> update);

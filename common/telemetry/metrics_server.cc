@@ -1,5 +1,6 @@
-// The only file that compiles httplib.h, which takes seconds. Debian's library is built with OpenSSL, zlib and brotli and
-// this file without: the classes that differ by it are the clients and the end of Request, and neither is touched here.
+// The only file that compiles httplib.h, which takes seconds. Debian's library is built with OpenSSL, zlib and brotli
+// and this file without: the classes that differ by it are the clients and the end of Request, and neither is touched
+// here.
 #include "common/telemetry/metrics_server.h"
 
 #include <httplib.h>
@@ -28,7 +29,8 @@ struct MetricsServer::State {
   uint16_t port = 0;
 };
 
-absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& host, uint16_t port, const Registry& registry) {
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& host, uint16_t port,
+                                                                    const Registry& registry) {
   auto state = std::make_unique<State>();
   httplib::Server& server = state->server;
   server.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
@@ -53,9 +55,10 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::s
     return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", host, ":", port, ": ", error.what()));
   }
   if (bound < 0) {
-    return absl::AlreadyExistsError(absl::StrCat("cannot serve metrics on ", host, ":", port, ": ",
-                                                 errno != 0 ? std::strerror(errno) : "the port is taken, or the host is not this machine's",
-                                                 "; give another --metrics-port"));
+    return absl::AlreadyExistsError(
+        absl::StrCat("cannot serve metrics on ", host, ":", port, ": ",
+                     errno != 0 ? std::strerror(errno) : "the port is taken, or the host is not this machine's",
+                     "; give another --metrics-port"));
   }
   state->port = static_cast<uint16_t>(bound);
   state->thread = std::thread([&server] { server.listen_after_bind(); });

@@ -16,7 +16,8 @@ class MetricsServer final {
  public:
   // Listens on host:port; 0 takes a free port. `registry` outlives the server. ALREADY_EXISTS: the port is taken or the
   // host is not this machine's.
-  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& host, uint16_t port, const Registry& registry);
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& host, uint16_t port,
+                                                              const Registry& registry);
   ~MetricsServer();
 
   uint16_t port() const;

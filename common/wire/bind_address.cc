@@ -43,7 +43,8 @@ bool IsLocal(const BindFacts& facts, const std::string& ip) {
 }
 
 std::string AllInterfaces(const BindFacts& facts) {
-  const bool v6 = std::all_of(facts.own_ips.begin(), facts.own_ips.end(), [](const std::string& ip) { return IsIpv6(ip); });
+  const bool v6 =
+      std::all_of(facts.own_ips.begin(), facts.own_ips.end(), [](const std::string& ip) { return IsIpv6(ip); });
   return v6 ? "::" : "0.0.0.0";
 }
 
@@ -63,7 +64,8 @@ absl::StatusOr<BindAddress> ChooseBindAddress(const BindFacts& facts, const std:
     }
     std::vector<std::string> known;
     for (const LocalAddress& local : facts.local) known.push_back(absl::StrCat(local.interface, " (", local.ip, ")"));
-    return absl::InvalidArgumentError(absl::StrCat("--interface ", interface, ": this machine has no such interface or address; it has ",
+    return absl::InvalidArgumentError(absl::StrCat("--interface ", interface,
+                                                   ": this machine has no such interface or address; it has ",
                                                    absl::StrJoin(known, ", ")));
   }
   for (const std::string& ip : facts.own_ips) {
@@ -77,15 +79,17 @@ absl::StatusOr<BindAddress> ChooseBindAddress(const BindFacts& facts, const std:
     result.ip = ip;
     return result;
   }
-  const auto loopback = std::find_if(facts.own_ips.begin(), facts.own_ips.end(), [](const std::string& ip) { return IsLoopback(ip); });
+  const auto loopback =
+      std::find_if(facts.own_ips.begin(), facts.own_ips.end(), [](const std::string& ip) { return IsLoopback(ip); });
   if (loopback != facts.own_ips.end() && facts.every_task_is_loopback) {
     result.ip = *loopback;
     return result;
   }
   result.ip = AllInterfaces(facts);
-  result.note = absl::StrCat("listening on all interfaces, since this task's host \"", facts.own_host, "\" resolves to ",
-                             absl::StrJoin(facts.own_ips, ", "),
-                             loopback != facts.own_ips.end() ? ", which other machines cannot reach" : ", which is not an address of this machine",
+  result.note = absl::StrCat("listening on all interfaces, since this task's host \"", facts.own_host,
+                             "\" resolves to ", absl::StrJoin(facts.own_ips, ", "),
+                             loopback != facts.own_ips.end() ? ", which other machines cannot reach"
+                                                             : ", which is not an address of this machine",
                              "; --interface chooses one");
   return result;
 }

@@ -1,8 +1,8 @@
 // Which address a ps binds, and which one it tells others.
 //
-// In this order: the chosen interface; the address that the task's own host name resolves to, if it is this machine's and
-// not loopback; loopback only where every task's address is loopback; else all interfaces. (Debian's /etc/hosts maps the
-// host's own name to 127.0.1.1: following that would hide a ps from every other machine.)
+// In this order: the chosen interface; the address that the task's own host name resolves to, if it is this machine's
+// and not loopback; loopback only where every task's address is loopback; else all interfaces. (Debian's /etc/hosts
+// maps the host's own name to 127.0.1.1: following that would hide a ps from every other machine.)
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,10 @@
 namespace basin::wire {
 
 struct BindAddress {
-  std::string ip;       // a literal; "0.0.0.0" and "::" are all interfaces
-  uint16_t port = 0;    // 0: the system chooses
-  std::string host;     // what peers dial, with the real port
-  std::string note;     // a line for the log where the choice may surprise; else empty
+  std::string ip;     // a literal; "0.0.0.0" and "::" are all interfaces
+  uint16_t port = 0;  // 0: the system chooses
+  std::string host;   // what peers dial, with the real port
+  std::string note;   // a line for the log where the choice may surprise; else empty
 };
 
 struct LocalAddress {
@@ -36,8 +36,9 @@ struct BindFacts {
 // The port is 0; the caller sets it.
 absl::StatusOr<BindAddress> ChooseBindAddress(const BindFacts& facts, const std::string& interface);
 
-// Asks the system. UNAVAILABLE where the own name does not resolve (yet): try again until the start time-out. The hosts of
-// the other tasks are resolved only when the own one is loopback; one that does not resolve counts as another machine.
+// Asks the system. UNAVAILABLE where the own name does not resolve (yet): try again until the start time-out. The hosts
+// of the other tasks are resolved only when the own one is loopback; one that does not resolve counts as another
+// machine.
 absl::StatusOr<BindFacts> CollectBindFacts(const std::string& own_host, const std::vector<std::string>& task_hosts);
 
 }  // namespace basin::wire

@@ -82,8 +82,9 @@ Frame Frame::Copy(absl::string_view bytes) {
 
 absl::string_view Name(Kind kind) {
   static constexpr absl::string_view kNames[] = {
-      "?",    "Hello",     "Welcome",    "Error",     "Declare", "Declared",  "Install",  "Installed", "Update", "Updated",
-      "Step", "NextInput", "InputPiece", "InputDone", "Barrier", "Heartbeat", "RunState", "Finish",    "Goodbye", "Stats", "StatsText"};
+      "?",         "Hello",     "Welcome",  "Error",  "Declare",   "Declared",   "Install",
+      "Installed", "Update",    "Updated",  "Step",   "NextInput", "InputPiece", "InputDone",
+      "Barrier",   "Heartbeat", "RunState", "Finish", "Goodbye",   "Stats",      "StatsText"};
   const auto at = static_cast<size_t>(kind);
   return at < std::size(kNames) ? kNames[at] : kNames[0];
 }

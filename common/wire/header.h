@@ -74,14 +74,14 @@ enum EntryFlags : uint16_t {
 enum class Codec : uint8_t { kRaw = 0 };
 
 struct Entry {
-  ShardId shard;             // 0: u32
-  Codec codec = Codec::kRaw; // 4: u8
-  uint8_t dtype = 0;         // 5: u8
-  uint16_t flags = 0;        // 6: u16
-  Sequence sequence;         // 8: u64; of a push or assignment: last + 1
-  Version version;           // 16: u64; request: the version pulled before;  answer: the shard's version now
-  uint64_t bytes = 0;        // 24: of the payload
-  int32_t code = 0;          // 32: answer: canonical status of this entry; 36: u32 reserved, 0
+  ShardId shard;              // 0: u32
+  Codec codec = Codec::kRaw;  // 4: u8
+  uint8_t dtype = 0;          // 5: u8
+  uint16_t flags = 0;         // 6: u16
+  Sequence sequence;          // 8: u64; of a push or assignment: last + 1
+  Version version;            // 16: u64; request: the version pulled before;  answer: the shard's version now
+  uint64_t bytes = 0;         // 24: of the payload
+  int32_t code = 0;           // 32: answer: canonical status of this entry; 36: u32 reserved, 0
 };
 inline constexpr size_t kEntryBytes = 4 + 1 + 1 + 2 + 8 + 8 + 8 + 4 + 4;
 static_assert(kEntryBytes == 40);

@@ -57,8 +57,8 @@ struct Link {
 
 absl::Status Room(const Pipe& pipe, const Message& message, const TransportOptions& options, absl::string_view whom) {
   if (pipe.bytes == 0 || pipe.bytes + message.bytes() <= options.max_bytes_in_flight) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(whom, " does not read: ", pipe.bytes, " bytes wait for it, ", message.bytes(),
-                                                   " more are past ", options.max_bytes_in_flight));
+  return absl::ResourceExhaustedError(absl::StrCat(whom, " does not read: ", pipe.bytes, " bytes wait for it, ",
+                                                   message.bytes(), " more are past ", options.max_bytes_in_flight));
 }
 
 }  // namespace
@@ -92,7 +92,8 @@ struct InprocNetwork::State {
 
 class InprocNetwork::State::InprocListener final : public Listener {
  public:
-  InprocListener(std::shared_ptr<State> state, std::string address, const TransportOptions& options, std::shared_ptr<Bound> bound)
+  InprocListener(std::shared_ptr<State> state, std::string address, const TransportOptions& options,
+                 std::shared_ptr<Bound> bound)
       : state_(std::move(state)), address_(std::move(address)), options_(options), bound_(std::move(bound)) {}
   ~InprocListener() override { Close(absl::InfinitePast()); }
 
@@ -159,9 +160,13 @@ class InprocNetwork::State::InprocListener final : public Listener {
 
 class InprocNetwork::State::InprocChannel final : public Channel {
  public:
-  InprocChannel(std::shared_ptr<State> state, std::shared_ptr<std::vector<std::shared_ptr<Link>>> siblings, const TransportOptions& options,
-                std::shared_ptr<Link> link, std::shared_ptr<Bound> bound)
-      : state_(std::move(state)), siblings_(std::move(siblings)), options_(options), link_(std::move(link)), bound_(std::move(bound)) {}
+  InprocChannel(std::shared_ptr<State> state, std::shared_ptr<std::vector<std::shared_ptr<Link>>> siblings,
+                const TransportOptions& options, std::shared_ptr<Link> link, std::shared_ptr<Bound> bound)
+      : state_(std::move(state)),
+        siblings_(std::move(siblings)),
+        options_(options),
+        link_(std::move(link)),
+        bound_(std::move(bound)) {}
   ~InprocChannel() override {
     MutexLock lock(state_->mutex);
     state_->CutLink(*link_, "closed");
@@ -189,7 +194,10 @@ class InprocNetwork::State::InprocChannel final : public Channel {
   }
 
  private:
-  absl::Status Unavailable() const { return absl::Status(link_->resolved ? absl::StatusCode::kUnavailable : absl::StatusCode::kNotFound, absl::StrCat(link_->address, ": ", link_->reason)); }
+  absl::Status Unavailable() const {
+    return absl::Status(link_->resolved ? absl::StatusCode::kUnavailable : absl::StatusCode::kNotFound,
+                        absl::StrCat(link_->address, ": ", link_->reason));
+  }
 
   const std::shared_ptr<State> state_;
   const std::shared_ptr<std::vector<std::shared_ptr<Link>>> siblings_;
@@ -200,7 +208,8 @@ class InprocNetwork::State::InprocChannel final : public Channel {
 
 class InprocNetwork::State::InprocDialer final : public Dialer {
  public:
-  InprocDialer(std::shared_ptr<State> state, const TransportOptions& options) : state_(std::move(state)), options_(options) {}
+  InprocDialer(std::shared_ptr<State> state, const TransportOptions& options)
+      : state_(std::move(state)), options_(options) {}
 
   std::unique_ptr<Channel> Dial(const std::string& address) override {
     MutexLock lock(state_->mutex);
@@ -252,18 +261,21 @@ class InprocNetwork::State::InprocDialer final : public Dialer {
   const std::shared_ptr<State> state_;
   const TransportOptions options_;
   const std::shared_ptr<Waiter> waiter_ = std::make_shared<Waiter>();
-  const std::shared_ptr<std::vector<std::shared_ptr<Link>>> links_ = std::make_shared<std::vector<std::shared_ptr<Link>>>();
+  const std::shared_ptr<std::vector<std::shared_ptr<Link>>> links_ =
+      std::make_shared<std::vector<std::shared_ptr<Link>>>();
 };
 
 InprocNetwork::InprocNetwork() : state_(std::make_shared<State>()) {}
 InprocNetwork::~InprocNetwork() = default;
 
-absl::StatusOr<std::unique_ptr<Listener>> InprocNetwork::Listen(const std::string& address, const TransportOptions& options) {
+absl::StatusOr<std::unique_ptr<Listener>> InprocNetwork::Listen(const std::string& address,
+                                                                const TransportOptions& options) {
   BASIN_ASSIGN_OR_RETURN(HostPort target, SplitHostPort(address));
   MutexLock lock(state_->mutex);
   if (target.port == 0) target.port = state_->next_port++;
   const std::string real = JoinHostPort(target.host, target.port);
-  if (state_->listening.count(real) != 0) return absl::AlreadyExistsError(absl::StrCat("cannot bind ", real, ": in use in this process"));
+  if (state_->listening.count(real) != 0)
+    return absl::AlreadyExistsError(absl::StrCat("cannot bind ", real, ": in use in this process"));
   auto bound = std::make_shared<State::Bound>();
   bound->max_connections = options.max_connections;
   state_->listening[real] = bound;

@@ -6,8 +6,8 @@
 
 namespace basin::wire {
 
-// `pid 812 ("basin-ps --lanes 2")`, or "another process" with the reason why it cannot be named. For error messages: reads
-// all of /proc.
+// `pid 812 ("basin-ps --lanes 2")`, or "another process" with the reason why it cannot be named. For error messages:
+// reads all of /proc.
 std::string DescribePortOwner(uint16_t port);
 
 }  // namespace basin::wire

@@ -7,8 +7,8 @@ namespace basin::wire {
 absl::Status CheckLimits(const Message& message) {
   if (message.frames.empty()) return absl::InvalidArgumentError("a message without a frame cannot be sent");
   if (message.frames.size() > kMaxFrames) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a message of ", message.frames.size(), " frames, at most ", kMaxFrames, " are allowed; send several"));
+    return absl::InvalidArgumentError(absl::StrCat("a message of ", message.frames.size(), " frames, at most ",
+                                                   kMaxFrames, " are allowed; send several"));
   }
   for (const Frame& frame : message.frames) {
     if (frame.size() > kMaxFrameBytes) {

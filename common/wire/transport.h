@@ -22,12 +22,13 @@ namespace basin::wire {
 class Channel {
  public:
   virtual ~Channel() = default;  // closes; what was not sent yet is dropped
-  // Queues the message; never blocks. RESOURCE_EXHAUSTED past the bytes in flight that Options allow, INVALID_ARGUMENT past
-  // limits.h, UNAVAILABLE (NOT_FOUND, see Receive) once the channel is cut. OK is not a delivery: only an answer is.
+  // Queues the message; never blocks. RESOURCE_EXHAUSTED past the bytes in flight that Options allow, INVALID_ARGUMENT
+  // past limits.h, UNAVAILABLE (NOT_FOUND, see Receive) once the channel is cut. OK is not a delivery: only an answer
+  // is.
   virtual absl::Status Send(Message message) = 0;
   // The next message, or nothing yet (nullptr) — never waits. UNAVAILABLE, with the reason ("connection refused",
-  // "closed by the peer"), once the channel is cut and everything received was taken; NOT_FOUND where the address's name
-  // does not resolve.
+  // "closed by the peer"), once the channel is cut and everything received was taken; NOT_FOUND where the address's
+  // name does not resolve.
   virtual absl::StatusOr<std::unique_ptr<Message>> Receive() = 0;
 };
 
@@ -59,8 +60,8 @@ class Listener {
   // host:port that peers can dial (the port is the real one when 0 was asked for).
   virtual std::string address() const = 0;
   // The next message, waiting until `deadline`; nullptr when it passed or Wake was called.
-  // What is past limits.h never gets here and is counted: a frame that is too large costs its sender the connection, too
-  // many frames cost it the message.
+  // What is past limits.h never gets here and is counted: a frame that is too large costs its sender the connection,
+  // too many frames cost it the message.
   virtual std::unique_ptr<Received> Receive(absl::Time deadline) = 0;
   // Queues; never blocks. UNAVAILABLE: the peer is gone; RESOURCE_EXHAUSTED: it does not read (its queue is full);
   // INVALID_ARGUMENT: the message is past limits.h.
@@ -72,7 +73,8 @@ class Listener {
 
 struct TransportOptions {
   int io_threads = 1;
-  // Per channel and direction: what Send took and the kernel has not. (Sent and not yet answered is the client's business.)
+  // Per channel and direction: what Send took and the kernel has not. (Sent and not yet answered is the client's
+  // business.)
   size_t max_bytes_in_flight = size_t{256} << 20;
   // A listener accepts no further connection beyond these until one ends.
   size_t max_connections = kMaxConnectionsPerLane;

@@ -20,8 +20,8 @@ void WakeFd::Wake() {
   [[maybe_unused]] const ssize_t written = write(fd_, &one, sizeof one);
 }
 
-// Wake raises the flag before the counter and Take lowers them in the same order, so at no time are both down with a Wake
-// untold. A counter left up by a Wake between the two shows in the next poll, where Drain takes it.
+// Wake raises the flag before the counter and Take lowers them in the same order, so at no time are both down with a
+// Wake untold. A counter left up by a Wake between the two shows in the next poll, where Drain takes it.
 bool WakeFd::Take() {
   if (!woken_.load(std::memory_order_relaxed)) return false;
   if (!woken_.exchange(false, std::memory_order_acq_rel)) return false;

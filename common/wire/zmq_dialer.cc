@@ -23,11 +23,12 @@ namespace {
 
 constexpr int kConnectMs = 10'000;
 constexpr absl::Duration kProbe = absl::Seconds(2);
-// Reconnecting must not happen, so it is put off for a day; the channel closes its socket at the first cut. Not -1: libzmq
-// 4.3.4 then throws away what it has received and the channel has not read yet. ZMQ_IMMEDIATE does the same, and is not
-// needed: nothing is handed to libzmq before the handshake has succeeded.
+// Reconnecting must not happen, so it is put off for a day; the channel closes its socket at the first cut. Not -1:
+// libzmq 4.3.4 then throws away what it has received and the channel has not read yet. ZMQ_IMMEDIATE does the same, and
+// is not needed: nothing is handed to libzmq before the handshake has succeeded.
 constexpr int kReconnectMs = 24 * 3600 * 1000;
-// Large frames are counted in bytes; this bounds the small ones that libzmq copies. The rest waits in the channel's queue.
+// Large frames are counted in bytes; this bounds the small ones that libzmq copies. The rest waits in the channel's
+// queue.
 constexpr int kSendMark = 1024;
 
 // libzmq does not tell why a connection could not be made. So the same is tried once more by hand, without blocking.
@@ -112,7 +113,8 @@ struct Shared {
 //     '--failed, the last address--> probing --reason known--> cut
 class Dealer final : public Channel {
  public:
-  Dealer(std::shared_ptr<Shared> shared, std::string address) : shared_(std::move(shared)), address_(std::move(address)) {
+  Dealer(std::shared_ptr<Shared> shared, std::string address)
+      : shared_(std::move(shared)), address_(std::move(address)) {
     shared_->channels.push_back(this);
     if (absl::Status status = Look(); !status.ok()) {
       Cut(status.message());
@@ -133,8 +135,8 @@ class Dealer final : public Channel {
     const size_t waiting = queued_bytes_ + in_flight_->load(std::memory_order_acquire);
     // A message alone may be larger than the bound: refusing it would refuse it for ever.
     if (waiting > 0 && waiting + bytes > shared_->options.max_bytes_in_flight) {
-      return absl::ResourceExhaustedError(absl::StrCat(address_, " does not read: ", waiting, " bytes wait for it, ", bytes,
-                                                       " more are past ", shared_->options.max_bytes_in_flight));
+      return absl::ResourceExhaustedError(absl::StrCat(address_, " does not read: ", waiting, " bytes wait for it, ",
+                                                       bytes, " more are past ", shared_->options.max_bytes_in_flight));
     }
     queued_bytes_ += bytes;
     queue_.push_back(std::move(message));
@@ -198,7 +200,10 @@ class Dealer final : public Channel {
  private:
   enum class State { kConnecting, kOpen, kDraining, kProbing, kCut };
 
-  absl::Status Unavailable() const { return absl::Status(resolved_ ? absl::StatusCode::kUnavailable : absl::StatusCode::kNotFound, absl::StrCat(address_, ": ", reason_)); }
+  absl::Status Unavailable() const {
+    return absl::Status(resolved_ ? absl::StatusCode::kUnavailable : absl::StatusCode::kNotFound,
+                        absl::StrCat(address_, ": ", reason_));
+  }
 
   absl::Status Look() {
     BASIN_ASSIGN_OR_RETURN(const HostPort target, SplitHostPort(address_));
@@ -224,10 +229,11 @@ class Dealer final : public Channel {
     // Answers are bounded by the requests that this client has sent.
     socket_.Set(ZMQ_RCVHWM, 0);
     if (IsIpv6(ip)) socket_.Set(ZMQ_IPV6, 1);
-    BASIN_ASSIGN_OR_RETURN(monitor_,
-                           ZmqMonitor::Attach(socket_, ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED |
-                                                           ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-                                                           ZMQ_EVENT_HANDSHAKE_FAILED_AUTH));
+    BASIN_ASSIGN_OR_RETURN(
+        monitor_,
+        ZmqMonitor::Attach(socket_, ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED |
+                                        ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                                        ZMQ_EVENT_HANDSHAKE_FAILED_AUTH));
     const std::string endpoint = absl::StrCat("tcp://", JoinHostPort(ip, port_));
     if (zmq_connect(socket_.handle(), endpoint.c_str()) != 0) {
       return absl::UnavailableError(absl::StrCat("cannot connect to ", endpoint, ": ", zmq_strerror(zmq_errno())));
@@ -249,7 +255,8 @@ class Dealer final : public Channel {
         reason_ = "the peer does not speak ZeroMQ; is another program listening there?";
         break;
       case ZMQ_EVENT_DISCONNECTED:
-        if (state_ == State::kConnecting) return Cut(reason_.empty() ? "closed by the peer within the handshake" : reason_);
+        if (state_ == State::kConnecting)
+          return Cut(reason_.empty() ? "closed by the peer within the handshake" : reason_);
         if (state_ != State::kOpen) break;
         // What arrived before the cut is in the socket by now, and is told first.
         state_ = State::kDraining;
@@ -320,12 +327,15 @@ class Dealer final : public Channel {
 
 class ZmqDialer final : public Dialer {
  public:
-  ZmqDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context) : shared_(std::make_shared<Shared>()) {
+  ZmqDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context)
+      : shared_(std::make_shared<Shared>()) {
     shared_->options = options;
     shared_->context = context != nullptr ? std::move(context) : MakeZmqContext(options.io_threads);
   }
 
-  std::unique_ptr<Channel> Dial(const std::string& address) override { return std::make_unique<Dealer>(shared_, address); }
+  std::unique_ptr<Channel> Dial(const std::string& address) override {
+    return std::make_unique<Dealer>(shared_, address);
+  }
 
   void Wait(absl::Time deadline) override {
     std::vector<zmq_pollitem_t> items;

@@ -41,7 +41,11 @@ class Counter {
 class Router final : public ZmqListener {
  public:
   Router(const TransportOptions& options, ZmqSocket socket, ZmqMonitor monitor, std::string host, uint16_t port)
-      : options_(options), address_(JoinHostPort(host, port)), port_(port), monitor_(std::move(monitor)), socket_(std::move(socket)) {}
+      : options_(options),
+        address_(JoinHostPort(host, port)),
+        port_(port),
+        monitor_(std::move(monitor)),
+        socket_(std::move(socket)) {}
 
   std::string address() const override { return address_; }
 
@@ -66,7 +70,9 @@ class Router final : public ZmqListener {
       }
       Watch();
       if (absl::Now() >= deadline) return nullptr;
-      zmq_pollitem_t items[] = {{socket_.handle(), 0, ZMQ_POLLIN, 0}, {monitor_.handle(), 0, ZMQ_POLLIN, 0}, {nullptr, wake_.fd(), ZMQ_POLLIN, 0}};
+      zmq_pollitem_t items[] = {{socket_.handle(), 0, ZMQ_POLLIN, 0},
+                                {monitor_.handle(), 0, ZMQ_POLLIN, 0},
+                                {nullptr, wake_.fd(), ZMQ_POLLIN, 0}};
       if (zmq_poll(items, std::size(items), PollMilliseconds(deadline)) > 0 && items[2].revents != 0) {
         wake_.Drain();
         return nullptr;
@@ -83,8 +89,8 @@ class Router final : public ZmqListener {
     const size_t waiting = in_flight->load(std::memory_order_acquire);
     // A message alone may be larger than the bound: refusing it would refuse it for ever.
     if (waiting > 0 && waiting + bytes > options_.max_bytes_in_flight) {
-      return absl::ResourceExhaustedError(absl::StrCat("the peer does not read: ", waiting, " bytes wait for it, ", bytes,
-                                                       " more are past ", options_.max_bytes_in_flight));
+      return absl::ResourceExhaustedError(absl::StrCat("the peer does not read: ", waiting, " bytes wait for it, ",
+                                                       bytes, " more are past ", options_.max_bytes_in_flight));
     }
     char id[kRoutingIdBytes];
     PutRoutingId(peer, id);
@@ -93,7 +99,8 @@ class Router final : public ZmqListener {
         bytes_out_.Add(bytes);
         return absl::OkStatus();
       case Sent::kFull:
-        return absl::ResourceExhaustedError(absl::StrCat("the peer does not read: ", kSendMark, " messages wait for it"));
+        return absl::ResourceExhaustedError(
+            absl::StrCat("the peer does not read: ", kSendMark, " messages wait for it"));
       case Sent::kGone:
         break;
     }
@@ -160,14 +167,15 @@ class Router final : public ZmqListener {
     connections_.Set(open_);
   }
 
-  // libzmq has no limit on connections, so the descriptor is shut down under it, which it takes for a peer that hung up.
-  // If libzmq has closed the descriptor in this very moment and it was taken again for another connection, that one is cut
-  // instead; its client dials again.
+  // libzmq has no limit on connections, so the descriptor is shut down under it, which it takes for a peer that hung
+  // up. If libzmq has closed the descriptor in this very moment and it was taken again for another connection, that one
+  // is cut instead; its client dials again.
   void Refuse(int fd) {
     sockaddr_storage local = {};
     socklen_t size = sizeof local;
     if (getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) != 0) return;
-    const uint16_t port = local.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&local)->sin6_port : reinterpret_cast<sockaddr_in*>(&local)->sin_port;
+    const uint16_t port = local.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&local)->sin6_port
+                                                      : reinterpret_cast<sockaddr_in*>(&local)->sin_port;
     if (ntohs(port) != port_) return;
     shutdown(fd, SHUT_RDWR);
     refused_connections_.Add(1);
@@ -206,15 +214,18 @@ class Router final : public ZmqListener {
 };
 
 absl::Status BindError(const BindAddress& address, int error) {
-  const std::string what = absl::StrCat("cannot bind ", JoinHostPort(address.host, address.port), " (", address.ip, "): ");
+  const std::string what =
+      absl::StrCat("cannot bind ", JoinHostPort(address.host, address.port), " (", address.ip, "): ");
   if (error == EADDRINUSE) {
     return absl::AlreadyExistsError(absl::StrCat(what, "in use by ", DescribePortOwner(address.port),
                                                  "; stop that process, or give this task another port in TF_CONFIG"));
   }
   if (error == EACCES) {
-    return absl::InvalidArgumentError(absl::StrCat(what, "ports below 1024 are root's; give this task another port in TF_CONFIG"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, "ports below 1024 are root's; give this task another port in TF_CONFIG"));
   }
-  return absl::InvalidArgumentError(absl::StrCat(what, zmq_strerror(error), "; check this task's address in TF_CONFIG and --interface"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, zmq_strerror(error), "; check this task's address in TF_CONFIG and --interface"));
 }
 
 }  // namespace
@@ -231,10 +242,11 @@ absl::StatusOr<std::unique_ptr<ZmqListener>> ZmqListen(const BindAddress& addres
   socket.Set(ZMQ_SNDHWM, kSendMark);
   socket.Set(ZMQ_BACKLOG, 1024);
   if (IsIpv6(address.ip)) socket.Set(ZMQ_IPV6, 1);
-  BASIN_ASSIGN_OR_RETURN(ZmqMonitor monitor,
-                         ZmqMonitor::Attach(socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-                                                        ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
-                                                        ZMQ_EVENT_MONITOR_STOPPED));
+  BASIN_ASSIGN_OR_RETURN(
+      ZmqMonitor monitor,
+      ZmqMonitor::Attach(socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                                     ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
+                                     ZMQ_EVENT_MONITOR_STOPPED));
   const std::string endpoint = absl::StrCat("tcp://", JoinHostPort(address.ip, address.port));
   if (zmq_bind(socket.handle(), endpoint.c_str()) != 0) return BindError(address, zmq_errno());
   char bound[256] = {};
@@ -243,7 +255,8 @@ absl::StatusOr<std::unique_ptr<ZmqListener>> ZmqListen(const BindAddress& addres
   // tcp://ip:port
   const std::string text = bound;
   BASIN_ASSIGN_OR_RETURN(const HostPort real, SplitHostPort(absl::string_view(text).substr(text.find("//") + 2)));
-  return std::make_unique<Router>(options, std::move(socket), std::move(monitor), address.host.empty() ? real.host : address.host, real.port);
+  return std::make_unique<Router>(options, std::move(socket), std::move(monitor),
+                                  address.host.empty() ? real.host : address.host, real.port);
 }
 
 }  // namespace basin::wire

@@ -18,7 +18,8 @@ struct Hold {
   std::shared_ptr<const void> owner;
   BytesInFlight in_flight;
   size_t bytes = 0;
-  // libzmq hands the message to its thread with a fence of its own. This pair says the same where ThreadSanitizer sees it.
+  // libzmq hands the message to its thread with a fence of its own. This pair says the same where ThreadSanitizer sees
+  // it.
   std::atomic<bool> ready{false};
 };
 

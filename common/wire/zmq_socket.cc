@@ -17,8 +17,8 @@ namespace {
 
 constexpr int kKernelBufferBytes = 4 << 20;
 constexpr int kHeartbeatMs = 5'000;
-// A silent peer is given up after this. The roles' own heartbeats decide who is dead; this frees the connection of a host
-// that vanished.
+// A silent peer is given up after this. The roles' own heartbeats decide who is dead; this frees the connection of a
+// host that vanished.
 constexpr int kHeartbeatTimeoutMs = 20'000;
 constexpr int kHandshakeMs = 20'000;
 

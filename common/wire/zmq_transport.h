@@ -1,5 +1,5 @@
-// The Transport seam over TCP with ZeroMQ: a ROUTER a lane, a DEALER a channel. Decisions and what libzmq does not do for
-// us are in README.md.
+// The Transport seam over TCP with ZeroMQ: a ROUTER a lane, a DEALER a channel. Decisions and what libzmq does not do
+// for us are in README.md.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +35,8 @@ class ZmqListener : public Listener {
   virtual ListenerCounters counters() const = 0;
 };
 
-// Errors: ALREADY_EXISTS: the port is taken, by whom where that can be known; INVALID_ARGUMENT: this machine has no such
-// address; UNAVAILABLE: out of descriptors.
+// Errors: ALREADY_EXISTS: the port is taken, by whom where that can be known; INVALID_ARGUMENT: this machine has no
+// such address; UNAVAILABLE: out of descriptors.
 absl::StatusOr<std::unique_ptr<ZmqListener>> ZmqListen(const BindAddress& address, const TransportOptions& options,
                                                        std::shared_ptr<ZmqContext> context = nullptr);
 

@@ -29,6 +29,7 @@ int main() {
   if (auto s = client->Pull({{line, p}}).Wait(); !s.ok()) return basin::Exit(s);
   std::printf("%s %u: y = %.3f x + %.3f\n", client->role().c_str(), client->index(), p[0], p[1]);
   if (auto s = client->Barrier("done"); !s.ok()) return basin::Exit(s);
-  if (std::fabs(p[0] - 3) > 0.01f || std::fabs(p[1] - 1) > 0.01f) return basin::Exit(client->Finish("the line does not fit"));
+  if (std::fabs(p[0] - 3) > 0.01f || std::fabs(p[1] - 1) > 0.01f)
+    return basin::Exit(client->Finish("the line does not fit"));
   return basin::Exit(client->Finish());
 }

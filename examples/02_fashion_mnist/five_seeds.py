@@ -34,7 +34,7 @@ def main():
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as runs:
             job.append(accuracy([f"{programs}/basin", "submit", f"{HERE}/job.yaml", "--runs", runs, "--param", f"--seed={seed}"]))
-        alone.append(accuracy([f"{programs}/basin-worker", "--no-ps", "--program", "mlp", "--hidden", "256", "--epochs", "10", "--batch-size", "128",
+        alone.append(accuracy([f"{programs}/basin-worker", "--no-ps", "--program", "mlp", "--hidden", "256", "--epochs", "15", "--batch-size", "128", "--schedule", "linear",
                                "--rule", "adam", "--learning-rate", "0.001", "--data", DATA, "--seed", str(seed)]))
         print(f"seed {seed}: job {job[-1]:.4f}, one process {alone[-1]:.4f}", file=sys.stderr)
     print("| | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " | mean | spread (standard deviation) |")

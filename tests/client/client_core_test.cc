@@ -123,7 +123,11 @@ class ClientCoreTest : public ::testing::Test {
 
   absl::StatusOr<CallId> Push(std::vector<float> gradient) {
     return core_->StartUpdate(
-        {{VariableId(0), absl::MakeConstSpan(reinterpret_cast<const char*>(gradient.data()), gradient.size() * sizeof(float)), {}, {}}}, now_);
+        {{VariableId(0),
+          absl::MakeConstSpan(reinterpret_cast<const char*>(gradient.data()), gradient.size() * sizeof(float)),
+          {},
+          {}}},
+        now_);
   }
 
   std::unique_ptr<ClientCore> core_;
@@ -322,7 +326,8 @@ TEST_F(ClientCoreTest, AClaimedTaskIsTriedAgainAndThenRefusedNamingTheHolder) {
 TEST_F(ClientCoreTest, AnAnswerThatCannotBeReadFailsTheClientAndNamesThePs) {
   ConnectAndDeclare();
   wire::Message garbage;
-  garbage.frames.push_back(wire::Frame::Copy("not a Basin message at all, and long enough for no header to be missing in it, really"));
+  garbage.frames.push_back(
+      wire::Frame::Copy("not a Basin message at all, and long enough for no header to be missing in it, really"));
   core_->OnMessage(0, std::move(garbage), now_);
   EXPECT_FALSE(core_->failure().ok());
   EXPECT_NE(core_->failure().message().find("h0:2222"), absl::string_view::npos) << core_->failure();

@@ -14,8 +14,8 @@ namespace {
 struct Flags {
   int pushes = 100;
   int elements = 2;
-  int workers = 0;     // 0: as many as TF_CONFIG names
-  std::string hold;    // wait half-way until this file exists
+  int workers = 0;   // 0: as many as TF_CONFIG names
+  std::string hold;  // wait half-way until this file exists
   double claim_timeout = 30, unreachable_timeout = 60, start_timeout = 600;
 };
 
@@ -23,14 +23,22 @@ bool Read(int argc, char** argv, Flags& flags) {
   std::map<std::string, std::string> given;
   for (int i = 1; i + 1 < argc; i += 2) given[argv[i]] = argv[i + 1];
   for (const auto& [name, value] : given) {
-    if (name == "--pushes") flags.pushes = std::atoi(value.c_str());
-    else if (name == "--elements") flags.elements = std::atoi(value.c_str());
-    else if (name == "--workers") flags.workers = std::atoi(value.c_str());
-    else if (name == "--hold") flags.hold = value;
-    else if (name == "--claim-timeout") flags.claim_timeout = std::atof(value.c_str());
-    else if (name == "--unreachable-timeout") flags.unreachable_timeout = std::atof(value.c_str());
-    else if (name == "--start-timeout") flags.start_timeout = std::atof(value.c_str());
-    else return false;
+    if (name == "--pushes")
+      flags.pushes = std::atoi(value.c_str());
+    else if (name == "--elements")
+      flags.elements = std::atoi(value.c_str());
+    else if (name == "--workers")
+      flags.workers = std::atoi(value.c_str());
+    else if (name == "--hold")
+      flags.hold = value;
+    else if (name == "--claim-timeout")
+      flags.claim_timeout = std::atof(value.c_str());
+    else if (name == "--unreachable-timeout")
+      flags.unreachable_timeout = std::atof(value.c_str());
+    else if (name == "--start-timeout")
+      flags.start_timeout = std::atof(value.c_str());
+    else
+      return false;
   }
   return argc % 2 == 1;
 }
@@ -66,10 +74,12 @@ int main(int argc, char** argv) {
   }
   if (auto s = client->Barrier("counted"); !s.ok()) return basin::Exit(s);
   if (auto s = client->Pull({{count, values}}).Wait(); !s.ok()) return basin::Exit(s);
-  const float expected = -static_cast<float>(flags.pushes) * static_cast<float>(flags.workers > 0 ? flags.workers : client->worker_count());
+  const float expected = -static_cast<float>(flags.pushes) *
+                         static_cast<float>(flags.workers > 0 ? flags.workers : client->worker_count());
   for (int i = 0; i < flags.elements; ++i) {
     if (values[i] == expected) continue;
-    std::printf("%s %u: element %d is %.0f, expected %.0f\n", client->role().c_str(), client->index(), i, values[i], expected);
+    std::printf("%s %u: element %d is %.0f, expected %.0f\n", client->role().c_str(), client->index(), i, values[i],
+                expected);
     return 3;
   }
   std::printf("%s %u: every element is %.0f\n", client->role().c_str(), client->index(), expected);

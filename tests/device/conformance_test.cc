@@ -1,4 +1,6 @@
 // One suite for every device that can be used here: each operation against a plain loop in double precision.
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -6,8 +8,6 @@
 #include <ostream>
 #include <string>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 #include "common/base/random.h"
 #include "common/device/device.h"
@@ -39,9 +39,11 @@ class DeviceTest : public testing::TestWithParam<Twin> {
     device_ = *std::move(device);
   }
 
-  Device::LossResult Loss(int64_t rows, int64_t columns, const Floats& logits, const std::vector<uint8_t>& labels, Floats* gradient = nullptr) {
+  Device::LossResult Loss(int64_t rows, int64_t columns, const Floats& logits, const std::vector<uint8_t>& labels,
+                          Floats* gradient = nullptr) {
     if (gradient != nullptr) gradient->assign(logits.size(), 77.0f);
-    return device_->SoftmaxCrossEntropy(rows, columns, logits.data(), labels.data(), gradient == nullptr ? nullptr : gradient->data());
+    return device_->SoftmaxCrossEntropy(rows, columns, logits.data(), labels.data(),
+                                        gradient == nullptr ? nullptr : gradient->data());
   }
 
   std::unique_ptr<Device> device_;
@@ -63,9 +65,11 @@ TEST_P(DeviceTest, GemmIsTheProduct) {
         for (int64_t i = 0; i < m; ++i) {
           for (int64_t j = 0; j < n; ++j) {
             double sum = 0;
-            for (int64_t l = 0; l < k; ++l) sum += double{a[ta ? l * m + i : i * k + l]} * double{b[tb ? j * k + l : l * n + j]};
+            for (int64_t l = 0; l < k; ++l)
+              sum += double{a[ta ? l * m + i : i * k + l]} * double{b[tb ? j * k + l : l * n + j]};
             const double want = 1.5 * sum + (beta == 0 ? 0 : double{beta} * c[i * n + j]);
-            ASSERT_NEAR(got[i * n + j], want, tolerance) << m << "x" << n << "x" << k << " transposed " << transposes << " at " << i << "," << j;
+            ASSERT_NEAR(got[i * n + j], want, tolerance)
+                << m << "x" << n << "x" << k << " transposed " << transposes << " at " << i << "," << j;
           }
         }
       }
@@ -146,8 +150,8 @@ TEST_P(DeviceTest, SoftmaxCrossEntropyOfANaNIsANaN) {
   EXPECT_TRUE(std::isnan(Loss(1, 2, {1, std::numeric_limits<float>::quiet_NaN()}, {0}).loss_sum));
 }
 
-// Numerical gradient of the mean loss by central differences of step h = 1/64, exact in float. Their error is h^2 / 6 times
-// the third derivative, which is below 0.2: 1e-5; the loss sums exponentials in float, 1e-7 / h: 1e-5 again.
+// Numerical gradient of the mean loss by central differences of step h = 1/64, exact in float. Their error is h^2 / 6
+// times the third derivative, which is below 0.2: 1e-5; the loss sums exponentials in float, 1e-7 / h: 1e-5 again.
 TEST_P(DeviceTest, SoftmaxCrossEntropyHasTheGradientOfItsMeanLoss) {
   const int64_t rows = 5, columns = 7;
   const float h = 1.0f / 64;
@@ -160,7 +164,8 @@ TEST_P(DeviceTest, SoftmaxCrossEntropyHasTheGradientOfItsMeanLoss) {
     Floats up = logits, down = logits;
     up[i] += h;
     down[i] -= h;
-    const double slope = (Loss(rows, columns, up, labels).loss_sum - Loss(rows, columns, down, labels).loss_sum) / (2.0 * h) / rows;
+    const double slope =
+        (Loss(rows, columns, up, labels).loss_sum - Loss(rows, columns, down, labels).loss_sum) / (2.0 * h) / rows;
     EXPECT_NEAR(gradient[i], slope, 2e-5) << i;
   }
 }
@@ -173,7 +178,8 @@ TEST_P(DeviceTest, SoftmaxCrossEntropyMayWriteOverTheLogits) {
   Floats apart;
   const Device::LossResult expected = Loss(rows, columns, logits, labels, &apart);
   Floats both = logits;
-  EXPECT_EQ(device_->SoftmaxCrossEntropy(rows, columns, both.data(), labels.data(), both.data()).loss_sum, expected.loss_sum);
+  EXPECT_EQ(device_->SoftmaxCrossEntropy(rows, columns, both.data(), labels.data(), both.data()).loss_sum,
+            expected.loss_sum);
   EXPECT_EQ(both, apart);
 }
 

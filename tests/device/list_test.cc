@@ -1,10 +1,9 @@
-#include "common/device/device_list.h"
-
 #include <gtest/gtest.h>
 
 #include "absl/strings/match.h"
 #include "common/base/exit_code.h"
 #include "common/device/device.h"
+#include "common/device/device_list.h"
 
 namespace basin {
 namespace {

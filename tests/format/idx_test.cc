@@ -1,8 +1,7 @@
 #include "common/format/idx.h"
 
-#include <zlib.h>
-
 #include <gtest/gtest.h>
+#include <zlib.h>
 
 #include "absl/strings/match.h"
 #include "common/base/files.h"
@@ -83,9 +82,7 @@ TEST_F(IdxTest, AMissingFileIsNotFound) {
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
 }
 
-TEST_F(IdxTest, AFolderIsRefused) {
-  EXPECT_FALSE(ReadIdx(folder_.path()).ok());
-}
+TEST_F(IdxTest, AFolderIsRefused) { EXPECT_FALSE(ReadIdx(folder_.path()).ok()); }
 
 TEST_F(IdxTest, WhatDoesNotFitIsNamed) {
   const struct {
@@ -103,7 +100,8 @@ TEST_F(IdxTest, WhatDoesNotFitIsNamed) {
       {Idx({2, 2, 2}, "abcdefg"), absl::StatusCode::kDataLoss, "ends 1 bytes early"},
       {Idx({2, 2, 2}, "abcdefghi"), absl::StatusCode::kInvalidArgument, "longer than its header says"},
       {Idx({1u << 31, 2, 1}, "abc"), absl::StatusCode::kInvalidArgument, "more than 1073741824 bytes"},
-      {Idx({4294967295u, 4294967295u, 4294967295u}, "abc"), absl::StatusCode::kInvalidArgument, "more than 1073741824 bytes"},
+      {Idx({4294967295u, 4294967295u, 4294967295u}, "abc"), absl::StatusCode::kInvalidArgument,
+       "more than 1073741824 bytes"},
       {Idx({1u << 10, 1u << 10, 1u << 10}, "abc"), absl::StatusCode::kDataLoss, "early"},
   };
   for (const auto& item : cases) {
@@ -143,7 +141,8 @@ TEST_F(IdxTest, AFlippedBitInAGzipStreamIsSeenWhereItMeansSomething) {
   EXPECT_LE(meaningless, 1u);
 }
 
-// zlib inflates large reads straight into the caller's memory, and looks at what ends the stream only when asked for more.
+// zlib inflates large reads straight into the caller's memory, and looks at what ends the stream only when asked for
+// more.
 TEST_F(IdxTest, ALargeArrayWhoseChecksumIsWrongOrCutIsDataLoss) {
   for (const uint32_t images : {1u, 2u, 3u}) {  // whole and part of the steps in which memory grows
     const size_t size = size_t{images} << 20;
@@ -153,8 +152,10 @@ TEST_F(IdxTest, ALargeArrayWhoseChecksumIsWrongOrCutIsDataLoss) {
     for (size_t from_end = 1; from_end <= 8; ++from_end) {  // 4 bytes of CRC, 4 of length
       std::string damaged = whole;
       damaged[whole.size() - from_end] = static_cast<char>(damaged[whole.size() - from_end] ^ 0x10);
-      EXPECT_EQ(ReadIdx(File(damaged)).status().code(), absl::StatusCode::kDataLoss) << "flipped " << from_end << " before the end";
-      EXPECT_EQ(ReadIdx(File(whole.substr(0, whole.size() - from_end))).status().code(), absl::StatusCode::kDataLoss) << "cut by " << from_end;
+      EXPECT_EQ(ReadIdx(File(damaged)).status().code(), absl::StatusCode::kDataLoss)
+          << "flipped " << from_end << " before the end";
+      EXPECT_EQ(ReadIdx(File(whole.substr(0, whole.size() - from_end))).status().code(), absl::StatusCode::kDataLoss)
+          << "cut by " << from_end;
     }
   }
 }

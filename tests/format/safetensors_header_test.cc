@@ -10,8 +10,10 @@
 namespace basin {
 namespace {
 
-std::string Tensor(const std::string& name, const std::string& dtype, const std::string& shape, const std::string& offsets) {
-  return absl::StrCat("\"", name, "\":{\"dtype\":\"", dtype, "\",\"shape\":", shape, ",\"data_offsets\":", offsets, "}");
+std::string Tensor(const std::string& name, const std::string& dtype, const std::string& shape,
+                   const std::string& offsets) {
+  return absl::StrCat("\"", name, "\":{\"dtype\":\"", dtype, "\",\"shape\":", shape, ",\"data_offsets\":", offsets,
+                      "}");
 }
 
 TEST(SafetensorsHeaderTest, WhatIsWrongIsNamed) {
@@ -47,18 +49,24 @@ TEST(SafetensorsHeaderTest, WhatIsWrongIsNamed) {
       {"{" + Tensor("a", "F32", "[2]", "[0,4]") + "}", 4, "do not fit dtype and shape"},
       {"{" + Tensor("a", "F32", "[4611686018427387904,4]", "[0,0]") + "}", 0, "do not fit dtype and shape"},
       {"{" + Tensor("a", "F32", "[2]", "[0,8]") + "}", 4, "cover 8 bytes, the file holds 4"},
-      {"{" + Tensor("a", "U8", "[3]", "[18446744073709551612,18446744073709551615]") + "}", 4, "begins at 18446744073709551612, expected 0"},
-      {"{" + Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("b", "F32", "[1]", "[2,6]") + "}", 6, "\"b\" begins at 2, expected 4"},
-      {"{" + Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("b", "F32", "[1]", "[0,4]") + "}", 4, "begins at 0, expected 4"},
-      {"{" + Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("b", "F32", "[1]", "[8,12]") + "}", 12, "begins at 8, expected 4"},
+      {"{" + Tensor("a", "U8", "[3]", "[18446744073709551612,18446744073709551615]") + "}", 4,
+       "begins at 18446744073709551612, expected 0"},
+      {"{" + Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("b", "F32", "[1]", "[2,6]") + "}", 6,
+       "\"b\" begins at 2, expected 4"},
+      {"{" + Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("b", "F32", "[1]", "[0,4]") + "}", 4,
+       "begins at 0, expected 4"},
+      {"{" + Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("b", "F32", "[1]", "[8,12]") + "}", 12,
+       "begins at 8, expected 4"},
       {"{" + Tensor("a", "F32", "[1]", "[4,8]") + "}", 8, "begins at 4, expected 0"},
       {"{" + Tensor("a", "F32", "[1]", "[0,4]") + "}", 5, "cover 4 bytes, the file holds 5"},
       {"{}", 1, "cover 0 bytes, the file holds 1"},
       {"{\"__metadata__\":[]}", 0, "__metadata__ is no object"},
       {"{\"__metadata__\":{\"a\":1}}", 0, "__metadata__ \"a\" is no string"},
       // Given twice: another reader may take the other one.
-      {"{" + Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("a", "F32", "[1]", "[0,4]") + "}", 4, "\"a\" stands twice"},
-      {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "\"dtype\" stands twice"},
+      {"{" + Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("a", "F32", "[1]", "[0,4]") + "}", 4,
+       "\"a\" stands twice"},
+      {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+       "\"dtype\" stands twice"},
       {"{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0, "\"a\" stands twice"},
       {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "\"__metadata__\" stands twice"},
       {"{\"__metadata__\":{\"\":\"1\",\"\":\"2\"}}", 0, "\"\" stands twice"},
@@ -66,21 +74,25 @@ TEST(SafetensorsHeaderTest, WhatIsWrongIsNamed) {
   for (const auto& item : cases) {
     const absl::Status status = ParseSafetensorsHeader(item.json, item.buffer_bytes).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << item.json << ": " << status;
-    EXPECT_TRUE(absl::StrContains(status.message(), item.expected)) << item.json << ": " << status << "\nexpected: " << item.expected;
+    EXPECT_TRUE(absl::StrContains(status.message(), item.expected))
+        << item.json << ": " << status << "\nexpected: " << item.expected;
   }
 }
 
 // "dtype" in two tensors is no key given twice.
 TEST(SafetensorsHeaderTest, TheSameKeyInTwoObjectsIsFine) {
-  const auto header = ParseSafetensorsHeader("{\"__metadata__\":{\"a\":\"\"}," + Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("b", "F32", "[1]", "[4,8]") + "}", 8);
+  const auto header = ParseSafetensorsHeader("{\"__metadata__\":{\"a\":\"\"}," + Tensor("a", "F32", "[1]", "[0,4]") +
+                                                 "," + Tensor("b", "F32", "[1]", "[4,8]") + "}",
+                                             8);
   EXPECT_TRUE(header.ok()) << header.status();
 }
 
 TEST(SafetensorsHeaderTest, OrderInTheHeaderIsFreeAndEmptyTensorsLieAnywhere) {
-  const auto header = ParseSafetensorsHeader(
-      "{" + Tensor("b", "F32", "[1]", "[4,8]") + "," + Tensor("e", "F32", "[0]", "[4,4]") + "," + Tensor("a", "F32", "[1]", "[0,4]") + "," +
-          Tensor("z", "F32", "[4,3,0]", "[8,8]") + ",\"__metadata__\":{\"k\":\"v\"}}  ",
-      8);
+  const auto header =
+      ParseSafetensorsHeader("{" + Tensor("b", "F32", "[1]", "[4,8]") + "," + Tensor("e", "F32", "[0]", "[4,4]") + "," +
+                                 Tensor("a", "F32", "[1]", "[0,4]") + "," + Tensor("z", "F32", "[4,3,0]", "[8,8]") +
+                                 ",\"__metadata__\":{\"k\":\"v\"}}  ",
+                             8);
   ASSERT_TRUE(header.ok()) << header.status();
   EXPECT_EQ(header->tensors.size(), 4u);
   EXPECT_EQ(header->tensors[0].name, "a");  // in the order of their bytes

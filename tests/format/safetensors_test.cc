@@ -1,5 +1,6 @@
 #include "common/format/safetensors.h"
 
+#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -10,8 +11,6 @@
 #include <map>
 #include <string>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
@@ -26,7 +25,8 @@ namespace {
 // A header's length as the file has it, and the header.
 std::string Head(const std::string& json) {
   std::string bytes;
-  for (int shift = 0; shift < 64; shift += 8) bytes.push_back(static_cast<char>(static_cast<uint64_t>(json.size()) >> shift & 0xff));
+  for (int shift = 0; shift < 64; shift += 8)
+    bytes.push_back(static_cast<char>(static_cast<uint64_t>(json.size()) >> shift & 0xff));
   return bytes + json;
 }
 
@@ -40,7 +40,8 @@ absl::Span<const char> Bytes(const std::vector<T>& values) {
 template <typename T>
 std::vector<T> ReadAll(const SafetensorsReader& reader, size_t index, size_t count, uint64_t offset = 0) {
   std::vector<T> values(count);
-  const absl::Status status = reader.Read(index, offset, absl::MakeSpan(reinterpret_cast<char*>(values.data()), count * sizeof(T)));
+  const absl::Status status =
+      reader.Read(index, offset, absl::MakeSpan(reinterpret_cast<char*>(values.data()), count * sizeof(T)));
   EXPECT_TRUE(status.ok()) << status;
   return values;
 }
@@ -48,7 +49,8 @@ std::vector<T> ReadAll(const SafetensorsReader& reader, size_t index, size_t cou
 class SafetensorsTest : public testing::Test {
  protected:
   std::string path() const { return folder_ / "model.safetensors"; }
-  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(std::vector<TensorInfo> tensors, const Metadata& metadata = {}) {
+  absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(std::vector<TensorInfo> tensors,
+                                                            const Metadata& metadata = {}) {
     return SafetensorsWriter::Create(path(), std::move(tensors), metadata);
   }
   absl::StatusOr<std::unique_ptr<SafetensorsReader>> OpenBytes(const std::string& bytes) {
@@ -96,7 +98,8 @@ TEST_F(SafetensorsTest, AFileOfAnotherWriterIsRead) {
 TEST_F(SafetensorsTest, PiecesInAnyOrderMakeTheWhole) {
   std::vector<float> values(1000);
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) * 0.5f;
-  auto writer = Create({{"before", DType::kF32, {1}}, {"w", DType::kF32, {10, 100}}, {"none", DType::kF32, {0}}}, {{"é", "\"\n"}});
+  auto writer = Create({{"before", DType::kF32, {1}}, {"w", DType::kF32, {10, 100}}, {"none", DType::kF32, {0}}},
+                       {{"é", "\"\n"}});
   ASSERT_TRUE(writer.ok()) << writer.status();
   for (const size_t first : {800u, 0u, 400u, 600u, 200u}) {
     ASSERT_TRUE((*writer)->Write(1, first * 4, Bytes(values).subspan(first * 4, 800)).ok());
@@ -116,11 +119,13 @@ TEST_F(SafetensorsTest, PiecesInAnyOrderMakeTheWhole) {
 
 TEST_F(SafetensorsTest, EveryDTypeComesBack) {
   std::vector<TensorInfo> tensors;
-  for (uint32_t number = 1; number <= 9; ++number) tensors.push_back({absl::StrCat("t", number), *DTypeFromNumber(number), {3}});
+  for (uint32_t number = 1; number <= 9; ++number)
+    tensors.push_back({absl::StrCat("t", number), *DTypeFromNumber(number), {3}});
   auto writer = Create(tensors);
   ASSERT_TRUE(writer.ok()) << writer.status();
   for (size_t i = 0; i < tensors.size(); ++i) {
-    ASSERT_TRUE((*writer)->Write(i, 0, Bytes(std::vector<char>(3 * SizeOf(tensors[i].dtype), static_cast<char>(i + 1)))).ok());
+    ASSERT_TRUE(
+        (*writer)->Write(i, 0, Bytes(std::vector<char>(3 * SizeOf(tensors[i].dtype), static_cast<char>(i + 1)))).ok());
   }
   ASSERT_TRUE((*writer)->Finish().ok());
   auto reader = SafetensorsReader::Open(path());
@@ -197,7 +202,8 @@ TEST_F(SafetensorsTest, FinishCountsExactlyTheBytesThatWereGiven) {
       const absl::Status status = (*writer)->Finish();
       ASSERT_EQ(status.ok(), static_cast<size_t>(count) == size) << "seed " << seed << ": " << status;
       if (status.ok()) break;
-      ASSERT_TRUE(absl::StrContains(status.message(), absl::StrCat(": ", count, " of ", size, " bytes"))) << "seed " << seed << ": " << status;
+      ASSERT_TRUE(absl::StrContains(status.message(), absl::StrCat(": ", count, " of ", size, " bytes")))
+          << "seed " << seed << ": " << status;
     }
   }
 }

@@ -9,7 +9,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
   const uint64_t buffer_bytes = data[0] | static_cast<uint64_t>(data[1]) << 8;
-  const auto header = basin::ParseSafetensorsHeader(std::string(reinterpret_cast<const char*>(data) + 2, size - 2), buffer_bytes);
+  const auto header =
+      basin::ParseSafetensorsHeader(std::string(reinterpret_cast<const char*>(data) + 2, size - 2), buffer_bytes);
   if (!header.ok()) {
     BASIN_CHECK(!header.status().message().empty());
     return 0;

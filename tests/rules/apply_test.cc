@@ -1,6 +1,8 @@
 // The rules against golden_values.h, which make_golden.py wrote from the papers; and what Apply promises beside them.
 #include "common/rules/apply.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -8,8 +10,6 @@
 #include <limits>
 #include <utility>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 #include "common/base/random.h"
 #include "tests/rules/golden_values.h"
@@ -73,11 +73,12 @@ Floats RandomFloats(size_t n, uint64_t seed) {
   return values;
 }
 
-// Rounding is relative to the largest value that took part in an element's sums, hence `floor`: values smaller than it are
-// compared with that absolute precision. The vector is long enough for all loops' vector bodies and their remainders.
+// Rounding is relative to the largest value that took part in an element's sums, hence `floor`: values smaller than it
+// are compared with that absolute precision. The vector is long enough for all loops' vector bodies and their
+// remainders.
 template <size_t kParts>
-void ExpectGolden(const RuleSpec& spec, const double (&golden)[golden::kSteps][kParts][golden::kElements], double tolerance,
-                  double floor) {
+void ExpectGolden(const RuleSpec& spec, const double (&golden)[golden::kSteps][kParts][golden::kElements],
+                  double tolerance, double floor) {
   ASSERT_EQ(kParts, 1u + SlotCount(spec.kind));
   constexpr size_t kLength = 16 * golden::kElements + 3;
   Floats start(kLength);
@@ -85,7 +86,8 @@ void ExpectGolden(const RuleSpec& spec, const double (&golden)[golden::kSteps][k
   State state = InitialState(spec, start);
   for (int step = 0; step < golden::kSteps; ++step) {
     Floats gradient(kLength);
-    for (size_t i = 0; i < kLength; ++i) gradient[i] = static_cast<float>(golden::kGradients[step][i % golden::kElements]);
+    for (size_t i = 0; i < kLength; ++i)
+      gradient[i] = static_cast<float>(golden::kGradients[step][i % golden::kElements]);
     ApplyTo(spec, gradient, step + 1, state, state);
     for (size_t part = 0; part < kParts; ++part) {
       const Floats& found = part == 0 ? state.parameters : state.slots[part - 1];
@@ -98,8 +100,8 @@ void ExpectGolden(const RuleSpec& spec, const double (&golden)[golden::kSteps][k
   }
 }
 
-// Tolerances: a float's unit roundoff is 6e-8. sgd rounds twice a step; momentum and nesterov up to five times; adagrad and
-// adam add a root and a quotient. Six steps add up.
+// Tolerances: a float's unit roundoff is 6e-8. sgd rounds twice a step; momentum and nesterov up to five times; adagrad
+// and adam add a root and a quotient. Six steps add up.
 TEST(ApplyTest, SgdGivesTheStoredValues) { ExpectGolden(AllRules()[0], golden::kSgd, 4e-7, 1e-2); }
 TEST(ApplyTest, MomentumGivesTheStoredValues) { ExpectGolden(AllRules()[1], golden::kMomentum, 8e-7, 1e-2); }
 TEST(ApplyTest, NesterovGivesTheStoredValues) { ExpectGolden(AllRules()[2], golden::kNesterov, 8e-7, 1e-2); }

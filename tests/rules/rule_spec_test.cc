@@ -1,8 +1,8 @@
 #include "common/rules/rule_spec.h"
 
-#include <limits>
-
 #include <gtest/gtest.h>
+
+#include <limits>
 
 namespace basin {
 namespace {
@@ -72,12 +72,18 @@ TEST(RuleSpecTest, NumbersOutOfRangeAreRefused) {
     float value;
   };
   const Case cases[] = {
-      {RuleKind::kSgd, &RuleSpec::learning_rate, -0.1f},      {RuleKind::kSgd, &RuleSpec::learning_rate, kNan},
-      {RuleKind::kAdam, &RuleSpec::learning_rate, kInfinity}, {RuleKind::kMomentum, &RuleSpec::momentum, 1.0f},
-      {RuleKind::kMomentum, &RuleSpec::momentum, -0.5f},      {RuleKind::kMomentum, &RuleSpec::momentum, kNan},
-      {RuleKind::kAdagrad, &RuleSpec::epsilon, -1e-7f},       {RuleKind::kAdagrad, &RuleSpec::initial_accumulator, -1.0f},
-      {RuleKind::kAdam, &RuleSpec::beta1, 1.0f},              {RuleKind::kAdam, &RuleSpec::beta2, kNan},
-      {RuleKind::kAdam, &RuleSpec::epsilon, 0.0f},            {RuleKind::kAdam, &RuleSpec::epsilon, kInfinity},
+      {RuleKind::kSgd, &RuleSpec::learning_rate, -0.1f},
+      {RuleKind::kSgd, &RuleSpec::learning_rate, kNan},
+      {RuleKind::kAdam, &RuleSpec::learning_rate, kInfinity},
+      {RuleKind::kMomentum, &RuleSpec::momentum, 1.0f},
+      {RuleKind::kMomentum, &RuleSpec::momentum, -0.5f},
+      {RuleKind::kMomentum, &RuleSpec::momentum, kNan},
+      {RuleKind::kAdagrad, &RuleSpec::epsilon, -1e-7f},
+      {RuleKind::kAdagrad, &RuleSpec::initial_accumulator, -1.0f},
+      {RuleKind::kAdam, &RuleSpec::beta1, 1.0f},
+      {RuleKind::kAdam, &RuleSpec::beta2, kNan},
+      {RuleKind::kAdam, &RuleSpec::epsilon, 0.0f},
+      {RuleKind::kAdam, &RuleSpec::epsilon, kInfinity},
   };
   for (const Case& wrong : cases) {
     RuleSpec spec = Of(wrong.kind);

@@ -1,12 +1,13 @@
 // The simulation proves something only if it finds bugs: each planted one must be found within a thousand seeds.
 // Linked against basin_ps_mutants, the same cores compiled with the plants.
+#include "ps/mutants.h"
+
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_join.h"
-#include "ps/mutants.h"
 #include "tests/sim/sim_cluster.h"
 #include "tests/sim/sim_seeds.h"
 
@@ -35,7 +36,8 @@ TEST_P(MutantTest, IsFound) {
   }
   planted_mutant = Mutant::kNone;
   ASSERT_NE(found, 0u) << GetParam().name << " was not found within " << kMostSeeds << " seeds";
-  std::printf("%s: found with seed %llu: %s\n", GetParam().name, static_cast<unsigned long long>(found), violations[0].c_str());
+  std::printf("%s: found with seed %llu: %s\n", GetParam().name, static_cast<unsigned long long>(found),
+              violations[0].c_str());
 }
 
 TEST(MutantTest, WithoutAPlantNothingIsFound) {
@@ -47,12 +49,17 @@ TEST(MutantTest, WithoutAPlantNothingIsFound) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Plants, MutantTest,
-                         ::testing::Values(Plant{Mutant::kAcknowledgeBeforeApply, "AcknowledgeBeforeApply"}, Plant{Mutant::kApplyRepeat, "ApplyRepeat"},
-                                           Plant{Mutant::kSkipFence, "SkipFence"}, Plant{Mutant::kCountLostLeaseAsDone, "CountLostLeaseAsDone"},
-                                           Plant{Mutant::kReuseIncarnation, "ReuseIncarnation"}, Plant{Mutant::kHandOutPieceTwice, "HandOutPieceTwice"},
+                         ::testing::Values(Plant{Mutant::kAcknowledgeBeforeApply, "AcknowledgeBeforeApply"},
+                                           Plant{Mutant::kApplyRepeat, "ApplyRepeat"},
+                                           Plant{Mutant::kSkipFence, "SkipFence"},
+                                           Plant{Mutant::kCountLostLeaseAsDone, "CountLostLeaseAsDone"},
+                                           Plant{Mutant::kReuseIncarnation, "ReuseIncarnation"},
+                                           Plant{Mutant::kHandOutPieceTwice, "HandOutPieceTwice"},
                                            Plant{Mutant::kForgetSequenceOnReconnect, "ForgetSequenceOnReconnect"},
-                                           Plant{Mutant::kServeTornShard, "ServeTornShard"}, Plant{Mutant::kBarrierReleasesEarly, "BarrierReleasesEarly"},
-                                           Plant{Mutant::kClockGoesBack, "ClockGoesBack"}, Plant{Mutant::kAcceptGap, "AcceptGap"},
+                                           Plant{Mutant::kServeTornShard, "ServeTornShard"},
+                                           Plant{Mutant::kBarrierReleasesEarly, "BarrierReleasesEarly"},
+                                           Plant{Mutant::kClockGoesBack, "ClockGoesBack"},
+                                           Plant{Mutant::kAcceptGap, "AcceptGap"},
                                            Plant{Mutant::kRefusedPushUsesSequence, "RefusedPushUsesSequence"}),
                          [](const auto& info) { return std::string(info.param.name); });
 

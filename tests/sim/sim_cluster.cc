@@ -7,6 +7,8 @@
 #include "ps/coordinator.h"
 #include "ps/shard.h"
 #include "tests/sim/sim_messages.h"
+#include "tests/sim/sim_parts.h"
+#include "tests/sim/sim_setup.h"
 #include "tests/sim/sim_worker.h"
 
 namespace basin::sim {
@@ -14,10 +16,8 @@ namespace {
 
 using wire::PeerId;
 
-constexpr absl::Duration kHeartbeat = absl::Milliseconds(200);
-constexpr absl::Duration kDeadAfter = absl::Seconds(5);
 constexpr absl::Duration kAnswersTakeAtMost = absl::Seconds(4);  // with a cut or two between
-constexpr absl::Duration kGiveUp = absl::Minutes(10);  // virtual: a run that is not over by then hangs
+constexpr absl::Duration kGiveUp = absl::Minutes(10);            // virtual: a run that is not over by then hangs
 
 class Simulation {
  public:
@@ -44,35 +44,13 @@ class Simulation {
  private:
   using PeerId = wire::PeerId;
 
-  struct Lane {
-    uint32_t ps = 0;
-    uint32_t lane = 0;
-    std::unique_ptr<LaneCore> core;
-    std::map<PeerId, uint64_t> process_of_peer;                       // who is at the other end
-    std::map<PeerId, std::shared_ptr<SimLink>> links;
-    std::map<PeerId, uint32_t> channel_of_peer;
-    absl::Time wake = absl::InfiniteFuture();
-  };
-  struct Process {
-    uint64_t id = 0;
-    std::unique_ptr<SimWorker> worker;
-    std::map<uint32_t, std::pair<Lane*, PeerId>> channels;
-    bool dead = false;
-    absl::Time paused_until = absl::InfinitePast();
-    bool woken_late = false;
-    absl::Time wake = absl::InfiniteFuture();
-    std::vector<std::function<void()>> held;  // what came while paused
-  };
-
-  static std::string Address(uint32_t ps, uint32_t lane) { return absl::StrCat("ps", ps, ":", 2222 + lane); }
-
   void BuildLanes() {
     for (uint32_t ps = 0; ps < options_.ps_count; ++ps) {
       std::vector<std::string> addresses;
       for (uint32_t lane = 0; lane < options_.lanes; ++lane) addresses.push_back(lane == 0 ? "" : Address(ps, lane));
       const uint64_t ps_incarnation = 1000 + ps;
       for (uint32_t lane = 0; lane < options_.lanes; ++lane) {
-        LaneCoreOptions core = OptionsOf(ps, lane, ps_incarnation, addresses);
+        LaneCoreOptions core = LaneOptionsOf(options_, ps, lane, ps_incarnation, addresses);
         auto made = std::make_unique<Lane>();
         made->ps = ps;
         made->lane = lane;
@@ -81,8 +59,6 @@ class Simulation {
       }
     }
   }
-
-  LaneCoreOptions OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses);
 
   void ScheduleFaults() {
     for (int i = 0; i < options_.cuts; ++i) {
@@ -117,31 +93,13 @@ class Simulation {
     core.pid = 100 + process->id;
     core.client_id = absl::StrCat("client-", process->id);
     core.claim_timeout = absl::Minutes(2);
-    process->worker = std::make_unique<SimWorker>(std::move(core), Model(), options_.pushes_per_piece, *lives_.back(), HooksOf(process.get()));
+    process->worker = std::make_unique<SimWorker>(std::move(core), ModelOf(options_), options_.pushes_per_piece,
+                                                  *lives_.back(), HooksOf(process.get()));
     processes_.push_back(std::move(process));
     Process* started = processes_.back().get();
     current_[worker] = started;
     started->worker->Start(clock_.now());
     AfterEvent(started);
-  }
-
-  wire::v1::Model Model() const {
-    wire::v1::Model model;
-    auto* variable = model.add_variables();
-    variable->set_name("marks");
-    variable->set_dtype(2);
-    variable->add_shape(kVariableElements);
-    variable->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
-    model.mutable_rule()->set_kind(wire::v1::RULE_KIND_SGD);
-    model.mutable_rule()->set_learning_rate(1);
-    model.set_consistency(wire::v1::CONSISTENCY_ASYNC);
-    auto* input = model.add_inputs();
-    input->set_name("train");
-    input->set_items(options_.pieces);
-    input->set_piece_items(1);
-    input->set_epochs(1);
-    input->set_shuffle_seed(options_.seed | 1);
-    return model;
   }
 
   SimWorker::Hooks HooksOf(Process* process) {
@@ -150,24 +108,29 @@ class Simulation {
     hooks.connected = [this](Life& life) {
       // Every lane has the fence now: what earlier lives of this worker have applied is final.
       for (const auto& earlier : lives_) {
-        if (earlier->worker == life.worker && earlier->number < life.number) final_marks_.try_emplace(earlier->number, MarksOf(earlier->number));
+        if (earlier->worker == life.worker && earlier->number < life.number)
+          final_marks_.try_emplace(earlier->number, MarksOf(earlier->number));
       }
     };
     hooks.acknowledged = [this](Life&) { ++outcome_.pushes_acknowledged; };
     hooks.piece_taken = [this, process](Life& life, const LeasedPiece& piece) {
       // (A life that was paused may read an old answer, of before its lease was lost.)
       if (suspects_.contains(process)) return;
-      if (done_by_.contains(piece.piece)) Violation(absl::StrCat("piece ", piece.piece, " is handed out after it was counted"));
+      if (done_by_.contains(piece.piece))
+        Violation(absl::StrCat("piece ", piece.piece, " is handed out after it was counted"));
       const auto holder = holder_.find(piece.piece);
       // Another life may hold it only if it is gone or was silent for long.
-      if (holder != holder_.end() && holder->second != process && !holder->second->dead && holder->second->paused_until <= clock_.now() &&
-          !holder->second->woken_late && !suspects_.contains(holder->second)) {
-        Violation(absl::StrCat("piece ", piece.piece, " is leased to life ", life.number, " while a living one has it"));
+      if (holder != holder_.end() && holder->second != process && !holder->second->dead &&
+          holder->second->paused_until <= clock_.now() && !holder->second->woken_late &&
+          !suspects_.contains(holder->second)) {
+        Violation(
+            absl::StrCat("piece ", piece.piece, " is leased to life ", life.number, " while a living one has it"));
       }
       holder_[piece.piece] = process;
     };
     hooks.piece_done = [this](Life& life, const LeasedPiece& piece) {
-      if (!done_by_.emplace(piece.piece, life.number).second) Violation(absl::StrCat("piece ", piece.piece, " is counted twice"));
+      if (!done_by_.emplace(piece.piece, life.number).second)
+        Violation(absl::StrCat("piece ", piece.piece, " is counted twice"));
     };
     hooks.barrier_entered = [this](Life& life) {
       in_barrier_.insert(life.number);
@@ -175,7 +138,8 @@ class Simulation {
       uint64_t awaited = lost_answers_;
       for (const auto& other : processes_) awaited += !other->dead && other->worker->awaits_piece_done();
       if (done_by_.size() + awaited < options_.pieces) {
-        Violation(absl::StrCat("input ended for life ", life.number, " with ", done_by_.size(), " of ", options_.pieces, " pieces counted"));
+        Violation(absl::StrCat("input ended for life ", life.number, " with ", done_by_.size(), " of ", options_.pieces,
+                               " pieces counted"));
       }
     };
     hooks.barrier_left = [this](Life& life) {
@@ -198,7 +162,7 @@ class Simulation {
     Process* process = at->second;
     process->dead = true;
     process->worker->life().killed = true;
-    if (AwaitsDone(*process)) ++lost_answers_;
+    if (process->worker->awaits_piece_done()) ++lost_answers_;
     for (auto& [channel, end] : process->channels) CutPeer(*end.first, end.second);
     clock_.After(random_.Unit() * absl::Seconds(3), [this, worker] { StartLife(worker); });
   }
@@ -208,11 +172,12 @@ class Simulation {
     const auto at = current_.find(worker);
     if (at == current_.end() || at->second->dead || at->second->worker->ended() || Paused(at->second)) return;
     Process* process = at->second;
-    // Longer than dead_after: it is counted dead, and perhaps replaced; then it wakes and goes on as if nothing had been.
+    // Longer than dead_after: it is counted dead, and perhaps replaced; then it wakes and goes on as if nothing had
+    // been.
     process->paused_until = clock_.now() + kDeadAfter * 2 + random_.Unit() * absl::Seconds(3);
     suspects_.insert(process);
     if (replaced) process->worker->life().killed = true;
-    if (replaced && AwaitsDone(*process)) ++lost_answers_;
+    if (replaced && process->worker->awaits_piece_done()) ++lost_answers_;
     if (replaced) clock_.After(kDeadAfter + random_.Unit() * absl::Seconds(1), [this, worker] { StartLife(worker); });
     clock_.At(process->paused_until, [this, process] {
       process->woken_late = true;
@@ -221,9 +186,6 @@ class Simulation {
       AfterEvent(process);
     });
   }
-
-  // Whether its InputDone may have been counted without its hearing of it.
-  static bool AwaitsDone(const Process& process) { return process.worker->awaits_piece_done(); }
 
   bool Paused(const Process* process) const { return process->paused_until > clock_.now(); }
 
@@ -269,7 +231,8 @@ class Simulation {
     if (status.code() == absl::StatusCode::kAborted && suspects_.contains(process)) {
       ++outcome_.fenced;
     } else if (!replaced || !suspects_.contains(process)) {
-      Violation(absl::StrCat("life ", process->worker->life().number, " of worker ", process->worker->life().worker, " failed: ", status.ToString()));
+      Violation(absl::StrCat("life ", process->worker->life().number, " of worker ", process->worker->life().worker,
+                             " failed: ", status.ToString()));
     }
     process->worker->life().killed = true;
   }
@@ -294,10 +257,11 @@ class Simulation {
         if (at == process->channels.end()) break;
         auto [lane, peer] = at->second;
         if (random_.Chance(options_.poisoned_chance)) action.message = Poisoned(std::move(action.message));
-        lane->links[peer]->Send(true, std::move(action.message), [this, lane = lane, peer = peer](wire::Message message) {
-          Trace(message);
-          Answer(*lane, lane->core->OnMessage(peer, std::move(message), clock_.now()));
-        });
+        lane->links[peer]->Send(true, std::move(action.message),
+                                [this, lane = lane, peer = peer](wire::Message message) {
+                                  Trace(message);
+                                  Answer(*lane, lane->core->OnMessage(peer, std::move(message), clock_.now()));
+                                });
       }
     }
   }
@@ -322,16 +286,18 @@ class Simulation {
       if (at == lane.links.end()) continue;
       Process* process = processes_[lane.process_of_peer[reply.peer]].get();
       const uint32_t channel = lane.channel_of_peer[reply.peer];
-      at->second->Send(false, std::move(reply.message), [this, process, channel, peer = reply.peer](wire::Message message) {
-        auto shared = std::make_shared<wire::Message>(std::move(message));
-        Deliver(process, [this, process, channel, peer, shared] {
-          const auto now_at = process->channels.find(channel);
-          if (now_at == process->channels.end() || now_at->second.second != peer) return;  // of a connection before
-          Trace(*shared);
-          for (std::string& text : TornReads(*shared, lives_.size())) Violation(std::move(text));
-          process->worker->core().OnMessage(channel, *shared, clock_.now());
-        });
-      });
+      at->second->Send(false, std::move(reply.message),
+                       [this, process, channel, peer = reply.peer](wire::Message message) {
+                         auto shared = std::make_shared<wire::Message>(std::move(message));
+                         Deliver(process, [this, process, channel, peer, shared] {
+                           const auto now_at = process->channels.find(channel);
+                           if (now_at == process->channels.end() || now_at->second.second != peer)
+                             return;  // of a connection before
+                           Trace(*shared);
+                           for (std::string& text : TornReads(*shared, lives_.size())) Violation(std::move(text));
+                           process->worker->core().OnMessage(channel, *shared, clock_.now());
+                         });
+                       });
     }
     const absl::Time wake = lane.core->next_wake();
     if (wake < lane.wake || lane.wake <= clock_.now()) {
@@ -377,10 +343,13 @@ class Simulation {
   // ---- Verdict ----
 
   void Violation(std::string text) {
-    outcome_.violations.push_back(absl::StrCat("[", absl::FormatDuration(clock_.now() - absl::FromUnixSeconds(1'000'000)), "] ", text));
+    outcome_.violations.push_back(
+        absl::StrCat("[", absl::FormatDuration(clock_.now() - absl::FromUnixSeconds(1'000'000)), "] ", text));
   }
 
-  void Trace(const wire::Message& message) { outcome_.trace = Mix64(outcome_.trace ^ TraceHash(message, clock_.now())); }
+  void Trace(const wire::Message& message) {
+    outcome_.trace = Mix64(outcome_.trace ^ TraceHash(message, clock_.now()));
+  }
 
   bool Over() const {
     if (current_.size() < options_.workers) return false;
@@ -396,7 +365,8 @@ class Simulation {
   std::string Hanging() const {
     std::string text;
     for (const auto& [worker, process] : current_) {
-      absl::StrAppend(&text, "worker ", worker, process->dead ? " (dead) " : " ", process->worker->Describe(clock_.now()), "; ");
+      absl::StrAppend(&text, "worker ", worker, process->dead ? " (dead) " : " ",
+                      process->worker->Describe(clock_.now()), "; ");
     }
     return text;
   }
@@ -423,24 +393,6 @@ class Simulation {
   SimOutcome outcome_;
 };
 
-LaneCoreOptions Simulation::OptionsOf(uint32_t ps, uint32_t lane, uint64_t ps_incarnation, const std::vector<std::string>& addresses) {
-  LaneCoreOptions core;
-  core.ordinal = PsOrdinal(ps);
-  core.lane = LaneIndex(lane);
-  core.lanes = options_.lanes;
-  core.ps_count = options_.ps_count;
-  core.ps_incarnation = ps_incarnation;
-  core.run_id = ps == 0 ? "sim" : "";
-  core.host = "sim";
-  core.lane_addresses = addresses;
-  core.address = Address(ps, 0);
-  for (uint32_t worker = 0; worker < options_.workers; ++worker) core.trainers.push_back({Role::kWorker, worker});
-  core.chief = TaskId{Role::kWorker, 0};
-  core.heartbeat = kHeartbeat;
-  core.dead_after = kDeadAfter;
-  return core;
-}
-
 std::vector<float> Simulation::MarksOf(uint32_t life) const {
   std::vector<float> marks(kVariableElements / kShardElements);
   for (const auto& [address, lane] : lanes_) {
@@ -452,8 +404,8 @@ std::vector<float> Simulation::MarksOf(uint32_t life) const {
 }
 
 void Simulation::CheckTheEnd() {
-  // Every shard has each life's marks, exactly as many as were acknowledged; of a refused push, or one under way when its
-  // life was killed, perhaps one more.
+  // Every shard has each life's marks, exactly as many as were acknowledged; of a refused push, or one under way when
+  // its life was killed, perhaps one more.
   std::set<uint64_t> incarnations;
   for (const auto& life : lives_) {
     outcome_.refused += life->refused;
@@ -467,7 +419,8 @@ void Simulation::CheckTheEnd() {
     Violation(absl::StrCat("the input has ended with ", done_by_.size(), " of ", options_.pieces, " pieces counted"));
   }
   for (const auto& [life, marks] : final_marks_) {
-    if (MarksOf(life) != marks) Violation(absl::StrCat("pushes of life ", life, " were applied after its replacement had connected"));
+    if (MarksOf(life) != marks)
+      Violation(absl::StrCat("pushes of life ", life, " were applied after its replacement had connected"));
   }
   uint32_t shards = 0;
   for (const auto& [address, lane] : lanes_) {
@@ -479,8 +432,9 @@ void Simulation::CheckTheEnd() {
         const float applied = -shard->parameters()[life->number];
         const uint64_t most = life->killed ? life->sent : life->acknowledged + life->refused;
         if (applied >= static_cast<float>(life->acknowledged) && applied <= static_cast<float>(most)) continue;
-        Violation(absl::StrCat("shard ", id, ": life ", life->number, " of worker ", life->worker, life->killed ? " (killed)" : "", " has ", applied,
-                               " pushes applied; sent ", life->sent, ", acknowledged ", life->acknowledged));
+        Violation(absl::StrCat("shard ", id, ": life ", life->number, " of worker ", life->worker,
+                               life->killed ? " (killed)" : "", " has ", applied, " pushes applied; sent ", life->sent,
+                               ", acknowledged ", life->acknowledged));
       }
     }
   }

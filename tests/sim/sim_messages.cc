@@ -54,7 +54,8 @@ std::vector<std::string> TornReads(const wire::Message& message, size_t lives) {
     }
     const uint64_t version = parsed->entries[i].version.value();
     if (marks == static_cast<float>(version - 1)) continue;
-    torn.push_back(absl::StrCat("shard ", parsed->entries[i].shard.value(), " was answered as version ", version, " with ", marks, " pushes in it"));
+    torn.push_back(absl::StrCat("shard ", parsed->entries[i].shard.value(), " was answered as version ", version,
+                                " with ", marks, " pushes in it"));
   }
   return torn;
 }

@@ -16,8 +16,8 @@ wire::Message Poisoned(wire::Message message);
 // Of a message and the moment of its delivery.
 uint64_t TraceHash(const wire::Message& message, absl::Time at);
 
-// Each apply adds one mark and one version: parameters of one moment have as many marks (at the first `lives` elements of a
-// shard) as versions after the first. Returns what is torn in an answer.
+// Each apply adds one mark and one version: parameters of one moment have as many marks (at the first `lives` elements
+// of a shard) as versions after the first. Returns what is torn in an answer.
 std::vector<std::string> TornReads(const wire::Message& message, size_t lives);
 
 }  // namespace basin::sim

@@ -1,5 +1,5 @@
-// Channels on virtual time: ordered, with random delays; a cut loses what is under way in both directions. Everything is
-// drawn from one seed and every event has a place in one order, so that a run is replayed by its seed.
+// Channels on virtual time: ordered, with random delays; a cut loses what is under way in both directions. Everything
+// is drawn from one seed and every event has a place in one order, so that a run is replayed by its seed.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,9 @@ class SimClock {
  public:
   absl::Time now() const { return now_; }
   // Runs `event` at `at` (now, if that has passed); events of one moment run in the order of their scheduling.
-  void At(absl::Time at, std::function<void()> event) { events_.emplace(std::pair(std::max(at, now_), order_++), std::move(event)); }
+  void At(absl::Time at, std::function<void()> event) {
+    events_.emplace(std::pair(std::max(at, now_), order_++), std::move(event));
+  }
   void After(absl::Duration delay, std::function<void()> event) { At(now_ + delay, std::move(event)); }
   // Runs the next event; false when there is none.
   bool RunOne() {
@@ -48,7 +50,8 @@ class SimLink {
  public:
   using Deliver = std::function<void(wire::Message)>;
 
-  SimLink(SimClock& clock, Random& random, const LinkFaults& faults) : clock_(clock), random_(random), faults_(faults) {}
+  SimLink(SimClock& clock, Random& random, const LinkFaults& faults)
+      : clock_(clock), random_(random), faults_(faults) {}
   bool cut() const { return cut_; }
   void Cut() { cut_ = true; }
   // `alive` is asked at the moment of delivery.

@@ -4,7 +4,8 @@
 
 namespace basin::sim {
 
-SimWorker::SimWorker(ClientCoreOptions options, wire::v1::Model model, uint32_t pushes_per_piece, Life& life, Hooks hooks)
+SimWorker::SimWorker(ClientCoreOptions options, wire::v1::Model model, uint32_t pushes_per_piece, Life& life,
+                     Hooks hooks)
     : core_(std::move(options)),
       model_(std::move(model)),
       pushes_per_piece_(pushes_per_piece),
@@ -20,7 +21,8 @@ SimWorker::SimWorker(ClientCoreOptions options, wire::v1::Model model, uint32_t 
 void SimWorker::Start(absl::Time now) { Await(State::kConnecting, core_.Connect(now)); }
 
 std::string SimWorker::Describe(absl::Time now) const {
-  return absl::StrCat("state ", static_cast<int>(state_), ", clock ", core_.clock().value(), ", ", core_.WaitingFor(call_, now));
+  return absl::StrCat("state ", static_cast<int>(state_), ", clock ", core_.clock().value(), ", ",
+                      core_.WaitingFor(call_, now));
 }
 
 void SimWorker::End(const absl::Status& status) {
@@ -30,7 +32,8 @@ void SimWorker::End(const absl::Status& status) {
 
 CallId SimWorker::Push(absl::Time now) {
   ++life_.sent;
-  const absl::Span<const char> gradient(reinterpret_cast<const char*>(gradient_.data()), gradient_.size() * sizeof(float));
+  const absl::Span<const char> gradient(reinterpret_cast<const char*>(gradient_.data()),
+                                        gradient_.size() * sizeof(float));
   return *core_.StartUpdate({{VariableId(0), gradient, {}, {}}}, now);
 }
 
@@ -81,9 +84,10 @@ void SimWorker::Advance(absl::Time now) {
         // What this life was told to be applied must be in what it reads.
         for (uint64_t at = life_.number; at < kVariableElements; at += kShardElements) {
           const float read = -parameters_[at];
-          if (read < static_cast<float>(life_.acknowledged) || read > static_cast<float>(life_.acknowledged + life_.refused)) {
-            hooks_.violation(absl::StrCat("life ", life_.number, " of worker ", life_.worker, " reads ", read, " of its pushes, ", life_.acknowledged,
-                                          " were acknowledged"));
+          if (read < static_cast<float>(life_.acknowledged) ||
+              read > static_cast<float>(life_.acknowledged + life_.refused)) {
+            hooks_.violation(absl::StrCat("life ", life_.number, " of worker ", life_.worker, " reads ", read,
+                                          " of its pushes, ", life_.acknowledged, " were acknowledged"));
           }
         }
         call_ = Push(now);

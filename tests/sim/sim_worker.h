@@ -1,5 +1,5 @@
-// A worker of the simulation: a ClientCore and the training loop of a real worker as a state machine. It leaves a mark of
-// its own in every shard: each push subtracts 1 at its life's own element.
+// A worker of the simulation: a ClientCore and the training loop of a real worker as a state machine. It leaves a mark
+// of its own in every shard: each push subtracts 1 at its life's own element.
 #pragma once
 
 #include <functional>
@@ -24,7 +24,7 @@ struct Life {
   // Pushes. Of a refused one some shards may have been applied: each shard is a unit of its own.
   uint64_t sent = 0, acknowledged = 0, refused = 0;
   Incarnation incarnation;
-  bool killed = false;    // no verdict on what was under way
+  bool killed = false;  // no verdict on what was under way
   bool finished = false;
   absl::Time connected_at = absl::InfiniteFuture();
 };
@@ -33,7 +33,7 @@ class SimWorker {
  public:
   struct Hooks {
     std::function<void(Life&)> connected;
-    std::function<void(Life&)> acknowledged;                        // after a push's answer
+    std::function<void(Life&)> acknowledged;  // after a push's answer
     std::function<void(Life&, const LeasedPiece&)> piece_taken, piece_done;
     std::function<void(Life&)> barrier_entered, barrier_left;
     std::function<void(const std::string&)> violation;
@@ -53,7 +53,19 @@ class SimWorker {
   std::string Describe(absl::Time now) const;
 
  private:
-  enum class State { kConnecting, kDeclaring, kAsking, kPulling, kPushing, kPushingAgain, kFinishingPiece, kBarrier, kFinishing, kLeaving, kEnded };
+  enum class State {
+    kConnecting,
+    kDeclaring,
+    kAsking,
+    kPulling,
+    kPushing,
+    kPushingAgain,
+    kFinishingPiece,
+    kBarrier,
+    kFinishing,
+    kLeaving,
+    kEnded
+  };
   void Await(State state, CallId call) {
     state_ = state;
     call_ = call;

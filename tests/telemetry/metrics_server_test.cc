@@ -53,7 +53,8 @@ TEST(MetricsServerTest, SeveralScrapersAreAllAnswered) {
   ASSERT_TRUE(server.ok()) << server.status();
   std::vector<std::thread> scrapers;
   for (int i = 0; i < 8; ++i) {
-    scrapers.emplace_back([&] { EXPECT_TRUE(absl::StrContains(Get((*server)->port(), "/metrics"), "basin_workers_alive 4\n")); });
+    scrapers.emplace_back(
+        [&] { EXPECT_TRUE(absl::StrContains(Get((*server)->port(), "/metrics"), "basin_workers_alive 4\n")); });
   }
   for (std::thread& scraper : scrapers) scraper.join();
 }
@@ -65,7 +66,9 @@ TEST(MetricsServerTest, ATakenPortSaysSo) {
   const auto second = MetricsServer::Start("127.0.0.1", (*first)->port(), registry);
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_TRUE(absl::StrContains(second.status().message(), absl::StrCat("cannot serve metrics on 127.0.0.1:", (*first)->port(), ": Address already in use; give another --metrics-port")))
+  EXPECT_TRUE(absl::StrContains(second.status().message(),
+                                absl::StrCat("cannot serve metrics on 127.0.0.1:", (*first)->port(),
+                                             ": Address already in use; give another --metrics-port")))
       << second.status();
 }
 

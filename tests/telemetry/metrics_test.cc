@@ -17,7 +17,8 @@ void Fill(Registry& registry) {
   applied.Add();
   applied.Add(2);
   registry.AddGauge("basin_workers_alive", "Workers heard of lately.").Set(4);
-  Histogram staleness = registry.AddHistogram("basin_staleness_versions", "How old pulled versions were at their push.", {1, 2, 4});
+  Histogram staleness =
+      registry.AddHistogram("basin_staleness_versions", "How old pulled versions were at their push.", {1, 2, 4});
   staleness.Observe(1);
   staleness.Observe(3);
   staleness.Observe(100);
@@ -27,11 +28,12 @@ TEST(MetricsTest, RendersEachKindWithHelpAndType) {
   Registry registry;
   Fill(registry);
   const std::string page = registry.Render();
-  for (const char* line : {"# HELP basin_pushes_applied_total Pushes that were applied.\n", "# TYPE basin_pushes_applied_total counter\n",
-                           "basin_pushes_applied_total{lane=\"0\"} 3\n", "# TYPE basin_workers_alive gauge\n", "basin_workers_alive 4\n",
-                           "# TYPE basin_staleness_versions histogram\n", "basin_staleness_versions_bucket{le=\"1\"} 1\n",
-                           "basin_staleness_versions_bucket{le=\"4\"} 2\n", "basin_staleness_versions_bucket{le=\"+Inf\"} 3\n",
-                           "basin_staleness_versions_count 3\n", "basin_staleness_versions_sum 104\n"}) {
+  for (const char* line :
+       {"# HELP basin_pushes_applied_total Pushes that were applied.\n", "# TYPE basin_pushes_applied_total counter\n",
+        "basin_pushes_applied_total{lane=\"0\"} 3\n", "# TYPE basin_workers_alive gauge\n", "basin_workers_alive 4\n",
+        "# TYPE basin_staleness_versions histogram\n", "basin_staleness_versions_bucket{le=\"1\"} 1\n",
+        "basin_staleness_versions_bucket{le=\"4\"} 2\n", "basin_staleness_versions_bucket{le=\"+Inf\"} 3\n",
+        "basin_staleness_versions_count 3\n", "basin_staleness_versions_sum 104\n"}) {
     EXPECT_TRUE(absl::StrContains(page, line)) << line << page;
   }
 }
@@ -39,7 +41,8 @@ TEST(MetricsTest, RendersEachKindWithHelpAndType) {
 TEST(MetricsTest, LabelValuesAreEscaped) {
   Registry registry;
   registry.AddGauge("basin_gauge", "A gauge.", {{"name", "a \"b\"\\\nc"}}).Set(1);
-  EXPECT_TRUE(absl::StrContains(registry.Render(), "basin_gauge{name=\"a \\\"b\\\"\\\\\\nc\"} 1\n")) << registry.Render();
+  EXPECT_TRUE(absl::StrContains(registry.Render(), "basin_gauge{name=\"a \\\"b\\\"\\\\\\nc\"} 1\n"))
+      << registry.Render();
 }
 
 TEST(MetricsTest, TheSameNameAndLabelsAreOneMetric) {
@@ -81,7 +84,8 @@ TEST(MetricsTest, ThreadsCountWithoutLoss) {
 }
 
 TEST(MetricsTest, PromtoolFindsNothingToComplainOf) {
-  if (std::system("command -v promtool > /dev/null") != 0) GTEST_SKIP() << "promtool is not installed (Debian: prometheus)";
+  if (std::system("command -v promtool > /dev/null") != 0)
+    GTEST_SKIP() << "promtool is not installed (Debian: prometheus)";
   Registry registry;
   Fill(registry);
   const std::string page = registry.Render();

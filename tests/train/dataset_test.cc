@@ -1,10 +1,10 @@
 #include "worker/train/dataset.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <numeric>
 #include <set>
-
-#include <gtest/gtest.h>
 
 #include "absl/strings/match.h"
 #include "common/base/files.h"
@@ -15,12 +15,17 @@ namespace {
 
 class IdxFolderTest : public testing::Test {
  protected:
-  void Put(const std::string& name, const std::string& content) { ASSERT_TRUE(WriteFileAtomically(folder_ / name, content).ok()); }
+  void Put(const std::string& name, const std::string& content) {
+    ASSERT_TRUE(WriteFileAtomically(folder_ / name, content).ok());
+  }
   // `count` images of 2 x 2 pixels, and their labels.
   void PutImages(const std::string& name, char count) {
-    Put(name, std::string("\0\0\x08\x03\0\0\0", 7) + count + std::string("\0\0\0\x02\0\0\0\x02", 8) + std::string(4 * count, '\x33'));
+    Put(name, std::string("\0\0\x08\x03\0\0\0", 7) + count + std::string("\0\0\0\x02\0\0\0\x02", 8) +
+                  std::string(4 * count, '\x33'));
   }
-  void PutLabels(const std::string& name, char count) { Put(name, std::string("\0\0\x08\x01\0\0\0", 7) + count + std::string(count, '\x07')); }
+  void PutLabels(const std::string& name, char count) {
+    Put(name, std::string("\0\0\x08\x01\0\0\0", 7) + count + std::string(count, '\x07'));
+  }
   TemporaryFolder folder_;
 };
 
@@ -110,7 +115,8 @@ TEST(PermutationTest, NoOrderOfOneSeedIsAnothers) {
   EXPECT_EQ(orders.size(), 400u);
 }
 
-// 24 orders of 4, each expected 1000 times in 24000; chi squared with 23 degrees of freedom is below 60 but for 1 in 30,000.
+// 24 orders of 4, each expected 1000 times in 24000; chi squared with 23 degrees of freedom is below 60 but for 1 in
+// 30,000.
 TEST(PermutationTest, EveryOrderIsEquallyLikely) {
   std::vector<uint32_t> order = {0, 1, 2, 3};
   double chi_squared = 0;

@@ -1,8 +1,8 @@
 #include "worker/train/local_training.h"
 
-#include <cmath>
-
 #include <gtest/gtest.h>
+
+#include <cmath>
 
 #include "absl/strings/match.h"
 #include "common/base/random.h"
@@ -11,13 +11,15 @@
 namespace basin {
 namespace {
 
-// Points of a square in bytes; the class is the quadrant, with a margin between classes: separable by lines. Or, `crossed`,
-// two classes of opposite quadrants each: no line separates them, a hidden layer does.
+// Points of a square in bytes; the class is the quadrant, with a margin between classes: separable by lines. Or,
+// `crossed`, two classes of opposite quadrants each: no line separates them, a hidden layer does.
 Dataset Quadrants(size_t count, uint64_t seed, bool crossed = false) {
   std::vector<uint8_t> features, labels;
   for (size_t i = 0; i < count; ++i) {
     const bool right = RandomAt(seed, 4 * i) & 1, top = RandomAt(seed, 4 * i + 1) & 1;
-    const auto place = [&](bool high, uint64_t draw) { return static_cast<uint8_t>((high ? 145 : 0) + RandomAt(seed, 4 * i + draw) % 110); };
+    const auto place = [&](bool high, uint64_t draw) {
+      return static_cast<uint8_t>((high ? 145 : 0) + RandomAt(seed, 4 * i + draw) % 110);
+    };
     features.push_back(place(right, 2));
     features.push_back(place(top, 3));
     labels.push_back(static_cast<uint8_t>(crossed ? right != top : 2 * top + right));
@@ -89,8 +91,8 @@ TEST(LocalTrainingTest, TheSameSeedGivesTheSameBits) {
   EXPECT_NE(one->parameters, other->parameters);
 }
 
-// One step by hand: examples of the same feature 1, so each class has one probability p for all, and the gradient of its
-// bias is p - (its share of the labels); that of its one weight is the same.
+// One step by hand: examples of the same feature 1, so each class has one probability p for all, and the gradient of
+// its bias is p - (its share of the labels); that of its one weight is the same.
 TEST(LocalTrainingTest, OneStepIsTheRuleOnTheMeanGradient) {
   const Dataset train = Dataset::FromBytes({255, 255, 255, 255}, {0, 1, 1, 1});
   const auto device = MakeCpuDevice(1);
@@ -126,7 +128,8 @@ TEST(LocalTrainingTest, ASchedulesRateFallsToZero) {
 TEST(LocalTrainingTest, DivergenceIsToldWithItsStep) {
   const Dataset data = Quadrants(200, 1);
   const auto device = MakeCpuDevice(1);
-  const absl::Status status = TrainLocally(*MakeFor("mlp", 4), *device, data, data, With(RuleKind::kSgd, 1e30f)).status();
+  const absl::Status status =
+      TrainLocally(*MakeFor("mlp", 4), *device, data, data, With(RuleKind::kSgd, 1e30f)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
   EXPECT_TRUE(absl::StrContains(status.message(), "at step")) << status;
 }
@@ -135,10 +138,12 @@ TEST(LocalTrainingTest, WrongOptionsAreRefused) {
   const Dataset data = Quadrants(20, 1);
   const auto device = MakeCpuDevice(1);
   LocalOptions options = With(RuleKind::kSgd, -1);
-  EXPECT_EQ(TrainLocally(*MakeFor("mlp", 4), *device, data, data, options).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(TrainLocally(*MakeFor("mlp", 4), *device, data, data, options).status().code(),
+            absl::StatusCode::kInvalidArgument);
   options = With(RuleKind::kSgd, 1);
   options.batch_size = 0;
-  EXPECT_EQ(TrainLocally(*MakeFor("mlp", 4), *device, data, data, options).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(TrainLocally(*MakeFor("mlp", 4), *device, data, data, options).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(EvaluateAllTest, IsTheMeanOverAllExamplesWhateverTheBatches) {

@@ -1,9 +1,9 @@
 #include "worker/train/program.h"
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <set>
-
-#include <gtest/gtest.h>
 
 #include "absl/strings/match.h"
 #include "common/base/random.h"
@@ -20,7 +20,9 @@ struct Examples {
     for (size_t i = 0; i < features.size(); ++i) features[i] = static_cast<float>(std::round(16 * UnitAt(1, i))) / 16;
     for (size_t i = 0; i < count; ++i) labels[i] = static_cast<uint8_t>(i % classes);
   }
-  Batch batch() const { return {static_cast<int64_t>(labels.size()), static_cast<int64_t>(width), features.data(), labels.data()}; }
+  Batch batch() const {
+    return {static_cast<int64_t>(labels.size()), static_cast<int64_t>(width), features.data(), labels.data()};
+  }
 
   size_t width;
   std::vector<float> features;
@@ -54,7 +56,8 @@ std::vector<absl::Span<float>> Write(Values& values) {
 }
 
 // The loss of a dense network in double precision, written out plainly: what the numerical gradient is taken of.
-double PlainLoss(const Program& program, const Batch& batch, const std::vector<std::vector<double>>& parameters, size_t* switched_off) {
+double PlainLoss(const Program& program, const Batch& batch, const std::vector<std::vector<double>>& parameters,
+                 size_t* switched_off) {
   const size_t layers = program.variables().size() / 2;
   double loss = 0;
   for (int64_t e = 0; e < batch.rows; ++e) {
@@ -86,9 +89,9 @@ void PrintTo(const Case& item, std::ostream* out) { *out << item.name; }
 
 class GradientTest : public testing::TestWithParam<Case> {};
 
-// Central differences of the plain loss in double precision, h = 1e-5: their own error is some 1e-10; the program computes in
-// float, so gradients of up to 1 made of sums of some hundred products agree to 1e-6. Where a step of h crosses a ReLU's
-// bend, both slopes are right, and the element is left out; few may be.
+// Central differences of the plain loss in double precision, h = 1e-5: their own error is some 1e-10; the program
+// computes in float, so gradients of up to 1 made of sums of some hundred products agree to 1e-6. Where a step of h
+// crosses a ReLU's bend, both slopes are right, and the element is left out; few may be.
 TEST_P(GradientTest, IsTheSlopeOfTheLoss) {
   auto made = MakeProgram(GetParam().options);
   ASSERT_TRUE(made.ok()) << made.status();
@@ -128,8 +131,10 @@ TEST_P(GradientTest, IsTheSlopeOfTheLoss) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Programs, GradientTest,
-                         testing::Values(Case{"softmax", Options("softmax")}, Case{"mlp_one_layer", Options("mlp", {8})},
-                                         Case{"mlp_two_layers", Options("mlp", {8, 5})}, Case{"mlp_three_layers", Options("mlp", {8, 5, 9})},
+                         testing::Values(Case{"softmax", Options("softmax")},
+                                         Case{"mlp_one_layer", Options("mlp", {8})},
+                                         Case{"mlp_two_layers", Options("mlp", {8, 5})},
+                                         Case{"mlp_three_layers", Options("mlp", {8, 5, 9})},
                                          Case{"mlp_without_hidden_layers", Options("mlp")}),
                          [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
 
@@ -151,7 +156,8 @@ TEST(ProgramTest, MlpNamesItsLayersAndGivesEachKernelASeed) {
   const auto program = MakeProgram(Options("mlp", {8, 5}));
   ASSERT_TRUE(program.ok());
   const auto& variables = (*program)->variables();
-  EXPECT_EQ(Names(**program), (std::vector<std::string>{"hidden0/kernel", "hidden0/bias", "hidden1/kernel", "hidden1/bias", "logits/kernel", "logits/bias"}));
+  EXPECT_EQ(Names(**program), (std::vector<std::string>{"hidden0/kernel", "hidden0/bias", "hidden1/kernel",
+                                                        "hidden1/bias", "logits/kernel", "logits/bias"}));
   EXPECT_EQ(variables[2].shape, (std::vector<int64_t>{8, 5}));
   EXPECT_EQ(variables[5].shape, (std::vector<int64_t>{3}));
   EXPECT_EQ(variables[2].elements(), 40u);
@@ -197,7 +203,8 @@ TEST(ProgramTest, InputThatDoesNotFitIsRefused) {
   Values gradients = parameters;
   const auto message = [&](const Examples& examples) {
     BatchResult result;
-    const absl::Status status = program->Gradients(*device, examples.batch(), Read(parameters), Write(gradients), &result);
+    const absl::Status status =
+        program->Gradients(*device, examples.batch(), Read(parameters), Write(gradients), &result);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     return std::string(status.message());
   };
@@ -207,7 +214,8 @@ TEST(ProgramTest, InputThatDoesNotFitIsRefused) {
 
   const Examples good(4, 6, 3);
   BatchResult result;
-  EXPECT_TRUE(program->Gradients(*device, good.batch(), Read(parameters), Write(gradients), &result).ok());  // and still works
+  EXPECT_TRUE(
+      program->Gradients(*device, good.batch(), Read(parameters), Write(gradients), &result).ok());  // and still works
 }
 
 TEST(ProgramTest, BatchesMayGrowAndShrink) {

@@ -12,7 +12,10 @@ const std::vector<LocalAddress> kLocal = {
     {"lo", "127.0.0.1"}, {"lo", "::1"}, {"eth0", "fe80::1%eth0"}, {"eth0", "10.0.0.4"}, {"ib0", "10.1.0.4"}};
 
 BindFacts Facts(std::vector<std::string> own_ips, bool every_task_is_loopback = false) {
-  return {.own_host = "h1", .own_ips = std::move(own_ips), .local = kLocal, .every_task_is_loopback = every_task_is_loopback};
+  return {.own_host = "h1",
+          .own_ips = std::move(own_ips),
+          .local = kLocal,
+          .every_task_is_loopback = every_task_is_loopback};
 }
 
 struct Case {
@@ -38,19 +41,20 @@ TEST_P(ChooseBindAddressTest, Chooses) {
 
 INSTANTIATE_TEST_SUITE_P(
     Table, ChooseBindAddressTest,
-    ::testing::Values(Case{"OwnLocalAddress", {"10.0.0.4"}, false, "", "10.0.0.4", false},
-                      Case{"SecondOwnAddressIsLocal", {"203.0.113.9", "10.1.0.4"}, false, "", "10.1.0.4", false},
-                      Case{"LoopbackIsPassedOverForALocalAddress", {"127.0.1.1", "10.0.0.4"}, false, "", "10.0.0.4", false},
-                      Case{"DebiansHostsLineDoesNotHideAPs", {"127.0.1.1"}, false, "", "0.0.0.0", true},
-                      Case{"AClusterOnLoopbackStaysThere", {"127.0.0.1"}, true, "", "127.0.0.1", false},
-                      Case{"AnotherLoopbackAddressIsKept", {"127.0.0.12"}, true, "", "127.0.0.12", false},
-                      Case{"LoopbackOfVersion6", {"::1"}, true, "", "::1", false},
-                      Case{"AnAddressOfAService", {"203.0.113.9"}, false, "", "0.0.0.0", true},
-                      Case{"AServiceOfVersion6", {"2001:db8::9"}, false, "", "::", true},
-                      Case{"AllByName", {"0.0.0.0"}, false, "", "0.0.0.0", false},
-                      Case{"ChosenInterface", {"10.0.0.4"}, false, "ib0", "10.1.0.4", false},
-                      Case{"ChosenInterfacePrefersVersion4", {"127.0.0.1"}, true, "eth0", "10.0.0.4", false},
-                      Case{"ChosenAddress", {"10.0.0.4"}, false, "10.1.0.4", "10.1.0.4", false}),
+    ::testing::Values(
+        Case{"OwnLocalAddress", {"10.0.0.4"}, false, "", "10.0.0.4", false},
+        Case{"SecondOwnAddressIsLocal", {"203.0.113.9", "10.1.0.4"}, false, "", "10.1.0.4", false},
+        Case{"LoopbackIsPassedOverForALocalAddress", {"127.0.1.1", "10.0.0.4"}, false, "", "10.0.0.4", false},
+        Case{"DebiansHostsLineDoesNotHideAPs", {"127.0.1.1"}, false, "", "0.0.0.0", true},
+        Case{"AClusterOnLoopbackStaysThere", {"127.0.0.1"}, true, "", "127.0.0.1", false},
+        Case{"AnotherLoopbackAddressIsKept", {"127.0.0.12"}, true, "", "127.0.0.12", false},
+        Case{"LoopbackOfVersion6", {"::1"}, true, "", "::1", false},
+        Case{"AnAddressOfAService", {"203.0.113.9"}, false, "", "0.0.0.0", true},
+        Case{"AServiceOfVersion6", {"2001:db8::9"}, false, "", "::", true},
+        Case{"AllByName", {"0.0.0.0"}, false, "", "0.0.0.0", false},
+        Case{"ChosenInterface", {"10.0.0.4"}, false, "ib0", "10.1.0.4", false},
+        Case{"ChosenInterfacePrefersVersion4", {"127.0.0.1"}, true, "eth0", "10.0.0.4", false},
+        Case{"ChosenAddress", {"10.0.0.4"}, false, "10.1.0.4", "10.1.0.4", false}),
     [](const auto& info) { return info.param.name; });
 
 TEST(BindAddressTest, AnUnknownInterfaceListsWhatThereIs) {
@@ -62,7 +66,8 @@ TEST(BindAddressTest, AnUnknownInterfaceListsWhatThereIs) {
 
 TEST(BindAddressTest, TheNoteSaysWhyAllInterfaces) {
   EXPECT_EQ(ChooseBindAddress(Facts({"127.0.1.1"}), "")->note,
-            "listening on all interfaces, since this task's host \"h1\" resolves to 127.0.1.1, which other machines cannot reach; "
+            "listening on all interfaces, since this task's host \"h1\" resolves to 127.0.1.1, which other machines "
+            "cannot reach; "
             "--interface chooses one");
 }
 

@@ -29,8 +29,10 @@ Header AHeader(Kind kind) {
 // One entry of each sort: inline, in a frame of its own, without payload.
 Message AnUpdate() {
   DataBuilder builder;
-  builder.Add({.shard = ShardId(1), .flags = kPush | kPull, .sequence = Sequence(4), .version = Version(5)}, Frame::Copy("inline!!"));
-  builder.Add({.shard = ShardId(2), .flags = kPush, .sequence = Sequence(6)}, Frame::Copy(std::string(kInlinePayloadBytes, 'f')));
+  builder.Add({.shard = ShardId(1), .flags = kPush | kPull, .sequence = Sequence(4), .version = Version(5)},
+              Frame::Copy("inline!!"));
+  builder.Add({.shard = ShardId(2), .flags = kPush, .sequence = Sequence(6)},
+              Frame::Copy(std::string(kInlinePayloadBytes, 'f')));
   builder.Add({.shard = ShardId(3), .flags = kPull}, Frame());
   return std::move(builder).Build(AHeader(Kind::kUpdate));
 }
@@ -137,27 +139,36 @@ INSTANTIATE_TEST_SUITE_P(
         Malformation{"KindZero", [](auto& f, auto&) { PutAt<uint16_t>(f, 6, 0); }, "unknown kind 0"},
         Malformation{"KindUnknown", [](auto& f, auto&) { PutAt<uint16_t>(f, 6, 999); }, "unknown kind 999"},
         Malformation{"ControlWithEntries", [](auto& f, auto&) { PutAt<uint16_t>(f, 6, 1); }, "Hello carries entries"},
-        Malformation{"InfiniteRate", [](auto& f, auto&) { PutAt(f, 56, std::numeric_limits<float>::infinity()); }, "learning rate"},
+        Malformation{"InfiniteRate", [](auto& f, auto&) { PutAt(f, 56, std::numeric_limits<float>::infinity()); },
+                     "learning rate"},
         Malformation{"NegativeRate", [](auto& f, auto&) { PutAt(f, 56, -1.0f); }, "learning rate"},
         Malformation{"MoreEntries", [](auto& f, auto&) { PutAt<uint32_t>(f, 60, 4); }, "4 entries"},
         Malformation{"FewerEntries", [](auto& f, auto&) { PutAt<uint32_t>(f, 60, 2); }, "2 entries"},
-        Malformation{"TooManyEntries", [](auto& f, auto&) { PutAt<uint32_t>(f, 60, 0xffffffff); }, "4294967295 entries, at most 16384"},
+        Malformation{"TooManyEntries", [](auto& f, auto&) { PutAt<uint32_t>(f, 60, 0xffffffff); },
+                     "4294967295 entries, at most 16384"},
         Malformation{"ReservedHeader", [](auto& f, auto&) { PutAt<uint32_t>(f, 68, 1); }, "reserved"},
         Malformation{"HugeBody", [](auto& f, auto&) { PutAt<uint64_t>(f, 72, ~uint64_t{0}); }, "do not make a frame"},
         Malformation{"Truncated", [](auto& f, auto&) { f.resize(f.size() - 1); }, "do not make a frame"},
         Malformation{"Trailing", [](auto& f, auto&) { f.push_back('x'); }, "do not make a frame"},
         Malformation{"Codec", [](auto& f, auto&) { f[kFirstEntry + 4] = 9; }, "unknown codec"},
-        Malformation{"InlinePastTheEnd", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, 9); }, "ends after frame 0"},
-        Malformation{"InlineOverflow", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, ~uint64_t{0}); }, "ends after frame 0"},
+        Malformation{"InlinePastTheEnd", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, 9); },
+                     "ends after frame 0"},
+        Malformation{"InlineOverflow", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, ~uint64_t{0}); },
+                     "ends after frame 0"},
         Malformation{"InlineShort", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, 7); }, "no entry names"},
-        Malformation{"FrameSize", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 40 + 24, 5); }, "its entry says 5"},
+        Malformation{"FrameSize", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 40 + 24, 5); },
+                     "its entry says 5"},
         Malformation{"FrameMissing", [](auto&, auto& rest) { rest.clear(); }, "payload frame is missing"},
         Malformation{"FrameExtra", [](auto&, auto& rest) { rest.push_back(Frame::Copy("x")); }, "no entry names"},
         Malformation{"TooManyFrames", [](auto&, auto& rest) { rest.resize(kMaxFrames); }, "66 frames, at most 65"},
-        Malformation{"FrameTooLarge", [](auto&, auto& rest) { rest[0] = Frame::Copy(std::string(kMaxFrameBytes + 1, 'x')); }, "a frame of 4194305 bytes"}),
+        Malformation{"FrameTooLarge",
+                     [](auto&, auto& rest) { rest[0] = Frame::Copy(std::string(kMaxFrameBytes + 1, 'x')); },
+                     "a frame of 4194305 bytes"}),
     [](const auto& info) { return info.param.name; });
 
-TEST(HeaderTest, NoFrameIsMalformed) { EXPECT_EQ(Parse(Message()).status().code(), absl::StatusCode::kInvalidArgument); }
+TEST(HeaderTest, NoFrameIsMalformed) {
+  EXPECT_EQ(Parse(Message()).status().code(), absl::StatusCode::kInvalidArgument);
+}
 
 TEST(HeaderTest, AnotherVersionIsAFailedPrecondition) {
   std::string bytes(MakeControl(AHeader(Kind::kHello), "").frames[0].view());
@@ -168,7 +179,8 @@ TEST(HeaderTest, AnotherVersionIsAFailedPrecondition) {
 }
 
 TEST(HeaderTest, EveryKindHasAName) {
-  for (int kind = 1; kind <= static_cast<int>(Kind::kStatsText); ++kind) EXPECT_NE(Name(static_cast<Kind>(kind)), "?") << kind;
+  for (int kind = 1; kind <= static_cast<int>(Kind::kStatsText); ++kind)
+    EXPECT_NE(Name(static_cast<Kind>(kind)), "?") << kind;
   EXPECT_EQ(Name(Kind::kStatsText), "StatsText");
   EXPECT_EQ(Name(static_cast<Kind>(999)), "?");
 }

@@ -57,13 +57,15 @@ TEST_P(TransportConformance, SixtyFourFramesOfAMebibyteArrive) {
   auto channel = dialer->Dial(echo.address());
   Message message = Text("header");
   for (size_t i = 0; i < kMaxPayloadFrames; ++i) {
-    message.frames.push_back(Frame::Make(kMaxShardBytes, [&](char* out) { std::fill(out, out + kMaxShardBytes, static_cast<char>(i)); }));
+    message.frames.push_back(
+        Frame::Make(kMaxShardBytes, [&](char* out) { std::fill(out, out + kMaxShardBytes, static_cast<char>(i)); }));
   }
   ASSERT_TRUE(channel->Send(message).ok());
   auto got = Next(*dialer, *channel);
   ASSERT_TRUE(got.ok()) << got.status();
   ASSERT_EQ((*got)->frames.size(), message.frames.size());
-  for (size_t i = 0; i < message.frames.size(); ++i) EXPECT_TRUE((*got)->frames[i].view() == message.frames[i].view()) << i;
+  for (size_t i = 0; i < message.frames.size(); ++i)
+    EXPECT_TRUE((*got)->frames[i].view() == message.frames[i].view()) << i;
 }
 
 TEST_P(TransportConformance, ManyPeersAreToldApart) {
@@ -162,7 +164,8 @@ TEST_P(TransportConformance, CloseFlushesWhatWasQueued) {
     EXPECT_TRUE(listener->Send(received.peer, Text("welcome")).ok());
     while (!greeted.load()) std::this_thread::yield();
     for (int i = 0; i < kAnswers; ++i) {
-      ASSERT_TRUE(listener->Send(received.peer, Text(absl::StrCat(i, std::string(i % 10 == 0 ? 200'000 : 10, '.')))).ok());
+      ASSERT_TRUE(
+          listener->Send(received.peer, Text(absl::StrCat(i, std::string(i % 10 == 0 ? 200'000 : 10, '.')))).ok());
     }
     listener->Close(Patience());
     EXPECT_EQ(listener->Send(received.peer, Text("late")).code(), absl::StatusCode::kUnavailable);
@@ -237,7 +240,8 @@ TEST_P(TransportConformance, ANameThatDoesNotResolveSaysSo) {
   auto channel = dialer->Dial("no-such-host.invalid:2222");
   const auto got = Next(*dialer, *channel);
   EXPECT_EQ(got.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_TRUE(absl::StrContains(got.status().message(), "\"no-such-host.invalid\": name does not resolve")) << got.status();
+  EXPECT_TRUE(absl::StrContains(got.status().message(), "\"no-such-host.invalid\": name does not resolve"))
+      << got.status();
 }
 
 TEST_P(TransportConformance, AnAddressWithoutAPortSaysSo) {

@@ -11,7 +11,9 @@ std::unique_ptr<Twin> MakeZmqTwin() {
     std::unique_ptr<Listener> Listen(const TransportOptions& options) override {
       return *ZmqListen({.ip = "127.0.0.1", .port = 0, .host = "localhost"}, options, context_);
     }
-    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override { return MakeZmqDialer(options, context_); }
+    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override {
+      return MakeZmqDialer(options, context_);
+    }
     std::string RefusedAddress() override {
       // A port that was free a moment ago.
       auto listener = Listen({});
@@ -29,8 +31,12 @@ std::unique_ptr<Twin> MakeZmqTwin() {
 std::unique_ptr<Twin> MakeInprocTwin() {
   class InprocTwin final : public Twin {
    public:
-    std::unique_ptr<Listener> Listen(const TransportOptions& options) override { return *network_.Listen("localhost:0", options); }
-    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override { return network_.MakeDialer(options); }
+    std::unique_ptr<Listener> Listen(const TransportOptions& options) override {
+      return *network_.Listen("localhost:0", options);
+    }
+    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override {
+      return network_.MakeDialer(options);
+    }
     std::string RefusedAddress() override { return Listen({})->address(); }
 
    private:

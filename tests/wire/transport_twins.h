@@ -1,4 +1,5 @@
-// What the conformance suite and the transports' own tests share: a way to make one transport or the other, and waiting.
+// What the conformance suite and the transports' own tests share: a way to make one transport or the other, and
+// waiting.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,6 @@
 // What TCP and foreign peers can do to the ZeroMQ transport beyond the common suite.
+#include "common/wire/zmq_transport.h"
+
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -16,7 +18,6 @@
 #include "common/base/random.h"
 #include "common/wire/memory_mapping.h"
 #include "common/wire/resolve.h"
-#include "common/wire/zmq_transport.h"
 #include "tests/wire/transport_twins.h"
 
 namespace basin::wire {
@@ -93,7 +94,9 @@ class Stranger {
     zmq_close(socket_);
     zmq_ctx_term(context_);
   }
-  void Send(const std::string& part, bool more = false) { zmq_send(socket_, part.data(), part.size(), more ? ZMQ_SNDMORE : 0); }
+  void Send(const std::string& part, bool more = false) {
+    zmq_send(socket_, part.data(), part.size(), more ? ZMQ_SNDMORE : 0);
+  }
 
  private:
   void* context_ = zmq_ctx_new();
@@ -137,7 +140,9 @@ TEST_F(ZmqTransportTest, GarbageBytesHarmNobody) {
     std::string bytes(1 + random.Below(4096), '\0');
     for (char& byte : bytes) byte = static_cast<char>(random.Below(256));
     // Half of them start as ZMTP does.
-    if (seed % 2 == 0) bytes.replace(0, std::min<size_t>(bytes.size(), 10), std::string("\xff\0\0\0\0\0\0\0\1\x7f", 10), 0, std::min<size_t>(bytes.size(), 10));
+    if (seed % 2 == 0)
+      bytes.replace(0, std::min<size_t>(bytes.size(), 10), std::string("\xff\0\0\0\0\0\0\0\1\x7f", 10), 0,
+                    std::min<size_t>(bytes.size(), 10));
     const int fd = RawConnect(port_);
     send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     shutdown(fd, SHUT_WR);
@@ -202,7 +207,9 @@ TEST_F(ZmqTransportTest, ALaterAddressOfANameIsTriedToo) {
 TEST_F(ZmqTransportTest, ATakenPortNamesItsOwner) {
   const auto again = ZmqListen({.ip = "127.0.0.1", .port = port_, .host = "h1"}, {}, context_);
   ASSERT_EQ(again.status().code(), absl::StatusCode::kAlreadyExists) << again.status();
-  EXPECT_TRUE(absl::StrContains(again.status().message(), absl::StrCat("cannot bind h1:", port_, " (127.0.0.1): in use by pid ", getpid(), " (\"")))
+  EXPECT_TRUE(
+      absl::StrContains(again.status().message(),
+                        absl::StrCat("cannot bind h1:", port_, " (127.0.0.1): in use by pid ", getpid(), " (\"")))
       << again.status();
 }
 

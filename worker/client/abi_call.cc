@@ -3,7 +3,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -14,11 +13,13 @@
 namespace basin::abi {
 namespace {
 
-// The bytes of a dense CPU tensor. The core compares them with the variable's size; here its own description is checked.
+// The bytes of a dense CPU tensor. The core compares them with the variable's size; here its own description is
+// checked.
 absl::StatusOr<absl::Span<char>> DenseBytes(const basin_tensor* tensor, uint32_t variable, absl::string_view what) {
   const std::string where = absl::StrCat(what, " of variable ", variable, ": ");
   if (tensor->device.type != 1) {
-    return absl::UnimplementedError(absl::StrCat(where, "device type ", tensor->device.type, "; this version moves CPU memory (type 1), copy it there first"));
+    return absl::UnimplementedError(absl::StrCat(where, "device type ", tensor->device.type,
+                                                 "; this version moves CPU memory (type 1), copy it there first"));
   }
   const absl::StatusOr<DType> dtype = FromDLPack(tensor->dtype);
   if (!dtype.ok()) return absl::InvalidArgumentError(absl::StrCat(where, dtype.status().message()));
@@ -28,11 +29,14 @@ absl::StatusOr<absl::Span<char>> DenseBytes(const basin_tensor* tensor, uint32_t
   uint64_t elements = 1;
   for (int32_t axis = tensor->ndim - 1; axis >= 0; --axis) {
     // A stride counts elements; axes of one element may have any.
-    if (tensor->strides != nullptr && tensor->shape[axis] > 1 && tensor->strides[axis] != static_cast<int64_t>(elements)) {
-      return absl::InvalidArgumentError(absl::StrCat(where, "not dense row-major (axis ", axis, " has stride ", tensor->strides[axis], ", expected ", elements,
+    if (tensor->strides != nullptr && tensor->shape[axis] > 1 &&
+        tensor->strides[axis] != static_cast<int64_t>(elements)) {
+      return absl::InvalidArgumentError(absl::StrCat(where, "not dense row-major (axis ", axis, " has stride ",
+                                                     tensor->strides[axis], ", expected ", elements,
                                                      "); make it contiguous first"));
     }
-    if (tensor->shape[axis] < 0 || __builtin_mul_overflow(elements, static_cast<uint64_t>(tensor->shape[axis]), &elements)) {
+    if (tensor->shape[axis] < 0 ||
+        __builtin_mul_overflow(elements, static_cast<uint64_t>(tensor->shape[axis]), &elements)) {
       return absl::InvalidArgumentError(absl::StrCat(where, "axis ", axis, " is ", tensor->shape[axis]));
     }
   }
@@ -44,12 +48,14 @@ absl::StatusOr<absl::Span<char>> DenseBytes(const basin_tensor* tensor, uint32_t
   return absl::Span<char>(static_cast<char*>(tensor->data) + tensor->byte_offset, bytes);
 }
 
-absl::Status CheckShape(const wire::v1::RunSpec& spec, uint32_t id, const basin_tensor& tensor, absl::string_view what) {
+absl::Status CheckShape(const wire::v1::RunSpec& spec, uint32_t id, const basin_tensor& tensor,
+                        absl::string_view what) {
   if (id >= static_cast<uint32_t>(spec.model().variables_size())) return absl::OkStatus();  // the core refuses it
   const wire::v1::Variable& variable = spec.model().variables(static_cast<int>(id));
   const absl::StatusOr<DType> dtype = FromDLPack(tensor.dtype);
   if (dtype.ok() && static_cast<uint32_t>(*dtype) != variable.dtype()) {
-    return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\": elements are ", Name(*dtype), ", the variable's are ",
+    return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\": elements are ", Name(*dtype),
+                                                   ", the variable's are ",
                                                    Name(static_cast<DType>(variable.dtype()))));
   }
   bool same = tensor.ndim == variable.shape_size();
@@ -60,7 +66,8 @@ absl::Status CheckShape(const wire::v1::RunSpec& spec, uint32_t id, const basin_
     for (auto at = begin; at != end; ++at) absl::StrAppend(&out, at == begin ? "" : ", ", *at);
     return out + "]";
   };
-  return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\": shape ", text(tensor.shape, tensor.shape + tensor.ndim), ", the variable's is ",
+  return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\": shape ",
+                                                 text(tensor.shape, tensor.shape + tensor.ndim), ", the variable's is ",
                                                  text(variable.shape().begin(), variable.shape().end())));
 }
 
@@ -89,7 +96,8 @@ absl::Status Start(basin_client* client, const basin_item* items, size_t count, 
   absl::StatusOr<CallId> id = client->session->Run([&](ClientCore& core, absl::Time now) -> absl::StatusOr<CallId> {
     if (core.spec()) {
       for (size_t i = 0; i < count; ++i) {
-        for (const auto& [tensor, what] : {std::pair(items[i].push, "gradient"), std::pair(items[i].assign, "value"), std::pair(items[i].pull, "pull")}) {
+        for (const auto& [tensor, what] : {std::pair(items[i].push, "gradient"), std::pair(items[i].assign, "value"),
+                                           std::pair(items[i].pull, "pull")}) {
           if (tensor != nullptr) BASIN_RETURN_IF_ERROR(CheckShape(*core.spec(), items[i].variable, *tensor, what));
         }
       }
@@ -142,7 +150,8 @@ using basin::abi::RunToEnd;
 
 extern "C" {
 
-int32_t basin_start(basin_client* client, const basin_item* items, size_t count, basin_call** call, basin_status* status) {
+int32_t basin_start(basin_client* client, const basin_item* items, size_t count, basin_call** call,
+                    basin_status* status) {
   *call = nullptr;
   return Report(basin::abi::Start(client, items, count, call), status);
 }
@@ -172,7 +181,9 @@ void basin_call_free(basin_call* call) {
 int32_t basin_set_learning_rate(basin_client* client, float learning_rate, basin_status* status) {
   if (const absl::Status checked = basin::abi::CheckProcess(client); !checked.ok()) return Report(checked, status);
   if (std::isinf(learning_rate) || learning_rate < 0) {
-    return Report(absl::InvalidArgumentError(absl::StrCat("learning rate ", learning_rate, "; expected 0 or more, or NaN for the rule's own")), status);
+    return Report(absl::InvalidArgumentError(
+                      absl::StrCat("learning rate ", learning_rate, "; expected 0 or more, or NaN for the rule's own")),
+                  status);
   }
   client->session->Run([&](ClientCore& core, absl::Time) {
     core.SetLearningRate(learning_rate);
@@ -181,14 +192,15 @@ int32_t basin_set_learning_rate(basin_client* client, float learning_rate, basin
   return Report(absl::OkStatus(), status);
 }
 
-int32_t basin_step(basin_client* client, const char* const* names, const double* values, size_t count, basin_status* status) {
+int32_t basin_step(basin_client* client, const char* const* names, const double* values, size_t count,
+                   basin_status* status) {
   if (const absl::Status checked = basin::abi::CheckProcess(client); !checked.ok()) return Report(checked, status);
   std::vector<std::pair<std::string, double>> metrics;
   for (size_t i = 0; i < count; ++i) metrics.emplace_back(names[i], values[i]);
   return Report(client->session->Run([&](ClientCore& core, absl::Time now) {
-                  core.Step(metrics, now);
-                  return core.failure();
-                }),
+    core.Step(metrics, now);
+    return core.failure();
+  }),
                 status);
 }
 
@@ -241,9 +253,10 @@ int32_t basin_wait_finished(basin_client* client, double timeout_s, basin_status
 
 int32_t basin_finish(basin_client* client, const char* failure, basin_status* status) {
   ClientCore::Result result;
-  return Report(RunToEnd(client, absl::InfiniteFuture(), &result,
-                         [&](ClientCore& core, absl::Time now) { return core.Finish(failure == nullptr ? "" : failure, now); }),
-                status);
+  return Report(
+      RunToEnd(client, absl::InfiniteFuture(), &result,
+               [&](ClientCore& core, absl::Time now) { return core.Finish(failure == nullptr ? "" : failure, now); }),
+      status);
 }
 
 int32_t basin_stats(basin_client* client, char** json, basin_status* status) {

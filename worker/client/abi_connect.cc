@@ -59,8 +59,9 @@ absl::StatusOr<ClientSessionOptions> SessionOptions(const basin_options& options
         for (const std::string& warning : view.warnings) Warn(warning);
       }
       if (view.self.role == Role::kPs) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "TF_CONFIG says that this task is ", view.self.Sentence(), ", and a client is a chief, worker or evaluator; run basin-ps for that task"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("TF_CONFIG says that this task is ", view.self.Sentence(),
+                         ", and a client is a chief, worker or evaluator; run basin-ps for that task"));
       }
       core.role = static_cast<wire::v1::Role>(view.self.role);
       core.index = view.self.index;
@@ -76,16 +77,19 @@ absl::StatusOr<ClientSessionOptions> SessionOptions(const basin_options& options
     return absl::InvalidArgumentError(
         options.tf_config != nullptr
             ? "TF_CONFIG names no parameter server (cluster.ps); add one, or run `basin-worker`, which starts its own"
-            : "neither TF_CONFIG nor a parameter server's address is given; set TF_CONFIG, or ps_address (host:port) for an observer");
+            : "neither TF_CONFIG nor a parameter server's address is given; set TF_CONFIG, or ps_address (host:port) "
+              "for an observer");
   }
   if (options.tf_config == nullptr && options.observer == 0) {
-    return absl::InvalidArgumentError("a training task needs TF_CONFIG; with ps_address alone only an observer can connect");
+    return absl::InvalidArgumentError(
+        "a training task needs TF_CONFIG; with ps_address alone only an observer can connect");
   }
   if (options.run_id != nullptr) core.run_id = options.run_id;
   if (options.token_file != nullptr) {
     BASIN_ASSIGN_OR_RETURN(const std::string token, ReadFile(options.token_file, 4096));
     core.token = std::string(absl::StripAsciiWhitespace(token));
-    if (core.token.empty()) return absl::InvalidArgumentError(absl::StrCat("token file ", options.token_file, " is empty"));
+    if (core.token.empty())
+      return absl::InvalidArgumentError(absl::StrCat("token file ", options.token_file, " is empty"));
   }
   char host[256] = "";
   if (gethostname(host, sizeof(host) - 1) == 0) core.host = host;
@@ -178,9 +182,7 @@ void basin_get_task(basin_client* client, basin_task* task) {
   basin::abi::FillKnown(known, task);
 }
 
-void* basin_allocate(size_t bytes) {
-  return std::aligned_alloc(64, std::max<size_t>(64, (bytes + 63) / 64 * 64));
-}
+void* basin_allocate(size_t bytes) { return std::aligned_alloc(64, std::max<size_t>(64, (bytes + 63) / 64 * 64)); }
 void basin_deallocate(void* memory) { std::free(memory); }
 
 void basin_free_text(char* text) { std::free(text); }

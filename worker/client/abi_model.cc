@@ -16,8 +16,9 @@ absl::StatusOr<DType> FromDLPack(const basin_dtype& type) {
     return absl::InvalidArgumentError(absl::StrCat("a vector type of ", type.lanes, " lanes; expected 1"));
   }
   const std::pair<std::pair<int, int>, DType> known[] = {
-      {{2, 64}, DType::kF64}, {{2, 32}, DType::kF32}, {{2, 16}, DType::kF16}, {{4, 16}, DType::kBF16}, {{0, 64}, DType::kI64},
-      {{0, 32}, DType::kI32}, {{0, 8}, DType::kI8},   {{1, 8}, DType::kU8},   {{6, 8}, DType::kBool}};
+      {{2, 64}, DType::kF64},  {{2, 32}, DType::kF32}, {{2, 16}, DType::kF16},
+      {{4, 16}, DType::kBF16}, {{0, 64}, DType::kI64}, {{0, 32}, DType::kI32},
+      {{0, 8}, DType::kI8},    {{1, 8}, DType::kU8},   {{6, 8}, DType::kBool}};
   for (const auto& [key, dtype] : known) {
     if (key.first == type.code && key.second == type.bits) return dtype;
   }
@@ -74,7 +75,8 @@ absl::StatusOr<wire::v1::Rule> CheckedRule(const basin_rule* given) {
   basin_rule_init(&defaults, sizeof(defaults), given->kind, given->learning_rate);
   const basin_rule rule = Known(given, defaults);
   if (rule.kind < BASIN_RULE_SGD || rule.kind > BASIN_RULE_ADAM) {
-    return absl::InvalidArgumentError(absl::StrCat("rule kind ", rule.kind, " is unknown; this version has SGD, momentum, Adagrad and Adam (1 to 4)"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "rule kind ", rule.kind, " is unknown; this version has SGD, momentum, Adagrad and Adam (1 to 4)"));
   }
   return ToProto(rule);
 }
@@ -85,11 +87,14 @@ absl::Status AddVariable(basin_model* model, const basin_variable* given, uint32
   const basin_variable variable = Known(given, defaults);
   if (variable.name == nullptr || *variable.name == '\0') return absl::InvalidArgumentError("a variable has no name");
   if (std::strlen(variable.name) > kMaxNameBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("a variable's name has ", std::strlen(variable.name), " bytes, at most ", kMaxNameBytes, " are allowed"));
+    return absl::InvalidArgumentError(absl::StrCat("a variable's name has ", std::strlen(variable.name),
+                                                   " bytes, at most ", kMaxNameBytes, " are allowed"));
   }
   const std::string name = variable.name;
-  if (variable.ndim < 0 || variable.ndim > static_cast<int32_t>(kMaxRank) || (variable.ndim > 0 && variable.shape == nullptr)) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", name, "\": rank ", variable.ndim, "; expected 0 to ", kMaxRank, " and a shape"));
+  if (variable.ndim < 0 || variable.ndim > static_cast<int32_t>(kMaxRank) ||
+      (variable.ndim > 0 && variable.shape == nullptr)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", name, "\": rank ", variable.ndim, "; expected 0 to ", kMaxRank, " and a shape"));
   }
   for (const wire::v1::Variable& other : model->proto.variables()) {
     if (other.name() == name) return absl::AlreadyExistsError(absl::StrCat("\"", name, "\" is in the model already"));
@@ -101,7 +106,8 @@ absl::Status AddVariable(basin_model* model, const basin_variable* given, uint32
   proto.set_dtype(static_cast<uint32_t>(*dtype));
   for (int32_t axis = 0; axis < variable.ndim; ++axis) {
     if (variable.shape[axis] < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("\"", name, "\": axis ", axis, " is ", variable.shape[axis], "; expected 0 or more"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", name, "\": axis ", axis, " is ", variable.shape[axis], "; expected 0 or more"));
     }
     proto.add_shape(variable.shape[axis]);
   }
@@ -145,7 +151,8 @@ absl::Status Declare(basin_client* client, const basin_model* model) {
     variable.ndim = static_cast<int32_t>(described->shape.size());
     variable.shape = described->shape.data();
     variable.dtype = ToDLPack(static_cast<DType>(proto.dtype()));
-    variable.initializer = {proto.initializer().kind(), proto.initializer().a(), proto.initializer().b(), proto.initializer().seed()};
+    variable.initializer = {proto.initializer().kind(), proto.initializer().a(), proto.initializer().b(),
+                            proto.initializer().seed()};
     variable.statistic = proto.statistic();
     variable.rule = &described->rule;
     client->described.push_back(std::move(described));
@@ -185,7 +192,8 @@ basin_model* basin_model_new(void) {
 }
 void basin_model_free(basin_model* model) { delete model; }
 
-int32_t basin_model_add_variable(basin_model* model, const basin_variable* variable, uint32_t* id, basin_status* status) {
+int32_t basin_model_add_variable(basin_model* model, const basin_variable* variable, uint32_t* id,
+                                 basin_status* status) {
   return Report(basin::abi::AddVariable(model, variable, id), status);
 }
 
@@ -197,9 +205,11 @@ int32_t basin_model_set_rule(basin_model* model, const basin_rule* rule, basin_s
 
 int32_t basin_model_add_input(basin_model* model, const basin_input* given, basin_status* status) {
   const basin_input input = basin::abi::Known(given, basin_input{});
-  if (input.name == nullptr || *input.name == '\0') return Report(absl::InvalidArgumentError("an input has no name"), status);
+  if (input.name == nullptr || *input.name == '\0')
+    return Report(absl::InvalidArgumentError("an input has no name"), status);
   if (input.items == 0 || input.piece_items == 0 || input.epochs == 0) {
-    return Report(absl::InvalidArgumentError(absl::StrCat("input \"", input.name, "\": ", input.items, " items in pieces of ", input.piece_items, " for ",
+    return Report(absl::InvalidArgumentError(absl::StrCat("input \"", input.name, "\": ", input.items,
+                                                          " items in pieces of ", input.piece_items, " for ",
                                                           input.epochs, " epochs; each must be at least 1")),
                   status);
   }
@@ -221,7 +231,9 @@ int32_t basin_declare(basin_client* client, const basin_model* model, basin_stat
 int32_t basin_get_variable(basin_client* client, uint32_t id, basin_variable* variable, basin_status* status) {
   basin::MutexLock lock(client->described_mutex);
   if (id >= client->described.size()) {
-    return Report(absl::NotFoundError(absl::StrCat("variable ", id, " does not exist; the model has ", client->described.size())), status);
+    return Report(
+        absl::NotFoundError(absl::StrCat("variable ", id, " does not exist; the model has ", client->described.size())),
+        status);
   }
   basin::abi::FillKnown(client->described[id]->variable, variable);
   return Report(absl::OkStatus(), status);

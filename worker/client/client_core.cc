@@ -117,8 +117,7 @@ void ClientCore::OnHelloAnswer(Channel& channel, const wire::Parsed& parsed, abs
     if (!refusal.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
       return Fail(Unreadable("refusal"));
     }
-    return OnHelloRefused(
-        channel, absl::Status(static_cast<absl::StatusCode>(refusal.code()), refusal.message()), now);
+    return OnHelloRefused(channel, absl::Status(static_cast<absl::StatusCode>(refusal.code()), refusal.message()), now);
   }
   if (parsed.header.kind != wire::Kind::kWelcome) return;  // an answer of the connection before
   wire::v1::Welcome welcome;
@@ -163,7 +162,8 @@ void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, a
     dead_after_ = absl::Milliseconds(std::max<uint32_t>(1, welcome.dead_after_ms()));
     run_state_ = welcome.state();
   }
-  if (again) notes_.push_back(absl::StrCat("reconnected to ", PsName(channel), " after ", Seconds(now - channel.down_since)));
+  if (again)
+    notes_.push_back(absl::StrCat("reconnected to ", PsName(channel), " after ", Seconds(now - channel.down_since)));
   if (channel.lane.value() == 0 && lanes_of_ps_[channel.ps.value()] == 0) {
     lanes_of_ps_[channel.ps.value()] = static_cast<uint32_t>(std::max(1, welcome.lane_addresses_size()));
     // (AddChannel may move nothing: channels are held by pointer.)
@@ -183,8 +183,9 @@ void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, a
     if (applied.shard() >= shards_.size()) continue;
     ShardState& shard = shards_[applied.shard()];
     if (applied.sequence() > shard.last.value()) {
-      return Fail(absl::InternalError(absl::StrCat(PsName(channel), " has applied push ", applied.sequence(),
-                                                   " to shard ", applied.shard(), ", this client made only ", shard.last.value())));
+      return Fail(
+          absl::InternalError(absl::StrCat(PsName(channel), " has applied push ", applied.sequence(), " to shard ",
+                                           applied.shard(), ", this client made only ", shard.last.value())));
     }
   }
   for (auto& [request, pending] : channel.pending) SendPending(channel, pending);
@@ -296,7 +297,8 @@ void ClientCore::OnTime(absl::Time now) {
     } else if (channel.state == Channel::State::kGreeting) {
       if (now - channel.last_heard >= dead_after_) {
         actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel.id});
-        OnCut(channel.id, absl::UnavailableError(absl::StrCat("connected, but no welcome within ", Seconds(dead_after_))), now);
+        OnCut(channel.id,
+              absl::UnavailableError(absl::StrCat("connected, but no welcome within ", Seconds(dead_after_))), now);
       } else {
         Wake(channel.last_heard + dead_after_);
       }
@@ -305,11 +307,14 @@ void ClientCore::OnTime(absl::Time now) {
       const absl::Duration limit = channel.welcomed_once ? options_.unreachable_timeout : options_.start_timeout;
       if (now - channel.down_since >= limit) {
         // Wrong input of a task. A tool's user is told the same, and may look again.
-        if (!channel.welcomed_once && options_.role != wire::v1::ROLE_OBSERVER && channel.last_reason.code() == absl::StatusCode::kNotFound) {
-          return Fail(absl::InvalidArgumentError(absl::StrCat(PsName(channel), " was not found within ", Seconds(now - channel.down_since), ": ",
-                                                              channel.last_reason.message(), "; correct it in TF_CONFIG or the name service")));
+        if (!channel.welcomed_once && options_.role != wire::v1::ROLE_OBSERVER &&
+            channel.last_reason.code() == absl::StatusCode::kNotFound) {
+          return Fail(absl::InvalidArgumentError(
+              absl::StrCat(PsName(channel), " was not found within ", Seconds(now - channel.down_since), ": ",
+                           channel.last_reason.message(), "; correct it in TF_CONFIG or the name service")));
         }
-        const absl::string_view verb = channel.welcomed_once ? " has been out of reach for " : " did not answer within ";
+        const absl::string_view verb =
+            channel.welcomed_once ? " has been out of reach for " : " did not answer within ";
         return Fail(absl::UnavailableError(absl::StrCat(PsName(channel), verb, Seconds(now - channel.down_since), ": ",
                                                         channel.last_reason.message(),
                                                         "; see that process and its log, then start the job again")));

@@ -102,9 +102,9 @@ class ClientCore {
 
   struct Result {
     absl::Status status;
-    LeasedPiece piece;           // NextInput
+    LeasedPiece piece;               // NextInput
     std::vector<std::string> stats;  // Stats: JSON of ps 0, then of the others
-    double staleness_mean = 0;  // updates with pushes
+    double staleness_mean = 0;       // updates with pushes
     uint64_t staleness_max = 0;
   };
   bool done(CallId call) const;
@@ -157,7 +157,7 @@ class ClientCore {
 
   ClientCoreOptions options_;
   std::vector<std::unique_ptr<Channel>> channels_;
-  std::vector<uint32_t> lanes_of_ps_;                          // by ordinal; 0: not welcomed yet
+  std::vector<uint32_t> lanes_of_ps_;                             // by ordinal; 0: not welcomed yet
   std::map<std::pair<uint32_t, uint32_t>, uint32_t> channel_of_;  // (ps, lane) -> channel
   std::map<CallId, Call> calls_;
   CallId next_call_ = 1;

@@ -54,7 +54,8 @@ void ClientCore::PartDone(CallId id, const absl::Status& status) {
   call.result.status.Update(status);
   if (--call.parts > 0) return;
   call.done = true;
-  if (call.staleness_count > 0) call.result.staleness_mean = call.staleness_sum / static_cast<double>(call.staleness_count);
+  if (call.staleness_count > 0)
+    call.result.staleness_mean = call.staleness_sum / static_cast<double>(call.staleness_count);
   for (auto& [ps, json] : call.stats) call.result.stats.push_back(std::move(json));
   if (call.is_update) {
     unfinished_updates_.erase(id);
@@ -90,19 +91,22 @@ std::string ClientCore::WaitingFor(CallId id, absl::Time now) const {
   const Call& call = at->second;
   std::vector<std::string> whom;
   for (const auto& channel : channels_) {
-    const bool connecting = connect_call_ == id && channel->state != Channel::State::kReady && channel->state != Channel::State::kIdle;
+    const bool connecting =
+        connect_call_ == id && channel->state != Channel::State::kReady && channel->state != Channel::State::kIdle;
     bool asked = false;
     for (const auto& [request, pending] : channel->pending) asked = asked || pending.call == id;
     if (!connecting && !asked) continue;
     if (channel->state == Channel::State::kReady) {
       whom.push_back(absl::StrCat(PsName(*channel), ", ", Seconds(now - call.since)));
     } else {
-      whom.push_back(absl::StrCat(PsName(*channel), ", ", Seconds(now - channel->down_since), ": ",
-                                  channel->last_reason.ok() ? "dialled, no answer yet" : channel->last_reason.message()));
+      whom.push_back(
+          absl::StrCat(PsName(*channel), ", ", Seconds(now - channel->down_since), ": ",
+                       channel->last_reason.ok() ? "dialled, no answer yet" : channel->last_reason.message()));
     }
     if (whom.size() == 3) break;
   }
-  if (whom.empty() && !deferred_.empty()) return absl::StrCat(call.what, ": waiting for pushes to be acknowledged, ", Seconds(now - call.since));
+  if (whom.empty() && !deferred_.empty())
+    return absl::StrCat(call.what, ": waiting for pushes to be acknowledged, ", Seconds(now - call.since));
   return absl::StrCat(call.what, ": waiting for ", absl::StrJoin(whom, "; "));
 }
 

@@ -13,16 +13,16 @@ struct ClientCore::UpdateEntry {
   ShardId shard;
   wire::Entry entry;
   wire::Frame payload;
-  char* pull = nullptr;    // where the shard's parameters go
+  char* pull = nullptr;  // where the shard's parameters go
   uint64_t pull_bytes = 0;
-  uint32_t epoch = 0;      // of the shard's numbering when the sequence was given
+  uint32_t epoch = 0;  // of the shard's numbering when the sequence was given
 };
 
 // A request that is not answered yet: kept whole, to be sent again after a cut.
 struct ClientCore::Pending {
   uint64_t request = 0;
   wire::Kind kind = wire::Kind::kError;
-  CallId call = 0;  // 0: nobody waits for it
+  CallId call = 0;                   // 0: nobody waits for it
   std::string body;                  // control kinds
   std::vector<UpdateEntry> entries;  // kUpdate
   StepClock clock;
@@ -32,11 +32,11 @@ struct ClientCore::Pending {
 
 struct ClientCore::Channel {
   enum class State {
-    kIdle,     // not dialled: waits for ps 0's first Welcome
-    kGreeting, // dialled, Hello sent
+    kIdle,      // not dialled: waits for ps 0's first Welcome
+    kGreeting,  // dialled, Hello sent
     kReady,
-    kDown,     // waits for redial_at
-    kClosed,   // after Goodbye
+    kDown,    // waits for redial_at
+    kClosed,  // after Goodbye
   };
   uint32_t id = 0;
   PsOrdinal ps;
@@ -65,7 +65,7 @@ struct ClientCore::Call {
   int parts = 0;  // requests that must be answered
   bool done = false;
   bool is_update = false;
-  bool installs = false;  // a Declare that has gone on to the lanes
+  bool installs = false;                  // a Declare that has gone on to the lanes
   std::map<uint32_t, std::string> stats;  // by ps
   double staleness_sum = 0;
   uint64_t staleness_count = 0;
@@ -75,7 +75,7 @@ struct ClientCore::Call {
 struct ClientCore::ShardState {
   uint64_t begin = 0, end = 0;  // elements of the variable
   uint32_t channel = 0;
-  Sequence last;     // given out
+  Sequence last;  // given out
   Version pulled;
   uint32_t epoch = 0;  // counts up when a refusal moved `last` back: later answers of the old numbering are stale
 };

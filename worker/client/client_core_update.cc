@@ -129,21 +129,25 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
   std::set<VariableId> seen;
   for (const UpdateItem& item : items) {
     if (item.variable.value() >= static_cast<uint32_t>(spec_->model().variables_size())) {
-      return absl::InvalidArgumentError(absl::StrCat("variable ", item.variable.value(), " does not exist; the model has ",
-                                                     spec_->model().variables_size()));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "variable ", item.variable.value(), " does not exist; the model has ", spec_->model().variables_size()));
     }
     const wire::v1::Variable& variable = spec_->model().variables(static_cast<int>(item.variable.value()));
     if (!seen.insert(item.variable).second) {
-      return absl::InvalidArgumentError(absl::StrCat("\"", variable.name(), "\" stands twice in one call; sum its gradients first"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", variable.name(), "\" stands twice in one call; sum its gradients first"));
     }
     const auto dtype = static_cast<DType>(variable.dtype());
     const uint64_t bytes = ElementsOf(variable) * SizeOf(dtype);
     const bool writes = item.push.data() != nullptr || item.assign.data() != nullptr;
     if (writes && options_.role != wire::v1::ROLE_CHIEF && options_.role != wire::v1::ROLE_WORKER) {
-      return absl::FailedPreconditionError(absl::StrCat("\"", variable.name(), "\": an ", options_.role == wire::v1::ROLE_EVALUATOR ? "evaluator" : "observer", " only reads"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("\"", variable.name(), "\": an ",
+                       options_.role == wire::v1::ROLE_EVALUATOR ? "evaluator" : "observer", " only reads"));
     }
     if (item.push.data() != nullptr && item.assign.data() != nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat("\"", variable.name(), "\": push and assign in one call; choose one"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", variable.name(), "\": push and assign in one call; choose one"));
     }
     for (const auto& [what, buffer] : {std::pair("gradient", item.push), std::pair("value", item.assign)}) {
       if (buffer.data() == nullptr) continue;
@@ -152,8 +156,9 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
       if (const size_t at = FirstNotFinite(buffer); at != std::string::npos) {
         float found;
         std::memcpy(&found, buffer.data() + at * sizeof(float), sizeof(float));
-        return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\" has ", std::isnan(found) ? "NaN" : "Inf",
-                                                       " at element ", at, "; nothing of this call was sent"));
+        return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\" has ",
+                                                       std::isnan(found) ? "NaN" : "Inf", " at element ", at,
+                                                       "; nothing of this call was sent"));
       }
     }
     if (item.pull.data() != nullptr) BASIN_RETURN_IF_ERROR(CheckSize(variable, "pull", item.pull.size(), bytes));
@@ -243,8 +248,8 @@ void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parse
   if (at == calls_.end()) return;
   Call& call = at->second;
   if (parsed.entries.size() != pending.entries.size()) {
-    return PartDone(pending.call, absl::InternalError(absl::StrCat(PsName(channel), " answered ", parsed.entries.size(), " entries of ",
-                                                                   pending.entries.size())));
+    return PartDone(pending.call, absl::InternalError(absl::StrCat(PsName(channel), " answered ", parsed.entries.size(),
+                                                                   " entries of ", pending.entries.size())));
   }
   absl::Status status;
   LaterPull later{.at = now + kPullAgainAfter, .channel = channel.id, .call = pending.call};
@@ -274,9 +279,10 @@ void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parse
       const VariableId variable = placement_->shards()[asked.shard.value()].variable;
       status.Update(absl::Status(
           static_cast<absl::StatusCode>(answer.code),
-          absl::StrCat(wrote ? "push to \"" : "pull of \"", spec_->model().variables(static_cast<int>(variable.value())).name(), "\" elements [",
-                       shard.begin, ", ", shard.end, ") refused by ", PsName(channel), ": ",
-                       absl::StatusCodeToString(static_cast<absl::StatusCode>(answer.code)), "; the shard is unchanged")));
+          absl::StrCat(
+              wrote ? "push to \"" : "pull of \"", spec_->model().variables(static_cast<int>(variable.value())).name(),
+              "\" elements [", shard.begin, ", ", shard.end, ") refused by ", PsName(channel), ": ",
+              absl::StatusCodeToString(static_cast<absl::StatusCode>(answer.code)), "; the shard is unchanged")));
       continue;
     }
     if ((asked.entry.flags & wire::kPush) && !(answer.flags & wire::kRepeat)) {
@@ -292,7 +298,8 @@ void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parse
     if (asked.pull != nullptr) {
       const absl::Span<const char> payload = parsed.payloads[i];
       if (payload.size() != asked.pull_bytes) {
-        status.Update(absl::InternalError(absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for a shard of ", asked.pull_bytes)));
+        status.Update(absl::InternalError(
+            absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for a shard of ", asked.pull_bytes)));
         continue;
       }
       if (!payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
@@ -323,7 +330,8 @@ void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed&
     wire::v1::Refusal refusal;
     absl::Status status = absl::InternalError("a parameter server sent a refusal that cannot be read");
     if (refusal.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
-      status = absl::Status(static_cast<absl::StatusCode>(refusal.code()), absl::StrCat(PsName(channel), ": ", refusal.message()));
+      status = absl::Status(static_cast<absl::StatusCode>(refusal.code()),
+                            absl::StrCat(PsName(channel), ": ", refusal.message()));
     }
     if (pending.kind == wire::Kind::kUpdate) bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
     // A fence or a lost ps ends this client; a lost lease, the one kind of ABORTED that does not, ends its call.

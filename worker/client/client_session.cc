@@ -156,7 +156,8 @@ absl::Status ClientSession::WaitForRoom() {
 absl::Status ClientSession::WaitFinished(absl::Time deadline) {
   MutexLock lock(mutex_);
   const bool ready = DriveUntil(
-      [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !core_.failure().ok() || core_.run_state().finished(); }, deadline, 0);
+      [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !core_.failure().ok() || core_.run_state().finished(); },
+      deadline, 0);
   if (!core_.failure().ok()) return core_.failure();
   return ready ? absl::OkStatus() : absl::DeadlineExceededError("the run goes on");
 }

@@ -19,7 +19,8 @@ absl::StatusOr<IdxArray> ReadPart(const std::string& folder, const std::string& 
   const std::string compressed = absl::StrCat(path, ".gz");
   if (access(compressed.c_str(), F_OK) == 0) return ReadIdx(compressed);
   return absl::NotFoundError(absl::StrCat("neither ", path, " nor ", compressed,
-                                          " exists; give the folder of the IDX files (Debian's package dataset-fashion-mnist has /usr/share/datasets/fashion-mnist)"));
+                                          " exists; give the folder of the IDX files (Debian's package "
+                                          "dataset-fashion-mnist has /usr/share/datasets/fashion-mnist)"));
 }
 
 }  // namespace
@@ -29,11 +30,13 @@ absl::StatusOr<Dataset> Dataset::LoadIdxFolder(const std::string& folder, absl::
   BASIN_ASSIGN_OR_RETURN(IdxArray images, ReadPart(folder, absl::StrCat(prefix, "-images-idx3-ubyte")));
   BASIN_ASSIGN_OR_RETURN(IdxArray labels, ReadPart(folder, absl::StrCat(prefix, "-labels-idx1-ubyte")));
   if (images.shape.size() != 3 || labels.shape.size() != 1) {
-    return absl::InvalidArgumentError(absl::StrCat(folder, ": the ", prefix, " images have ", images.shape.size(), " dimensions and the labels ",
-                                                   labels.shape.size(), "; expected 3 (count, rows, columns) and 1; are the files mixed up?"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder, ": the ", prefix, " images have ", images.shape.size(), " dimensions and the labels ",
+                     labels.shape.size(), "; expected 3 (count, rows, columns) and 1; are the files mixed up?"));
   }
   if (images.shape[0] != labels.shape[0] || labels.data.empty() || images.data.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(folder, ": ", images.shape[0], " images and ", labels.shape[0], " labels; expected as many, and at least one"));
+    return absl::InvalidArgumentError(absl::StrCat(folder, ": ", images.shape[0], " images and ", labels.shape[0],
+                                                   " labels; expected as many, and at least one"));
   }
   return FromBytes(std::move(images.data), std::move(labels.data));
 }

@@ -35,7 +35,8 @@ std::vector<std::vector<float>> InitialParameters(const Program& program) {
   return parameters;
 }
 
-absl::StatusOr<BatchResult> EvaluateAll(Program& program, Device& device, const Dataset& data, const std::vector<std::vector<float>>& parameters) {
+absl::StatusOr<BatchResult> EvaluateAll(Program& program, Device& device, const Dataset& data,
+                                        const std::vector<std::vector<float>>& parameters) {
   std::vector<uint32_t> order(data.count());
   std::iota(order.begin(), order.end(), 0);
   const std::vector<absl::Span<const float>> spans = ReadSpans(parameters);
@@ -45,7 +46,8 @@ absl::StatusOr<BatchResult> EvaluateAll(Program& program, Device& device, const 
   for (uint64_t begin = 0; begin < data.count(); begin += kEvaluationRows) {
     const uint64_t rows = std::min(kEvaluationRows, data.count() - begin);
     BatchResult part;
-    BASIN_RETURN_IF_ERROR(program.Evaluate(device, buffer.Gather(data, absl::MakeConstSpan(order).subspan(begin, rows)), spans, &part));
+    BASIN_RETURN_IF_ERROR(
+        program.Evaluate(device, buffer.Gather(data, absl::MakeConstSpan(order).subspan(begin, rows)), spans, &part));
     loss_sum += part.loss * static_cast<double>(rows);
     all.correct += part.correct;
   }
@@ -53,10 +55,12 @@ absl::StatusOr<BatchResult> EvaluateAll(Program& program, Device& device, const 
   return all;
 }
 
-absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const Dataset& train, const Dataset& test, const LocalOptions& options) {
+absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const Dataset& train, const Dataset& test,
+                                         const LocalOptions& options) {
   BASIN_RETURN_IF_ERROR(Validate(options.rule));
   if (options.batch_size < 1 || options.epochs < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("batches of ", options.batch_size, " examples, ", options.epochs, " epochs; both must be at least 1"));
+    return absl::InvalidArgumentError(absl::StrCat("batches of ", options.batch_size, " examples, ", options.epochs,
+                                                   " epochs; both must be at least 1"));
   }
   LocalResult result;
   result.parameters = InitialParameters(program);
@@ -66,7 +70,8 @@ absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const
   for (const std::vector<float>& parameters : result.parameters) {
     gradients.emplace_back(parameters.size());
     Slots variable;
-    for (int slot = 0; slot < SlotCount(options.rule.kind); ++slot) variable.slots.emplace_back(parameters.size(), SlotInitialValue(options.rule, slot));
+    for (int slot = 0; slot < SlotCount(options.rule.kind); ++slot)
+      variable.slots.emplace_back(parameters.size(), SlotInitialValue(options.rule, slot));
     trained.push_back(std::move(variable));
   }
   for (std::vector<float>& gradient : gradients) gradient_spans.push_back(absl::MakeSpan(gradient));
@@ -78,12 +83,15 @@ absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const
     for (uint64_t begin = 0; begin < train.count(); begin += options.batch_size) {
       const uint64_t rows = std::min(options.batch_size, train.count() - begin);
       BatchResult batch;
-      BASIN_RETURN_IF_ERROR(program.Gradients(device, buffer.Gather(train, absl::MakeConstSpan(order).subspan(begin, rows)), ReadSpans(result.parameters),
-                                              gradient_spans, &batch));
+      BASIN_RETURN_IF_ERROR(program.Gradients(device,
+                                              buffer.Gather(train, absl::MakeConstSpan(order).subspan(begin, rows)),
+                                              ReadSpans(result.parameters), gradient_spans, &batch));
       if (!std::isfinite(batch.loss)) {
-        return absl::AbortedError(absl::StrCat("the loss is ", batch.loss, " at step ", result.steps + 1, ": training has diverged; try a smaller learning rate"));
+        return absl::AbortedError(absl::StrCat("the loss is ", batch.loss, " at step ", result.steps + 1,
+                                               ": training has diverged; try a smaller learning rate"));
       }
-      const double progress = (epoch + static_cast<double>(begin) / static_cast<double>(train.count())) / options.epochs;
+      const double progress =
+          (epoch + static_cast<double>(begin) / static_cast<double>(train.count())) / options.epochs;
       const float rate = RateAt(options.schedule, options.rule.learning_rate, progress);
       loss_sum += batch.loss;
       ++batches;

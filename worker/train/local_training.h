@@ -1,5 +1,5 @@
-// Training in one process, without parameter servers: the reference that a cluster's result is compared with. Same program, same
-// rules, same initial values, same order of examples.
+// Training in one process, without parameter servers: the reference that a cluster's result is compared with. Same
+// program, same rules, same initial values, same order of examples.
 #pragma once
 
 #include <cstdint>
@@ -30,10 +30,12 @@ struct LocalResult {
 };
 
 // INVALID_ARGUMENT: a wrong rule, no batches or no epochs. ABORTED: the loss is no number any more.
-absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const Dataset& train, const Dataset& test, const LocalOptions& options);
+absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const Dataset& train, const Dataset& test,
+                                         const LocalOptions& options);
 
 // Over the whole data set: mean loss, and how many are right.
-absl::StatusOr<BatchResult> EvaluateAll(Program& program, Device& device, const Dataset& data, const std::vector<std::vector<float>>& parameters);
+absl::StatusOr<BatchResult> EvaluateAll(Program& program, Device& device, const Dataset& data,
+                                        const std::vector<std::vector<float>>& parameters);
 
 // Each variable filled by its initializer, as a parameter server does it.
 std::vector<std::vector<float>> InitialParameters(const Program& program);

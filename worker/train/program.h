@@ -1,4 +1,5 @@
-// A built-in program: a model with its forward and backward pass on the Device seam. It knows nothing of parameter servers.
+// A built-in program: a model with its forward and backward pass on the Device seam. It knows nothing of parameter
+// servers.
 #pragma once
 
 #include <cstdint>
@@ -46,17 +47,19 @@ class Program {
  public:
   virtual ~Program() = default;
   virtual const std::vector<VariableDecl>& variables() const = 0;
-  // Gradients of the batch's mean loss. INVALID_ARGUMENT: an empty batch, another width than the model's, a label that is no class.
-  virtual absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients, BatchResult* result) = 0;
+  // Gradients of the batch's mean loss. INVALID_ARGUMENT: an empty batch, another width than the model's, a label that
+  // is no class.
+  virtual absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients,
+                                 BatchResult* result) = 0;
   virtual absl::Status Evaluate(Device& device, const Batch& batch, ParameterSpans parameters, BatchResult* result) = 0;
 };
 
 struct ProgramOptions {
-  std::string name = "mlp";            // mlp, softmax
-  int64_t features = 0;                // width of an example
+  std::string name = "mlp";  // mlp, softmax
+  int64_t features = 0;      // width of an example
   int64_t classes = 0;
-  std::vector<int64_t> hidden = {256}; // mlp: widths of the hidden layers
-  uint64_t seed = 1;                   // of the initial values
+  std::vector<int64_t> hidden = {256};  // mlp: widths of the hidden layers
+  uint64_t seed = 1;                    // of the initial values
 };
 
 // INVALID_ARGUMENT: an unknown name (with the nearest known one), or sizes that are not positive.

@@ -3,11 +3,11 @@
  *
  * Threads. Every function may be called from any thread; calls on one client may run at the same time. The library has
  * one thread of its own a client (heartbeats), and never calls into the embedding program.
- * Fork. In a child made by fork every call on a client fails with BASIN_FAILED_PRECONDITION, and basin_close does nothing.
- * The process is the embedder's: the library never aborts because of a peer, installs no signal handler, never exits.
- * Errors. Functions return a code; where `status` is not NULL it is filled with the code and a message that names both
- * ends, what was expected, what was found and what to do.
- * Structs start with their size: set it with the _INIT macro, so that fields can be added. */
+ * Fork. In a child made by fork every call on a client fails with BASIN_FAILED_PRECONDITION, and basin_close does
+ * nothing. The process is the embedder's: the library never aborts because of a peer, installs no signal handler, never
+ * exits. Errors. Functions return a code; where `status` is not NULL it is filled with the code and a message that
+ * names both ends, what was expected, what was found and what to do. Structs start with their size: set it with the
+ * _INIT macro, so that fields can be added. */
 #ifndef BASIN_BASIN_H_
 #define BASIN_BASIN_H_
 
@@ -77,16 +77,16 @@ typedef struct basin_tensor {
 
 typedef struct basin_options {
   size_t size;
-  const char* tf_config;  /* the JSON of TF_CONFIG; NULL: ps_address is used */
-  const char* ps_address; /* host:port of ps 0, for observers without a TF_CONFIG */
-  const char* run_id;     /* NULL: ps 0 tells */
-  const char* token_file; /* file with the run's token; NULL: none */
-  int32_t observer;       /* 1: only reads, claims no task */
-  double start_timeout_s; /* how long to wait for parameter servers that are not there yet; default 600 */
+  const char* tf_config;        /* the JSON of TF_CONFIG; NULL: ps_address is used */
+  const char* ps_address;       /* host:port of ps 0, for observers without a TF_CONFIG */
+  const char* run_id;           /* NULL: ps 0 tells */
+  const char* token_file;       /* file with the run's token; NULL: none */
+  int32_t observer;             /* 1: only reads, claims no task */
+  double start_timeout_s;       /* how long to wait for parameter servers that are not there yet; default 600 */
   double unreachable_timeout_s; /* how long a met parameter server may be out of reach before calls fail; default 60 */
-  double claim_timeout_s; /* how long to try for a task whose old process is not counted dead yet; default 30 */
+  double claim_timeout_s;       /* how long to try for a task whose old process is not counted dead yet; default 30 */
   uint64_t max_bytes_in_flight; /* pushes past this wait; default 256 MiB */
-  int32_t log;            /* 1: lines about waiting and reconnecting on standard error; default 0 */
+  int32_t log;                  /* 1: lines about waiting and reconnecting on standard error; default 0 */
 } basin_options;
 /* Fills in the defaults. */
 BASIN_API void basin_options_init(basin_options* options, size_t size);
@@ -113,7 +113,15 @@ BASIN_API void basin_get_task(basin_client* client, basin_task* task);
 
 /* ---- The model ---- */
 
-enum { BASIN_ZEROS = 1, BASIN_CONSTANT, BASIN_UNIFORM, BASIN_NORMAL, BASIN_GLOROT_UNIFORM, BASIN_HE_NORMAL, BASIN_ASSIGNED };
+enum {
+  BASIN_ZEROS = 1,
+  BASIN_CONSTANT,
+  BASIN_UNIFORM,
+  BASIN_NORMAL,
+  BASIN_GLOROT_UNIFORM,
+  BASIN_HE_NORMAL,
+  BASIN_ASSIGNED
+};
 typedef struct basin_initializer {
   int32_t kind;
   float a; /* constant; low; mean */
@@ -142,14 +150,14 @@ typedef struct basin_variable {
   const int64_t* shape;
   basin_dtype dtype;
   basin_initializer initializer;
-  int32_t statistic; /* BASIN_TRAINED, or what a push of a variable that is not trained does */
+  int32_t statistic;      /* BASIN_TRAINED, or what a push of a variable that is not trained does */
   const basin_rule* rule; /* NULL: the model's */
 } basin_variable;
 
 typedef struct basin_input {
   size_t size;
   const char* name;
-  uint64_t items;       /* examples; handed out in pieces [begin, end) */
+  uint64_t items; /* examples; handed out in pieces [begin, end) */
   uint64_t piece_items;
   uint32_t epochs;
   uint64_t shuffle_seed; /* order of the pieces in each epoch; 0: ascending */
@@ -203,8 +211,8 @@ BASIN_API void basin_call_free(basin_call* call);
 BASIN_API void* basin_allocate(size_t bytes);
 BASIN_API void basin_deallocate(void* memory);
 
-/* Pushes started from now on are applied with this learning rate instead of their rule's, for schedules; NaN: the rule's
- * again. BASIN_INVALID_ARGUMENT: negative or infinite. */
+/* Pushes started from now on are applied with this learning rate instead of their rule's, for schedules; NaN: the
+ * rule's again. BASIN_INVALID_ARGUMENT: negative or infinite. */
 BASIN_API int32_t basin_set_learning_rate(basin_client* client, float learning_rate, basin_status* status);
 
 /* ---- Steps, inputs, the run ---- */
@@ -238,10 +246,12 @@ typedef struct basin_run_state {
 /* What was heard last; heartbeats refresh it once a second. */
 BASIN_API void basin_get_run_state(basin_client* client, basin_run_state* state);
 
-/* Waits until the chief has ended the run; for evaluators. timeout_s as in basin_call_wait; BASIN_DEADLINE_EXCEEDED: it goes on. */
+/* Waits until the chief has ended the run; for evaluators. timeout_s as in basin_call_wait; BASIN_DEADLINE_EXCEEDED: it
+ * goes on. */
 BASIN_API int32_t basin_wait_finished(basin_client* client, double timeout_s, basin_status* status);
 
-/* This task's work is done; waits until its pushes are acknowledged. The chief's ends the run. `failure`: NULL, or why it ended badly. */
+/* This task's work is done; waits until its pushes are acknowledged. The chief's ends the run. `failure`: NULL, or why
+ * it ended badly. */
 BASIN_API int32_t basin_finish(basin_client* client, const char* failure, basin_status* status);
 
 /* What `basin top` shows, as JSON (docs/wire.md, "Stats"). Free it with basin_free_text. */
@@ -251,4 +261,4 @@ BASIN_API void basin_free_text(char* text);
 #ifdef __cplusplus
 }
 #endif
-#endif  /* BASIN_BASIN_H_ */
+#endif /* BASIN_BASIN_H_ */

@@ -11,198 +11,19 @@
 // Nothing here throws. Includes only std and basin.h; needs no library but libbasin.so.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
 #include <initializer_list>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "basin/basin.h"
+#include "basin/model.h"
+#include "basin/status.h"
 
 namespace basin {
-
-// OK, or a code of basin.h with a message for a person.
-class [[nodiscard]] Status final {
- public:
-  Status() = default;
-  Status(int32_t code, std::string message) : code_(code), message_(std::move(message)) {}
-  bool ok() const { return code_ == BASIN_OK; }
-  int32_t code() const { return code_; }
-  const std::string& message() const { return message_; }
-
- private:
-  int32_t code_ = BASIN_OK;
-  std::string message_;
-};
-
-// Prints a failed status as one line on standard error. Returns main's exit code: 0; 2 where the input must be changed
-// first (a wrong TF_CONFIG, shape or token); else 1.
-inline int Exit(const Status& status) {
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "error: %s\n", status.message().c_str());
-  switch (status.code()) {
-    case BASIN_INVALID_ARGUMENT:
-    case BASIN_NOT_FOUND:
-    case BASIN_ALREADY_EXISTS:
-    case BASIN_PERMISSION_DENIED:
-    case BASIN_FAILED_PRECONDITION:
-    case BASIN_OUT_OF_RANGE:
-    case BASIN_UNIMPLEMENTED:
-    case BASIN_UNAUTHENTICATED:
-      return 2;
-    default:
-      return 1;
-  }
-}
-
-// A Status, or a value when it is OK. Reading the value of a failed result is undefined.
-template <class T>
-class [[nodiscard]] Result final {
- public:
-  Result(Status status) : status_(std::move(status)) {}  // NOLINT: implicit, as returns want it
-  Result(T value) : value_(std::move(value)) {}          // NOLINT
-  bool ok() const { return status_.ok(); }
-  const Status& status() const { return status_; }
-  T& operator*() { return *value_; }
-  T* operator->() { return &*value_; }
-
- private:
-  Status status_;
-  std::optional<T> value_;
-};
-
-namespace internal {
-inline Status ToStatus(const basin_status& status) { return {status.code, status.code == BASIN_OK ? "" : status.message}; }
-}  // namespace internal
-
-// ---- What a model is made of ----
-
-using Initializer = basin_initializer;
-inline Initializer Zeros() { return {BASIN_ZEROS, 0, 0, 0}; }
-inline Initializer Constant(float value) { return {BASIN_CONSTANT, value, 0, 0}; }
-inline Initializer Uniform(float low, float high, uint64_t seed) { return {BASIN_UNIFORM, low, high, seed}; }
-inline Initializer Normal(float mean, float stddev, uint64_t seed) { return {BASIN_NORMAL, mean, stddev, seed}; }
-inline Initializer Glorot(uint64_t seed) { return {BASIN_GLOROT_UNIFORM, 0, 0, seed}; }
-inline Initializer He(uint64_t seed) { return {BASIN_HE_NORMAL, 0, 0, seed}; }
-// No values until Client::Assign; pulls wait for it.
-inline Initializer Assigned() { return {BASIN_ASSIGNED, 0, 0, 0}; }
-
-struct Sgd {
-  float learning_rate = 0.01f;
-};
-struct Momentum {
-  float learning_rate = 0.01f;
-  float momentum = 0.9f;
-  bool nesterov = false;
-};
-struct Adagrad {
-  float learning_rate = 0.01f;
-  float initial_accumulator = 0.1f;
-  float epsilon = 1e-7f;
-};
-struct Adam {
-  float learning_rate = 0.001f;
-  float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-7f;
-};
-
-// Any of the rules above.
-class Rule final {
- public:
-  Rule(const Sgd& r) { basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_SGD, r.learning_rate); }  // NOLINT
-  Rule(const Momentum& r) {                                                                         // NOLINT
-    basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_MOMENTUM, r.learning_rate);
-    rule_.momentum = r.momentum;
-    rule_.nesterov = r.nesterov ? 1 : 0;
-  }
-  Rule(const Adagrad& r) {  // NOLINT
-    basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_ADAGRAD, r.learning_rate);
-    rule_.initial_accumulator = r.initial_accumulator;
-    rule_.epsilon = r.epsilon;
-  }
-  Rule(const Adam& r) {  // NOLINT
-    basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_ADAM, r.learning_rate);
-    rule_.beta1 = r.beta1;
-    rule_.beta2 = r.beta2;
-    rule_.epsilon = r.epsilon;
-  }
-  const basin_rule* get() const { return &rule_; }
-
- private:
-  basin_rule rule_ = {};
-};
-
-// What a push of a variable does that is not trained: moving means, counters.
-enum class Statistic { kMean = BASIN_STATISTIC_MEAN, kSum = BASIN_STATISTIC_SUM, kLast = BASIN_STATISTIC_LAST };
-
-// A variable of a model: its number, and the shape that tensors for it have.
-struct Variable {
-  uint32_t id = 0;
-  std::vector<int64_t> shape;
-};
-
-// The declaration. Errors (a name twice, a negative dimension) are kept and returned by Client::Declare.
-class Model final {
- public:
-  Model() : model_(basin_model_new(), &basin_model_free) {}
-
-  // A float32 variable that the rule trains.
-  Variable Dense(const std::string& name, std::vector<int64_t> shape, const Initializer& initializer,
-                 std::optional<Rule> rule = std::nullopt) {
-    return Add(name, std::move(shape), initializer, BASIN_TRAINED, rule ? rule->get() : nullptr);
-  }
-  // A float32 variable that pushes update by the statistic.
-  Variable Untrained(const std::string& name, std::vector<int64_t> shape, const Initializer& initializer, Statistic statistic) {
-    return Add(name, std::move(shape), initializer, static_cast<int32_t>(statistic), nullptr);
-  }
-  void SetRule(const Rule& rule) { Note([&](basin_status* s) { basin_model_set_rule(model_.get(), rule.get(), s); }); }
-  // `items` examples, handed out in pieces to whoever asks; see Client::NextInput.
-  void AddInput(const std::string& name, uint64_t items, uint64_t piece_items, uint32_t epochs, uint64_t shuffle_seed = 0) {
-    basin_input input = {};
-    input.size = sizeof(input);
-    input.name = name.c_str();
-    input.items = items;
-    input.piece_items = piece_items;
-    input.epochs = epochs;
-    input.shuffle_seed = shuffle_seed;
-    Note([&](basin_status* s) { basin_model_add_input(model_.get(), &input, s); });
-  }
-  // All workers' steps together after which no more input is handed out; 0: no limit.
-  void SetMaxSteps(uint64_t steps) { basin_model_set_max_steps(model_.get(), steps); }
-  const Status& status() const { return status_; }
-  const basin_model* get() const { return model_.get(); }
-
- private:
-  Variable Add(const std::string& name, std::vector<int64_t> shape, const Initializer& initializer, int32_t statistic,
-               const basin_rule* rule) {
-    basin_variable variable = {};
-    variable.size = sizeof(variable);
-    variable.name = name.c_str();
-    variable.ndim = static_cast<int32_t>(shape.size());
-    variable.shape = shape.data();
-    variable.dtype = {2, 32, 1};
-    variable.initializer = initializer;
-    variable.statistic = statistic;
-    variable.rule = rule;
-    Variable added;
-    Note([&](basin_status* s) { basin_model_add_variable(model_.get(), &variable, &added.id, s); });
-    added.shape = std::move(shape);
-    return added;
-  }
-  template <class Call>
-  void Note(Call call) {
-    basin_status status = {};
-    call(&status);
-    if (status_.ok()) status_ = internal::ToStatus(status);
-  }
-
-  std::unique_ptr<basin_model, void (*)(basin_model*)> model_;
-  Status status_;
-};
 
 // ---- Moving parameters ----
 
@@ -253,8 +74,8 @@ struct Options {
   std::string tf_config;   // empty: ps_address is used
   std::string ps_address;  // observers without TF_CONFIG: ps 0's host:port
   std::string run_id, token_file;
-  bool observer = false;   // only reads, claims no task
-  bool log = true;         // lines about waiting and reconnecting on standard error
+  bool observer = false;  // only reads, claims no task
+  bool log = true;        // lines about waiting and reconnecting on standard error
   std::chrono::duration<double> start_timeout{600}, unreachable_timeout{60}, claim_timeout{30};
   uint64_t max_bytes_in_flight = uint64_t{256} << 20;
 
@@ -275,7 +96,7 @@ class InputPiece final {
  public:
   bool end() const { return piece_.end != 0; }
   uint32_t epoch() const { return piece_.epoch; }
-  uint64_t begin() const { return piece_.begin; }        // items [begin, end_item)
+  uint64_t begin() const { return piece_.begin; }  // items [begin, end_item)
   uint64_t end_item() const { return piece_.end_item; }
   // Waits until the pushes started before are acknowledged, then counts the piece.
   Status Done() {
@@ -291,7 +112,8 @@ class InputPiece final {
   basin_piece piece_ = {};
 };
 
-// A task's (or an observer's) connection to all parameter servers of the run. Movable; may be used from several threads.
+// A task's (or an observer's) connection to all parameter servers of the run. Movable; may be used from several
+// threads.
 class Client final {
  public:
   // Waits until every parameter server has answered, at most options.start_timeout.
@@ -343,7 +165,9 @@ class Client final {
   // The gradients are copied before it returns.
   Call Push(const std::vector<Source>& gradients) { return Start(gradients, {}, {}); }
   // Pushes, then pulls the parameters that the push has led to, in one round trip.
-  Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets) { return Start(gradients, {}, targets); }
+  Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets) {
+    return Start(gradients, {}, targets);
+  }
   Call Assign(const std::vector<Source>& values) { return Start({}, values, {}); }
 
   // Pushes from now on are applied with this rate instead of their rule's; NaN: the rule's again.
@@ -414,7 +238,8 @@ class Client final {
     return internal::ToStatus(status);
   }
 
-  // A buffer of the right number of elements is passed with the variable's shape; another as it is, to be refused by name.
+  // A buffer of the right number of elements is passed with the variable's shape; another as it is, to be refused by
+  // name.
   struct Tensor {
     Tensor(const Variable& variable, const float* data, size_t elements) : shape(variable.shape) {
       int64_t expected = 1;
