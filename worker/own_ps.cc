@@ -16,25 +16,28 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/files.h"
+#include "common/base/secret.h"
 #include "common/base/status_macros.h"
 
 namespace basin {
 namespace {
 
-// A port that is free at this moment. basin-ps says so clearly if somebody else takes it first.
+// A port that is free at this moment; basin-ps says so clearly if somebody else takes it first. Below the ephemeral
+// range: while the ps is not listening yet the client dials it, and the kernel could give the client that very port.
 absl::StatusOr<uint16_t> FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return ErrnoStatus(errno, "socket");
-  absl::Cleanup close_fd = [fd] { close(fd); };
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    return ErrnoStatus(errno, "bind a port on 127.0.0.1");
+  for (int tries = 0; tries < 100; ++tries) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return ErrnoStatus(errno, "socket");
+    absl::Cleanup close_fd = [fd] { close(fd); };
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const auto port = static_cast<uint16_t>(20000 + SecretU64() % 10000);
+    address.sin_port = htons(port);
+    if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) return port;
+    if (errno != EADDRINUSE) return ErrnoStatus(errno, absl::StrCat("bind 127.0.0.1:", port));
   }
-  return ntohs(address.sin_port);
+  return absl::UnavailableError("100 random ports of 127.0.0.1 from 20000 to 29999 are all in use");
 }
 
 std::string PathOfPs() {
@@ -52,9 +55,8 @@ std::string PathOfPs() {
 
 absl::StatusOr<std::unique_ptr<OwnPs>> OwnPs::Start(int lanes) {
   BASIN_ASSIGN_OR_RETURN(const uint16_t port, FreePort());
-  const std::string cluster =
-      absl::StrCat("{\"cluster\":{\"ps\":[\"127.0.0.1:", port,
-                   "\"],\"worker\":[\"127.0.0.1:", port == 65535 ? 1024 : port + 1, "\"]},\"task\":{\"type\":\"");
+  const std::string cluster = absl::StrCat("{\"cluster\":{\"ps\":[\"127.0.0.1:", port,
+                                           "\"],\"worker\":[\"127.0.0.1:", port + 1, "\"]},\"task\":{\"type\":\"");
   const std::string ps_config = absl::StrCat(cluster, "ps\",\"index\":0}}");
   const std::string path = PathOfPs();
   const std::string lanes_text = absl::StrCat(lanes);
