@@ -37,7 +37,7 @@ else
   warn_missing_packages build data
 fi
 
-if ! configure_and_build release "$(nproc)" -- basin-ps basin-worker basin; then
+if ! configure_and_build release "$(nproc)" -DBASIN_TESTS=OFF -DBASIN_BENCH=OFF -- basin-ps basin-worker basin; then
   echo "quickstart.sh: the build failed; the first error stands above" >&2
   exit 1
 fi

@@ -117,7 +117,8 @@ done
 if [ ${#labels_of_main[@]} -gt 0 ]; then
   options=(-DBASIN_TESTS=ON)
   if [ "$preset" = release ]; then
-    options+=(-DCMAKE_CUDA_ARCHITECTURES=90-real)  # one architecture: the others take as long again
+    # One architecture: the others take as long again. (The quickstart may have left the benchmarks out of this folder.)
+    options+=(-DCMAKE_CUDA_ARCHITECTURES=90-real -DBASIN_BENCH=ON)
   fi
   wants tidy && options+=(-DBASIN_TIDY=ON)
   targets=(all)
