@@ -126,6 +126,8 @@ configure() {
   local preset=$1 options=()
   shift
   if command -v ccache >/dev/null; then
+    # Another clone of the same sources compiles to the same objects.
+    export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
     options=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
   fi
   local log
