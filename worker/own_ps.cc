@@ -72,13 +72,37 @@ absl::StatusOr<std::unique_ptr<OwnPs>> OwnPs::Start(int lanes) {
   for (std::string& variable : variables) environment.push_back(variable.data());
   environment.push_back(nullptr);
   const char* const argv[] = {path.c_str(), "--lanes", lanes_text.c_str(), "--finish-grace", "2", nullptr};
+  // Closed by a successful exec; carries the errno of one that failed.
+  int exec_error[2];
+  if (pipe2(exec_error, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe");
   const pid_t pid = fork();
-  if (pid < 0) return ErrnoStatus(errno, "fork a parameter server");
+  if (pid < 0) {
+    const int error = errno;
+    close(exec_error[0]);
+    close(exec_error[1]);
+    return ErrnoStatus(error, "fork a parameter server");
+  }
   if (pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) _exit(1);
     execvpe(path.c_str(), const_cast<char* const*>(argv), environment.data());
+    const int error = errno;
+    (void)!write(exec_error[1], &error, sizeof(error));
     _exit(127);
+  }
+  close(exec_error[1]);
+  int error = 0;
+  ssize_t got;
+  do {
+    got = read(exec_error[0], &error, sizeof(error));
+  } while (got < 0 && errno == EINTR);
+  close(exec_error[0]);
+  if (got == sizeof(error)) {
+    while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    const absl::Status why = ErrnoStatus(error, path);
+    return absl::NotFoundError(absl::StrCat("cannot start the own parameter server: ", why.message(),
+                                            "; put basin-ps beside basin-worker or into PATH"));
   }
   return std::unique_ptr<OwnPs>(new OwnPs(pid, absl::StrCat(cluster, "worker\",\"index\":0}}")));
 }

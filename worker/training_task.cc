@@ -194,21 +194,17 @@ Result<std::vector<std::pair<std::string, Variable>>> DeclareProgram(Client& cli
   return variables;
 }
 
-absl::Status RunTrainingTask(Client& client, Program& program, Device& device, const Dataset& train,
-                             const TaskOptions& options) {
-  auto variables = DeclareProgram(client, program, options, train.count());
-  if (!variables.ok()) return ToAbslStatus(variables.status());
+namespace {
+
+// From the declared model to the one that is written.
+absl::Status TrainDeclared(Client& client, Program& program, Device& device, const Dataset& train,
+                           const TaskOptions& options, const std::vector<std::pair<std::string, Variable>>& variables) {
   if (client.is_chief() && !options.init_from.empty()) {
-    BASIN_RETURN_IF_ERROR(AssignFromFile(client, *variables, options.init_from));
+    BASIN_RETURN_IF_ERROR(AssignFromFile(client, variables, options.init_from));
     Info(absl::StrCat("parameters start from ", options.init_from, "; the rule's slots start afresh"));
   }
-  TrainingLoop loop(client, program, device, train, options, *variables);
-  const absl::Status trained = loop.Run();
-  if (!trained.ok()) {
-    // The run's end tells the others why; what went wrong here is what main reports.
-    if (client.is_chief()) (void)client.Finish(std::string(trained.message()));
-    return trained;
-  }
+  TrainingLoop loop(client, program, device, train, options, variables);
+  BASIN_RETURN_IF_ERROR(loop.Run());
   const Progress& progress = loop.progress();
   Info(absl::StrFormat("done: %d steps, %d examples in %.1f s (%.0f examples/s), loss %.4f", progress.steps(),
                        progress.examples(), progress.seconds(),
@@ -216,8 +212,24 @@ absl::Status RunTrainingTask(Client& client, Program& program, Device& device, c
   if (client.is_chief() && !options.outputs.empty()) {
     BASIN_RETURN_IF_ERROR(MakeFolders(options.outputs));
     const std::string path = absl::StrCat(options.outputs, "/model.safetensors");
-    BASIN_RETURN_IF_ERROR(ExportModel(client, *variables, path, options.program));
+    BASIN_RETURN_IF_ERROR(ExportModel(client, variables, path, options.program));
     Info(absl::StrCat("wrote ", path));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status RunTrainingTask(Client& client, Program& program, Device& device, const Dataset& train,
+                             const TaskOptions& options) {
+  auto variables = DeclareProgram(client, program, options, train.count());
+  if (!variables.ok()) return ToAbslStatus(variables.status());
+  const absl::Status trained = TrainDeclared(client, program, device, train, options, *variables);
+  if (!trained.ok()) {
+    // The run's end tells the others why: they may wait for what the chief does not do any more, such as the first
+    // values of --init-from. What went wrong here is what main reports.
+    if (client.is_chief()) (void)client.Finish(std::string(trained.message()));
+    return trained;
   }
   return ToAbslStatus(client.Finish());
 }

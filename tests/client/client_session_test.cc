@@ -96,7 +96,8 @@ TEST_F(ClientSessionTest, ThreadsShareOneClientAndNoPushIsLost) {
 TEST_F(ClientSessionTest, AWaitThatEndsEarlyIsInDoubtAndTheCallGoesOn) {
   const std::unique_ptr<ClientSession> session = Connect();
   Declare(*session);
-  // Nobody else will enter: worker 0 is the only one, so the barrier is released at once; the deadline has passed before.
+  // Nobody else will enter: worker 0 is the only one, so the barrier is released at once; the deadline has passed
+  // before.
   const CallId call = session->Run([](ClientCore& core, absl::Time now) { return core.Barrier("b", now); });
   ClientCore::Result result;
   const absl::Status early = session->Wait(call, absl::InfinitePast(), &result);
@@ -119,6 +120,50 @@ TEST_F(ClientSessionTest, TheRunsEndIsHeardByAWaitingObserver) {
   ClientCore::Result result;
   EXPECT_TRUE(session->Wait(call, absl::InfiniteFuture(), &result).ok());
   waiter.join();
+}
+
+class CountingDialer final : public wire::Dialer {
+ public:
+  CountingDialer(std::unique_ptr<wire::Dialer> dialer, std::atomic<int>& waits)
+      : dialer_(std::move(dialer)), waits_(waits) {}
+  std::unique_ptr<wire::Channel> Dial(const std::string& address) override { return dialer_->Dial(address); }
+  void Wait(absl::Time deadline) override {
+    ++waits_;
+    dialer_->Wait(deadline);
+  }
+  void Wake() override { dialer_->Wake(); }
+
+ private:
+  const std::unique_ptr<wire::Dialer> dialer_;
+  std::atomic<int>& waits_;
+};
+
+TEST_F(ClientSessionTest, ALongWaitThatTellsNobodySleeps) {
+  std::atomic<int> waits = 0;
+  ClientSessionOptions options;
+  options.core.role = wire::v1::ROLE_WORKER;
+  options.core.is_chief = true;
+  options.core.ps_addresses = {"ps0:1"};
+  options.core.client_id = "client";
+  options.tell_every = absl::Milliseconds(1);
+  const std::unique_ptr<ClientSession> session =
+      *ClientSession::Connect(options, std::make_unique<CountingDialer>(network_.MakeDialer(), waits));
+  waits = 0;
+  EXPECT_EQ(session->WaitFinished(absl::Now() + absl::Milliseconds(500)).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_LT(waits, 1000);  // heartbeats and their answers alone: tens
+}
+
+TEST_F(ClientSessionTest, CallsEndWhenTheSessionIsClosedAndMayBeAskedAboutAfterwards) {
+  const std::unique_ptr<ClientSession> session = Connect();
+  const CallId call = session->Run([](ClientCore& core, absl::Time now) { return core.NextInput("never", now); });
+  ASSERT_EQ(session->WaitDone(call, absl::Now() + absl::Seconds(30)), absl::OkStatus());  // refused, not taken
+  network_.Cut("ps0:1");
+  const CallId lost = session->Run([](ClientCore& core, absl::Time now) { return core.Stats(now); });
+  session->Close();
+  ASSERT_TRUE(session->Done(lost));
+  ClientCore::Result result;
+  (void)session->Wait(lost, absl::Now(), &result);
+  EXPECT_EQ(session->Wait(call, absl::Now(), &result).code(), absl::StatusCode::kInvalidArgument) << result.status;
 }
 
 }  // namespace

@@ -2,8 +2,9 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <new>
+#include <exception>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
@@ -73,23 +74,20 @@ absl::Status CheckShape(const wire::v1::RunSpec& spec, uint32_t id, const basin_
 
 absl::Status Start(basin_client* client, const basin_item* items, size_t count, basin_call** call) {
   BASIN_RETURN_IF_ERROR(CheckProcess(client));
+  if (count > 0 && items == nullptr) return absl::InvalidArgumentError("basin_start: items is NULL");
   std::vector<UpdateItem> update(count);
+  auto handle = std::make_unique<basin_call>();
   for (size_t i = 0; i < count; ++i) {
     update[i].variable = VariableId(items[i].variable);
-    const struct {
-      const basin_tensor* tensor;
-      absl::string_view what;
-    } parts[] = {{items[i].push, "gradient"}, {items[i].assign, "value"}, {items[i].pull, "pull"}};
-    for (const auto& [tensor, what] : parts) {
-      if (tensor == nullptr) continue;
-      BASIN_ASSIGN_OR_RETURN(const absl::Span<char> bytes, DenseBytes(tensor, items[i].variable, what));
-      if (tensor == items[i].pull) {
-        update[i].pull = bytes;
-      } else if (tensor == items[i].assign) {
-        update[i].assign = bytes;
-      } else {
-        update[i].push = bytes;
-      }
+    // (One tensor may stand for both: pushed, then overwritten by the pull.)
+    if (items[i].push != nullptr) {
+      BASIN_ASSIGN_OR_RETURN(update[i].push, DenseBytes(items[i].push, items[i].variable, "gradient"));
+    }
+    if (items[i].assign != nullptr) {
+      BASIN_ASSIGN_OR_RETURN(update[i].assign, DenseBytes(items[i].assign, items[i].variable, "value"));
+    }
+    if (items[i].pull != nullptr) {
+      BASIN_ASSIGN_OR_RETURN(update[i].pull, DenseBytes(items[i].pull, items[i].variable, "pull"));
     }
   }
   BASIN_RETURN_IF_ERROR(client->session->WaitForRoom());
@@ -105,31 +103,90 @@ absl::Status Start(basin_client* client, const basin_item* items, size_t count, 
     return core.StartUpdate(update, now);
   });
   BASIN_RETURN_IF_ERROR(id.status());
-  *call = new basin_call;
-  (*call)->client = client;
-  (*call)->id = *id;
+  handle->session = client->session;
+  handle->process = client->process;
+  handle->id = *id;
+  *call = handle.release();
   return absl::OkStatus();
 }
 
-absl::Status WaitCall(basin_call* call, double timeout_s) {
-  BASIN_RETURN_IF_ERROR(CheckProcess(call->client));
-  MutexLock lock(call->mutex);
+// REQUIRES: the call is done.
+const ClientCore::Result& Taken(basin_call* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(call->mutex) {
   if (!call->taken) {
-    ClientCore::Result result;
-    const absl::Status status = call->client->session->Wait(call->id, Deadline(timeout_s), &result);
-    if (status.code() == absl::StatusCode::kDeadlineExceeded) return status;
+    call->result = call->session->Take(call->id);
     call->taken = true;
-    call->result = std::move(result);
   }
-  return call->result.status;
+  return call->result;
+}
+
+absl::Status WaitCall(basin_call* call, double timeout_s) {
+  if (call == nullptr) return absl::InvalidArgumentError("the call is NULL");
+  BASIN_RETURN_IF_ERROR(CheckProcess(call->process));
+  // Without the call's mutex: another thread may ask whether it is done, or wait for less long.
+  BASIN_RETURN_IF_ERROR(call->session->WaitDone(call->id, Deadline(timeout_s)));
+  MutexLock lock(call->mutex);
+  return Taken(call).status;
+}
+
+absl::Status WaitBarrier(basin_client* client, const char* name, double timeout_s) {
+  BASIN_RETURN_IF_ERROR(CheckProcess(client));
+  BASIN_RETURN_IF_ERROR(CheckName(name, "a barrier"));
+  std::optional<CallId> call;
+  {
+    MutexLock lock(client->barriers_mutex);
+    std::deque<CallId>& in_doubt = client->barriers_in_doubt[name];
+    if (!in_doubt.empty()) {
+      call = in_doubt.front();
+      in_doubt.pop_front();
+    }
+  }
+  if (!call) {
+    call = client->session->Run([&](ClientCore& core, absl::Time now) { return core.Barrier(name, now); });
+  }
+  if (absl::Status status = client->session->WaitDone(*call, Deadline(timeout_s)); !status.ok()) {
+    MutexLock lock(client->barriers_mutex);
+    client->barriers_in_doubt[name].push_front(*call);
+    return status;
+  }
+  return client->session->Take(*call).status;
+}
+
+// Metrics' names together; what a ps shows of them is far less.
+constexpr size_t kMaxMetricBytes = size_t{1} << 20;
+
+absl::Status Step(basin_client* client, const char* const* names, const double* values, size_t count) {
+  BASIN_RETURN_IF_ERROR(CheckProcess(client));
+  if (count > 0 && (names == nullptr || values == nullptr))
+    return absl::InvalidArgumentError("basin_step: names or values is NULL");
+  std::vector<std::pair<std::string, double>> metrics;
+  size_t bytes = 0;
+  for (size_t i = 0; i < count; ++i) {
+    BASIN_RETURN_IF_ERROR(CheckName(names[i], "a metric"));
+    metrics.emplace_back(names[i], values[i]);
+    bytes += metrics.back().first.size() + 16;
+    if (bytes > kMaxMetricBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the names of ", count, " metrics have more than ", kMaxMetricBytes, " bytes; send fewer"));
+    }
+  }
+  return client->session->Run([&](ClientCore& core, absl::Time now) {
+    core.Step(metrics, now);
+    return core.failure();
+  });
 }
 
 // ps 0's JSON with the other ps's own entries put into its list.
 absl::StatusOr<std::string> JoinStats(const std::vector<std::string>& parts) {
   nlohmann::ordered_json joined;
+  // Writing it out again recurses: what a ps sends must not decide how deep.
+  bool deep = false;
+  const auto shallow = [&deep](int depth, nlohmann::ordered_json::parse_event_t, nlohmann::ordered_json&) {
+    deep = deep || depth > 32;
+    return !deep;
+  };
   for (size_t i = 0; i < parts.size(); ++i) {
-    nlohmann::ordered_json part = nlohmann::ordered_json::parse(parts[i], nullptr, /*allow_exceptions=*/false);
-    if (part.is_discarded() || !part.contains("ps") || !part["ps"].is_array()) {
+    nlohmann::ordered_json part = nlohmann::ordered_json::parse(parts[i], shallow, /*allow_exceptions=*/false);
+    if (deep || part.is_discarded() || !part.contains("ps") || !part["ps"].is_array()) {
       return absl::InternalError(absl::StrCat("ps ", i, " sent stats that are not the JSON expected"));
     }
     if (i == 0) {
@@ -152,8 +209,16 @@ extern "C" {
 
 int32_t basin_start(basin_client* client, const basin_item* items, size_t count, basin_call** call,
                     basin_status* status) {
+  if (call == nullptr) return Report(absl::InvalidArgumentError("basin_start: call is NULL"), status);
   *call = nullptr;
-  return Report(basin::abi::Start(client, items, count, call), status);
+  // Copies of pushes are as large as the caller wants; where there is no memory for them, nothing was sent.
+  try {
+    return Report(basin::abi::Start(client, items, count, call), status);
+  } catch (const std::exception& error) {
+    return Report(absl::ResourceExhaustedError(absl::StrCat("no memory for a call over ", count, " variables (",
+                                                            error.what(), "); nothing was sent")),
+                  status);
+  }
 }
 
 int32_t basin_call_wait(basin_call* call, double timeout_s, basin_status* status) {
@@ -161,20 +226,24 @@ int32_t basin_call_wait(basin_call* call, double timeout_s, basin_status* status
 }
 
 int32_t basin_call_done(basin_call* call) {
-  if (!basin::abi::CheckProcess(call->client).ok()) return 1;
-  basin::MutexLock lock(call->mutex);
-  return call->taken || call->client->session->Done(call->id) ? 1 : 0;
+  if (call == nullptr || !basin::abi::CheckProcess(call->process).ok()) return 1;
+  return call->session->Done(call->id) ? 1 : 0;
 }
 
 void basin_call_staleness(basin_call* call, double* mean, uint64_t* max) {
+  if (mean != nullptr) *mean = 0;
+  if (max != nullptr) *max = 0;
+  if (basin_call_done(call) == 0 || call == nullptr || !basin::abi::CheckProcess(call->process).ok()) return;
   basin::MutexLock lock(call->mutex);
-  if (mean != nullptr) *mean = call->result.staleness_mean;
-  if (max != nullptr) *max = call->result.staleness_max;
+  const ClientCore::Result& result = basin::abi::Taken(call);
+  if (mean != nullptr) *mean = result.staleness_mean;
+  if (max != nullptr) *max = result.staleness_max;
 }
 
 void basin_call_free(basin_call* call) {
-  if (call == nullptr) return;
-  if (basin::abi::CheckProcess(call->client).ok()) basin::abi::WaitCall(call, -1).IgnoreError();
+  // In a fork's child nothing may be touched, as in basin_close.
+  if (call == nullptr || !basin::abi::CheckProcess(call->process).ok()) return;
+  basin::abi::WaitCall(call, -1).IgnoreError();
   delete call;
 }
 
@@ -194,20 +263,17 @@ int32_t basin_set_learning_rate(basin_client* client, float learning_rate, basin
 
 int32_t basin_step(basin_client* client, const char* const* names, const double* values, size_t count,
                    basin_status* status) {
-  if (const absl::Status checked = basin::abi::CheckProcess(client); !checked.ok()) return Report(checked, status);
-  std::vector<std::pair<std::string, double>> metrics;
-  for (size_t i = 0; i < count; ++i) metrics.emplace_back(names[i], values[i]);
-  return Report(client->session->Run([&](ClientCore& core, absl::Time now) {
-    core.Step(metrics, now);
-    return core.failure();
-  }),
-                status);
+  return Report(basin::abi::Step(client, names, values, count), status);
 }
 
 int32_t basin_next_input(basin_client* client, const char* name, basin_piece* piece, basin_status* status) {
   ClientCore::Result result;
-  const absl::Status outcome = RunToEnd(client, absl::InfiniteFuture(), &result,
-                                        [&](ClientCore& core, absl::Time now) { return core.NextInput(name, now); });
+  absl::Status outcome = basin::abi::CheckName(name, "an input");
+  if (piece == nullptr) outcome = absl::InvalidArgumentError("basin_next_input: piece is NULL");
+  if (outcome.ok()) {
+    outcome = RunToEnd(client, absl::InfiniteFuture(), &result,
+                       [&](ClientCore& core, absl::Time now) { return core.NextInput(name, now); });
+  }
   basin_piece known = {};
   known.end = result.piece.end ? 1 : 0;
   known.piece = result.piece.piece;
@@ -219,6 +285,7 @@ int32_t basin_next_input(basin_client* client, const char* name, basin_piece* pi
 }
 
 int32_t basin_input_done(basin_client* client, const char* name, uint64_t piece, basin_status* status) {
+  if (const absl::Status named = basin::abi::CheckName(name, "an input"); !named.ok()) return Report(named, status);
   ClientCore::Result result;
   return Report(RunToEnd(client, absl::InfiniteFuture(), &result,
                          [&](ClientCore& core, absl::Time now) { return core.InputDone(name, piece, now); }),
@@ -226,10 +293,7 @@ int32_t basin_input_done(basin_client* client, const char* name, uint64_t piece,
 }
 
 int32_t basin_barrier(basin_client* client, const char* name, double timeout_s, basin_status* status) {
-  ClientCore::Result result;
-  return Report(RunToEnd(client, basin::abi::Deadline(timeout_s), &result,
-                         [&](ClientCore& core, absl::Time now) { return core.Barrier(name, now); }),
-                status);
+  return Report(basin::abi::WaitBarrier(client, name, timeout_s), status);
 }
 
 void basin_get_run_state(basin_client* client, basin_run_state* state) {
@@ -260,6 +324,7 @@ int32_t basin_finish(basin_client* client, const char* failure, basin_status* st
 }
 
 int32_t basin_stats(basin_client* client, char** json, basin_status* status) {
+  if (json == nullptr) return Report(absl::InvalidArgumentError("basin_stats: json is NULL"), status);
   *json = nullptr;
   ClientCore::Result result;
   const absl::Status outcome = RunToEnd(client, absl::InfiniteFuture(), &result,
@@ -268,6 +333,7 @@ int32_t basin_stats(basin_client* client, char** json, basin_status* status) {
   const absl::StatusOr<std::string> joined = basin::abi::JoinStats(result.stats);
   if (joined.ok()) {
     *json = static_cast<char*>(std::malloc(joined->size() + 1));
+    if (*json == nullptr) return Report(absl::ResourceExhaustedError("no memory for the stats"), status);
     std::memcpy(*json, joined->c_str(), joined->size() + 1);
   }
   return Report(joined.status(), status);

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -11,6 +12,7 @@
 #include "cluster_spec/host_port.h"
 #include "cluster_spec/tf_config.h"
 #include "common/base/files.h"
+#include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/secret.h"
 #include "common/base/status_macros.h"
@@ -32,9 +34,20 @@ int32_t Report(const absl::Status& status, basin_status* out) {
 
 absl::Status CheckProcess(const basin_client* client) {
   if (client == nullptr) return absl::InvalidArgumentError("the client is NULL");
-  if (client->process == getpid()) return absl::OkStatus();
+  return CheckProcess(client->process);
+}
+
+absl::Status CheckName(const char* name, absl::string_view what) {
+  if (name == nullptr || *name == '\0') return absl::InvalidArgumentError(absl::StrCat(what, " has no name"));
+  if (strnlen(name, kMaxNameBytes + 1) <= kMaxNameBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, " has a name of ", std::strlen(name), " bytes, at most ", kMaxNameBytes, " are allowed"));
+}
+
+absl::Status CheckProcess(pid_t owner) {
+  if (owner == getpid()) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("this client belongs to process ", client->process, ", of which this one (", getpid(),
+      absl::StrCat("this client belongs to process ", owner, ", of which this one (", getpid(),
                    ") was forked; connect in the child, or spawn it before connecting"));
 }
 
@@ -147,6 +160,7 @@ void basin_options_init(basin_options* options, size_t size) {
   defaults.unreachable_timeout_s = 60;
   defaults.claim_timeout_s = 30;
   defaults.max_bytes_in_flight = uint64_t{256} << 20;
+  if (options == nullptr) return;
   options->size = size;
   basin::abi::FillKnown(defaults, options);
 }
@@ -168,11 +182,13 @@ void basin_close(basin_client* client) {
   if (client == nullptr) return;
   // In a fork's child nothing may be touched: its threads are gone and the sockets are the parent's.
   if (client->process != getpid()) return;
+  client->session->Close();
   delete client;
 }
 
 void basin_get_task(basin_client* client, basin_task* task) {
   basin_task known = {};
+  if (client == nullptr) return basin::abi::FillKnown(known, task);
   known.role = client->role.c_str();
   known.index = client->index;
   known.is_chief = client->is_chief ? 1 : 0;
@@ -182,7 +198,10 @@ void basin_get_task(basin_client* client, basin_task* task) {
   basin::abi::FillKnown(known, task);
 }
 
-void* basin_allocate(size_t bytes) { return std::aligned_alloc(64, std::max<size_t>(64, (bytes + 63) / 64 * 64)); }
+void* basin_allocate(size_t bytes) {
+  if (bytes > SIZE_MAX - 63) return nullptr;
+  return std::aligned_alloc(64, std::max<size_t>(64, (bytes + 63) / 64 * 64));
+}
 void basin_deallocate(void* memory) { std::free(memory); }
 
 void basin_free_text(char* text) { std::free(text); }

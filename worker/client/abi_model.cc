@@ -71,6 +71,7 @@ basin_rule FromProto(const wire::v1::Rule& proto) {
 }
 
 absl::StatusOr<wire::v1::Rule> CheckedRule(const basin_rule* given) {
+  if (given == nullptr) return absl::InvalidArgumentError("the rule is NULL");
   basin_rule defaults;
   basin_rule_init(&defaults, sizeof(defaults), given->kind, given->learning_rate);
   const basin_rule rule = Known(given, defaults);
@@ -82,14 +83,11 @@ absl::StatusOr<wire::v1::Rule> CheckedRule(const basin_rule* given) {
 }
 
 absl::Status AddVariable(basin_model* model, const basin_variable* given, uint32_t* id) {
+  if (model == nullptr) return absl::InvalidArgumentError("the model is NULL");
   basin_variable defaults = {};
   defaults.dtype = {2, 32, 1};
   const basin_variable variable = Known(given, defaults);
-  if (variable.name == nullptr || *variable.name == '\0') return absl::InvalidArgumentError("a variable has no name");
-  if (std::strlen(variable.name) > kMaxNameBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("a variable's name has ", std::strlen(variable.name),
-                                                   " bytes, at most ", kMaxNameBytes, " are allowed"));
-  }
+  BASIN_RETURN_IF_ERROR(CheckName(variable.name, "a variable"));
   const std::string name = variable.name;
   if (variable.ndim < 0 || variable.ndim > static_cast<int32_t>(kMaxRank) ||
       (variable.ndim > 0 && variable.shape == nullptr)) {
@@ -132,6 +130,8 @@ absl::Status AddVariable(basin_model* model, const basin_variable* given, uint32
 }
 
 absl::Status Declare(basin_client* client, const basin_model* model) {
+  BASIN_RETURN_IF_ERROR(CheckProcess(client));
+  MutexLock one_at_a_time(client->declare_mutex);
   ClientCore::Result result;
   const wire::v1::Model empty;
   BASIN_RETURN_IF_ERROR(RunToEnd(client, absl::InfiniteFuture(), &result, [&](ClientCore& core, absl::Time now) {
@@ -178,6 +178,7 @@ void basin_rule_init(basin_rule* rule, size_t size, int32_t kind, float learning
     defaults.beta2 = 0.999f;
   }
   if (kind == BASIN_RULE_ADAGRAD || kind == BASIN_RULE_ADAM) defaults.epsilon = 1e-7f;
+  if (rule == nullptr) return;
   rule->size = size;
   basin::abi::FillKnown(defaults, rule);
 }
@@ -198,6 +199,7 @@ int32_t basin_model_add_variable(basin_model* model, const basin_variable* varia
 }
 
 int32_t basin_model_set_rule(basin_model* model, const basin_rule* rule, basin_status* status) {
+  if (model == nullptr) return Report(absl::InvalidArgumentError("the model is NULL"), status);
   absl::StatusOr<basin::wire::v1::Rule> checked = basin::abi::CheckedRule(rule);
   if (checked.ok()) *model->proto.mutable_rule() = *checked;
   return Report(checked.status(), status);
@@ -205,8 +207,9 @@ int32_t basin_model_set_rule(basin_model* model, const basin_rule* rule, basin_s
 
 int32_t basin_model_add_input(basin_model* model, const basin_input* given, basin_status* status) {
   const basin_input input = basin::abi::Known(given, basin_input{});
-  if (input.name == nullptr || *input.name == '\0')
-    return Report(absl::InvalidArgumentError("an input has no name"), status);
+  if (model == nullptr) return Report(absl::InvalidArgumentError("the model is NULL"), status);
+  if (const absl::Status named = basin::abi::CheckName(input.name, "an input"); !named.ok())
+    return Report(named, status);
   if (input.items == 0 || input.piece_items == 0 || input.epochs == 0) {
     return Report(absl::InvalidArgumentError(absl::StrCat("input \"", input.name, "\": ", input.items,
                                                           " items in pieces of ", input.piece_items, " for ",
@@ -222,13 +225,18 @@ int32_t basin_model_add_input(basin_model* model, const basin_input* given, basi
   return Report(absl::OkStatus(), status);
 }
 
-void basin_model_set_max_steps(basin_model* model, uint64_t max_steps) { model->proto.set_max_steps(max_steps); }
+void basin_model_set_max_steps(basin_model* model, uint64_t max_steps) {
+  if (model != nullptr) model->proto.set_max_steps(max_steps);
+}
 
 int32_t basin_declare(basin_client* client, const basin_model* model, basin_status* status) {
   return Report(basin::abi::Declare(client, model), status);
 }
 
 int32_t basin_get_variable(basin_client* client, uint32_t id, basin_variable* variable, basin_status* status) {
+  // Before the mutex, which a fork may have left locked.
+  if (const absl::Status checked = basin::abi::CheckProcess(client); !checked.ok()) return Report(checked, status);
+  if (variable == nullptr) return Report(absl::InvalidArgumentError("basin_get_variable: variable is NULL"), status);
   basin::MutexLock lock(client->described_mutex);
   if (id >= client->described.size()) {
     return Report(

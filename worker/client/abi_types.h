@@ -3,6 +3,8 @@
 
 #include <sys/types.h>
 
+#include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,13 +20,17 @@ struct basin_model {
 };
 
 struct basin_client {
-  std::unique_ptr<basin::ClientSession> session;
+  std::shared_ptr<basin::ClientSession> session;  // shared with the calls' handles, which may outlive basin_close
   pid_t process = 0;  // of the one that connected: a fork's child must not touch the session
   std::string role, run_id;
   uint32_t index = 0;
   bool is_chief = false;
   uint32_t worker_count = 0;
   uint32_t ps_count = 0;
+  basin::Mutex declare_mutex;  // one Declare at a time: a ps keeps one of each task waiting
+  // Barriers whose wait timed out, by name: the next basin_barrier of that name goes on waiting for them.
+  basin::Mutex barriers_mutex;
+  std::map<std::string, std::deque<basin::CallId>> barriers_in_doubt ABSL_GUARDED_BY(barriers_mutex);
   // The run's model as basin_get_variable hands it out: replaced by basin_declare.
   basin::Mutex described_mutex;
   struct Described {
@@ -37,7 +43,8 @@ struct basin_client {
 };
 
 struct basin_call {
-  basin_client* client = nullptr;
+  std::shared_ptr<basin::ClientSession> session;
+  pid_t process = 0;
   basin::CallId id = 0;
   basin::Mutex mutex;
   bool taken ABSL_GUARDED_BY(mutex) = false;
@@ -50,7 +57,10 @@ namespace basin::abi {
 int32_t Report(const absl::Status& status, basin_status* out);
 
 // FAILED_PRECONDITION in a child made by fork.
+absl::Status CheckProcess(pid_t owner);
 absl::Status CheckProcess(const basin_client* client);
+// INVALID_ARGUMENT for a name that is NULL, empty or too long.
+absl::Status CheckName(const char* name, absl::string_view what);
 
 // The deadline of a timeout in seconds; negative: none.
 absl::Time Deadline(double timeout_s);
@@ -69,6 +79,7 @@ Struct Known(const Struct* given, Struct defaults) {
 // As Known, for structs that the library fills.
 template <class Struct>
 void FillKnown(Struct value, Struct* out) {
+  if (out == nullptr) return;
   const size_t known = out->size < sizeof(Struct) ? out->size : sizeof(Struct);
   value.size = out->size;
   __builtin_memcpy(static_cast<void*>(out), static_cast<const void*>(&value), known);

@@ -3,11 +3,15 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "worker/client/client_core_state.h"
 
 namespace basin {
 namespace {
+
+// A bound on the connections that a ps can make a client open; basin-ps has at most one lane a core.
+constexpr size_t kMaxLanes = 1024;
 
 template <class Proto>
 std::string Bytes(const Proto& proto) {
@@ -117,7 +121,7 @@ void ClientCore::OnHelloAnswer(Channel& channel, const wire::Parsed& parsed, abs
     if (!refusal.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
       return Fail(Unreadable("refusal"));
     }
-    return OnHelloRefused(channel, absl::Status(static_cast<absl::StatusCode>(refusal.code()), refusal.message()), now);
+    return OnHelloRefused(channel, absl::Status(RefusalCode(refusal.code()), refusal.message()), now);
   }
   if (parsed.header.kind != wire::Kind::kWelcome) return;  // an answer of the connection before
   wire::v1::Welcome welcome;
@@ -147,6 +151,10 @@ void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, a
     return Fail(absl::FailedPreconditionError(absl::StrCat(PsName(channel), " serves run ", welcome.run_id(),
                                                            ", this client belongs to run ", options_.run_id)));
   }
+  if (static_cast<size_t>(welcome.lane_addresses_size()) > kMaxLanes) {
+    return Fail(absl::InternalError(absl::StrCat(PsName(channel), " names ", welcome.lane_addresses_size(),
+                                                 " lanes, at most ", kMaxLanes, " are expected")));
+  }
   const bool again = channel.welcomed_once;
   channel.welcomed_once = true;
   channel.claim_since = absl::InfiniteFuture();
@@ -168,7 +176,8 @@ void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, a
     lanes_of_ps_[channel.ps.value()] = static_cast<uint32_t>(std::max(1, welcome.lane_addresses_size()));
     // (AddChannel may move nothing: channels are held by pointer.)
     for (int lane = 1; lane < welcome.lane_addresses_size(); ++lane) {
-      Dial(AddChannel(channel.ps, LaneIndex(lane), welcome.lane_addresses(lane)), now);
+      const std::string& address = welcome.lane_addresses(lane);  // empty: this very one
+      Dial(AddChannel(channel.ps, LaneIndex(lane), address.empty() ? channel.address : address), now);
     }
   }
   if (channel.id == 0) {
@@ -222,6 +231,12 @@ wire::Header ClientCore::HeaderFor(const Channel& channel, wire::Kind kind, uint
 
 void ClientCore::SendControl(Channel& channel, wire::Kind kind, const std::string& body, CallId call, absl::Time now) {
   last_now_ = now;
+  if (wire::kHeaderBytes + body.size() > kMaxFrameBytes) {
+    // The transport would refuse it each time that it is sent.
+    return PartDone(call, absl::InvalidArgumentError(absl::StrCat(
+                              wire::Name(kind), " has ", body.size(), " bytes, at most ",
+                              kMaxFrameBytes - wire::kHeaderBytes, " fit a message; use fewer or shorter names")));
+  }
   Pending pending;
   pending.request = channel.next_request++;
   pending.kind = kind;
@@ -326,13 +341,7 @@ void ClientCore::OnTime(absl::Time now) {
       }
     }
   }
-  while (!later_pulls_.empty() && later_pulls_.front().at <= now) {
-    LaterPull pull = std::move(later_pulls_.front());
-    later_pulls_.pop_front();
-    SendUpdate(*channels_[pull.channel], pull.call, std::move(pull.entries), now);
-    PartDone(pull.call, absl::OkStatus());
-  }
-  if (!later_pulls_.empty()) Wake(later_pulls_.front().at);
+  PullAgain(now);
 }
 
 }  // namespace basin

@@ -97,6 +97,8 @@ class ClientCore {
   CallId Goodbye(absl::Time now);
   // Of pushes from now on, instead of their rule's; NaN: the rule's. REQUIRES: finite and not negative, or NaN.
   void SetLearningRate(float learning_rate) { learning_rate_ = learning_rate; }
+  // Ends the client: its calls are done with `status`, its channels closed.
+  void Abandon(const absl::Status& status) { Fail(status); }
   // Counts the clock up and tells the coordinator; nothing to wait for.
   void Step(const std::vector<std::pair<std::string, double>>& metrics, absl::Time now);
 
@@ -147,6 +149,10 @@ class ClientCore {
   absl::Status TakeSpec(absl::string_view spec);
   void SendInstall(Channel& channel, CallId call, absl::Time now);
   void OnRunState(absl::string_view body);
+  void OnRefused(const Pending& pending, const absl::Status& status);
+  void NumberOnFrom(const UpdateEntry& refused);
+  void PullAgain(absl::Time now);
+  const std::string& VariableOf(ShardId shard) const;
   void SendUpdate(Channel& channel, CallId call, std::vector<UpdateEntry> entries, absl::Time now);
   void ReleaseDeferred(absl::Time now);
   Call& NewCall(std::string what, absl::Time now);

@@ -105,8 +105,13 @@ std::string ClientCore::WaitingFor(CallId id, absl::Time now) const {
     }
     if (whom.size() == 3) break;
   }
-  if (whom.empty() && !deferred_.empty())
+  if (whom.empty() && !deferred_.empty() && !call.is_update)
     return absl::StrCat(call.what, ": waiting for pushes to be acknowledged, ", Seconds(now - call.since));
+  for (const LaterPull& pull : later_pulls_) {
+    if (whom.empty() && pull.call == id)
+      whom.push_back(absl::StrCat("the first values of \"", VariableOf(pull.entries[0].shard),
+                                  "\", which the chief assigns, ", Seconds(now - call.since)));
+  }
   return absl::StrCat(call.what, ": waiting for ", absl::StrJoin(whom, "; "));
 }
 

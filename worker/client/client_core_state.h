@@ -1,4 +1,4 @@
-// The inner structs of ClientCore, shared by its two files.
+// The inner structs of ClientCore, shared by its files.
 #pragma once
 
 #include <map>
@@ -8,6 +8,11 @@
 #include "worker/client/client_core.h"
 
 namespace basin {
+
+// The code of a peer's refusal: one that is none, OK above all, must not pass for success.
+inline absl::StatusCode RefusalCode(int32_t code) {
+  return code >= 1 && code <= 16 ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kInternal;
+}
 
 struct ClientCore::UpdateEntry {
   ShardId shard;

@@ -1,4 +1,4 @@
-// ClientCore, second part: the model, pushes and pulls, and what answers mean.
+// ClientCore, second part: the model, pushes and pulls.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -12,8 +12,6 @@
 
 namespace basin {
 namespace {
-
-constexpr absl::Duration kPullAgainAfter = absl::Milliseconds(20);
 
 uint64_t ElementsOf(const wire::v1::Variable& variable) {
   uint64_t elements = 1;
@@ -45,6 +43,14 @@ absl::Status CheckSize(const wire::v1::Variable& variable, absl::string_view wha
                                                  " bytes, the variable ", expected, "; fix the tensor's shape"));
 }
 
+// What is there already must stay where it is.
+bool Extends(const Placement& longer, const Placement& shorter) {
+  const auto starts_with = [](const auto& all, const auto& part) {
+    return all.size() >= part.size() && std::equal(part.begin(), part.end(), all.begin());
+  };
+  return starts_with(longer.variables(), shorter.variables()) && starts_with(longer.shards(), shorter.shards());
+}
+
 }  // namespace
 
 // ---- The model ----
@@ -64,11 +70,11 @@ void ClientCore::OnDeclared(Call& call, absl::string_view body, absl::Time now) 
   wire::v1::Declared declared;
   absl::Status status = absl::InternalError("ps 0 sent a RunSpec that cannot be read");
   if (declared.ParseFromArray(body.data(), static_cast<int>(body.size()))) {
-    if (declared.spec() == spec_bytes_ || spec_bytes_.size() > declared.spec().size()) {
+    if (spec_ && (declared.spec() == spec_bytes_ || spec_bytes_.size() > declared.spec().size())) {
       status = absl::OkStatus();  // an older generation of what this client has already
     } else {
       status = TakeSpec(declared.spec());
-      spec_hash_ = declared.spec_hash();
+      if (status.ok()) spec_hash_ = declared.spec_hash();
     }
   }
   if (!status.ok()) return PartDone(call.id, status);
@@ -96,6 +102,13 @@ absl::Status ClientCore::TakeSpec(absl::string_view bytes) {
                        std::vector<int64_t>(variable.shape().begin(), variable.shape().end())});
     }
     BASIN_ASSIGN_OR_RETURN(placement, placement.Extend(added));
+  }
+  if (begin != static_cast<uint32_t>(spec.model().variables_size())) {
+    return absl::InternalError(absl::StrCat("ps 0 sent a RunSpec whose generations have ", begin, " of its ",
+                                            spec.model().variables_size(), " variables"));
+  }
+  if (placement_ && !Extends(placement, *placement_)) {
+    return absl::InternalError("ps 0 sent a RunSpec that does not extend the one it sent before");
   }
   // Shards that exist keep their ids, sequences and versions.
   const size_t before = shards_.size();
@@ -164,10 +177,7 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
     if (item.pull.data() != nullptr) BASIN_RETURN_IF_ERROR(CheckSize(variable, "pull", item.pull.size(), bytes));
   }
 
-  Call& call = NewCall("update", now);
-  call.is_update = true;
-  unfinished_updates_.insert(call.id);
-  call.parts = 1;  // held until everything is queued
+  // All that is copied first: where memory does not suffice for it, nothing was numbered yet.
   std::map<uint32_t, std::vector<UpdateEntry>> by_channel;
   for (const UpdateItem& item : items) {
     const wire::v1::Variable& variable = spec_->model().variables(static_cast<int>(item.variable.value()));
@@ -176,7 +186,7 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
     if (written.data() == nullptr && item.pull.data() == nullptr) continue;
     const auto [first, last] = placement_->shards_of(item.variable);
     for (ShardId id = first; id < last; id = id.next()) {
-      ShardState& shard = shards_[id.value()];
+      const ShardState& shard = shards_[id.value()];
       const uint64_t offset = shard.begin * element, bytes = (shard.end - shard.begin) * element;
       UpdateEntry entry;
       entry.shard = id;
@@ -184,9 +194,6 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
       entry.entry.dtype = static_cast<uint8_t>(variable.dtype());
       entry.entry.version = shard.pulled;
       if (written.data() != nullptr) {
-        shard.last = shard.last.next();
-        entry.epoch = shard.epoch;
-        entry.entry.sequence = shard.last;
         entry.entry.flags |= item.push.data() != nullptr ? wire::kPush : wire::kAssign;
         entry.payload = wire::Frame::Copy(absl::string_view(written.data() + offset, bytes));
       }
@@ -198,7 +205,20 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
       by_channel[shard.channel].push_back(std::move(entry));
     }
   }
-  for (auto& [channel, entries] : by_channel) SendUpdate(*channels_[channel], call.id, std::move(entries), now);
+  Call& call = NewCall("update", now);
+  call.is_update = true;
+  unfinished_updates_.insert(call.id);
+  call.parts = 1;  // held until everything is queued
+  for (auto& [channel, entries] : by_channel) {
+    for (UpdateEntry& entry : entries) {
+      if ((entry.entry.flags & (wire::kPush | wire::kAssign)) == 0) continue;
+      ShardState& shard = shards_[entry.shard.value()];
+      shard.last = shard.last.next();
+      entry.epoch = shard.epoch;
+      entry.entry.sequence = shard.last;
+    }
+    SendUpdate(*channels_[channel], call.id, std::move(entries), now);
+  }
   PartDone(call.id, absl::OkStatus());
   return call.id;
 }
@@ -239,144 +259,6 @@ void ClientCore::SendUpdate(Channel& channel, CallId call_id, std::vector<Update
       actions_.push_back(
           {.kind = ClientAction::Kind::kSend, .channel = channel.id, .message = std::move(request).Build(header)});
     }
-  }
-}
-
-void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parsed& parsed, absl::Time now) {
-  bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
-  const auto at = calls_.find(pending.call);
-  if (at == calls_.end()) return;
-  Call& call = at->second;
-  if (parsed.entries.size() != pending.entries.size()) {
-    return PartDone(pending.call, absl::InternalError(absl::StrCat(PsName(channel), " answered ", parsed.entries.size(),
-                                                                   " entries of ", pending.entries.size())));
-  }
-  absl::Status status;
-  LaterPull later{.at = now + kPullAgainAfter, .channel = channel.id, .call = pending.call};
-  for (size_t i = 0; i < pending.entries.size(); ++i) {
-    UpdateEntry& asked = pending.entries[i];
-    const wire::Entry& answer = parsed.entries[i];
-    ShardState& shard = shards_[asked.shard.value()];
-    const bool wrote = asked.entry.sequence.value() != 0;
-    if (answer.shard != asked.shard) {
-      status.Update(absl::InternalError(absl::StrCat(PsName(channel), " answered for another shard than asked")));
-      continue;
-    }
-    if (answer.code == static_cast<int32_t>(absl::StatusCode::kUnavailable) && asked.pull != nullptr) {
-      // The shard waits for its first values: a push or assignment of this entry, if any, went through.
-      asked.entry.flags = wire::kPull;
-      asked.entry.sequence = Sequence(0);
-      asked.payload = wire::Frame();
-      later.entries.push_back(std::move(asked));
-      continue;
-    }
-    if (answer.code != 0) {
-      if (wrote && asked.epoch == shard.epoch) {
-        // The lane did not use this sequence up, and refuses the ones behind it: number on from here.
-        shard.last = Sequence(asked.entry.sequence.value() - 1);
-        ++shard.epoch;
-      }
-      const VariableId variable = placement_->shards()[asked.shard.value()].variable;
-      status.Update(absl::Status(
-          static_cast<absl::StatusCode>(answer.code),
-          absl::StrCat(
-              wrote ? "push to \"" : "pull of \"", spec_->model().variables(static_cast<int>(variable.value())).name(),
-              "\" elements [", shard.begin, ", ", shard.end, ") refused by ", PsName(channel), ": ",
-              absl::StatusCodeToString(static_cast<absl::StatusCode>(answer.code)), "; the shard is unchanged")));
-      continue;
-    }
-    if ((asked.entry.flags & wire::kPush) && !(answer.flags & wire::kRepeat)) {
-      const uint64_t before = answer.version.value() - 1;
-      const uint64_t staleness = before > asked.entry.version.value() ? before - asked.entry.version.value() : 0;
-      call.staleness_sum += static_cast<double>(staleness);
-      ++call.staleness_count;
-      call.result.staleness_max = std::max(call.result.staleness_max, staleness);
-      staleness_sum_ += static_cast<double>(staleness);
-      ++staleness_count_;
-      staleness_max_ = std::max(staleness_max_, staleness);
-    }
-    if (asked.pull != nullptr) {
-      const absl::Span<const char> payload = parsed.payloads[i];
-      if (payload.size() != asked.pull_bytes) {
-        status.Update(absl::InternalError(
-            absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for a shard of ", asked.pull_bytes)));
-        continue;
-      }
-      if (!payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
-      shard.pulled = answer.version;
-    }
-  }
-  if (!later.entries.empty()) {
-    ++call.parts;  // holds the call until the second pull is sent
-    Wake(later.at);
-    later_pulls_.push_back(std::move(later));
-  }
-  PartDone(pending.call, status);
-}
-
-void ClientCore::OnRunState(absl::string_view body) {
-  wire::v1::RunState state;
-  if (!state.ParseFromArray(body.data(), static_cast<int>(body.size()))) return;
-  if (state.view() >= run_state_.view() || state.finished()) run_state_ = std::move(state);
-}
-
-void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed& parsed, absl::Time now) {
-  const wire::Kind kind = parsed.header.kind;
-  if (pending.request == channel.heartbeat_request) {
-    channel.heartbeat_request = 0;
-    Wake(channel.heartbeat_at);
-  }
-  if (kind == wire::Kind::kError) {
-    wire::v1::Refusal refusal;
-    absl::Status status = absl::InternalError("a parameter server sent a refusal that cannot be read");
-    if (refusal.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
-      status = absl::Status(static_cast<absl::StatusCode>(refusal.code()),
-                            absl::StrCat(PsName(channel), ": ", refusal.message()));
-    }
-    if (pending.kind == wire::Kind::kUpdate) bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
-    // A fence or a lost ps ends this client; a lost lease, the one kind of ABORTED that does not, ends its call.
-    const bool fenced = status.code() == absl::StatusCode::kAborted && pending.kind != wire::Kind::kInputDone;
-    if (fenced || status.code() == absl::StatusCode::kDataLoss) return Fail(status);
-    if (pending.call != 0) PartDone(pending.call, status);
-    return;
-  }
-  if (kind == wire::Kind::kRunState && channel.id == 0) OnRunState(parsed.body);
-  const auto at = calls_.find(pending.call);
-  if (pending.call == 0 || at == calls_.end()) return;
-  Call& call = at->second;
-  switch (pending.kind) {
-    case wire::Kind::kUpdate:
-      return OnUpdated(channel, pending, parsed, now);
-    case wire::Kind::kDeclare:
-      return OnDeclared(call, parsed.body, now);
-    case wire::Kind::kInstall: {
-      wire::v1::Installed installed;
-      if (installed.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
-        channel.spec_hash = installed.spec_hash();
-      }
-      return PartDone(call.id, absl::OkStatus());
-    }
-    case wire::Kind::kNextInput: {
-      wire::v1::InputPiece piece;
-      if (!piece.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
-        return PartDone(call.id, absl::InternalError("ps 0 sent an input piece that cannot be read"));
-      }
-      call.result.piece = {piece.end(), piece.piece(), piece.epoch(), piece.begin(), piece.end_item()};
-      return PartDone(call.id, piece.error().empty() ? absl::OkStatus() : absl::DataLossError(piece.error()));
-    }
-    case wire::Kind::kStats: {
-      wire::v1::StatsText text;
-      if (!text.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
-        return PartDone(call.id, absl::InternalError("a parameter server sent stats that cannot be read"));
-      }
-      call.stats[channel.ps.value()] = text.json();
-      return PartDone(call.id, absl::OkStatus());
-    }
-    case wire::Kind::kGoodbye:
-      channel.state = Channel::State::kClosed;
-      return PartDone(call.id, absl::OkStatus());
-    default:
-      return PartDone(call.id, absl::OkStatus());
   }
 }
 

@@ -9,8 +9,6 @@ namespace {
 // Heartbeats and late answers are looked after this often while no call drives the channels.
 constexpr absl::Duration kLookAfterEvery = absl::Milliseconds(100);
 constexpr absl::Duration kGoodbyeWait = absl::Seconds(5);
-// A waiting call tells a person whom it waits for this often.
-constexpr absl::Duration kTellEvery = absl::Seconds(10);
 }  // namespace
 
 ClientSession::ClientSession(ClientSessionOptions options, std::unique_ptr<wire::Dialer> dialer)
@@ -27,18 +25,21 @@ absl::StatusOr<std::unique_ptr<ClientSession>> ClientSession::Connect(ClientSess
   return session;
 }
 
-ClientSession::~ClientSession() {
-  if (look_after_.joinable()) {
-    const CallId call = Run([](ClientCore& core, absl::Time now) { return core.Goodbye(now); });
-    ClientCore::Result ignored;  // whoever does not hear the goodbye will miss our heartbeats
-    Wait(call, absl::Now() + kGoodbyeWait, &ignored).IgnoreError();
-    {
-      MutexLock lock(mutex_);
-      ending_ = true;
-      changed_.NotifyAll();
-    }
-    look_after_.join();
+ClientSession::~ClientSession() { Close(); }
+
+void ClientSession::Close() {
+  if (!look_after_.joinable()) return;
+  const CallId call = Run([](ClientCore& core, absl::Time now) { return core.Goodbye(now); });
+  ClientCore::Result ignored;  // whoever does not hear the goodbye will miss our heartbeats
+  Wait(call, absl::Now() + kGoodbyeWait, &ignored).IgnoreError();
+  {
+    MutexLock lock(mutex_);
+    core_.Abandon(absl::CancelledError("the client was closed"));
+    Kick();
+    ending_ = true;
+    changed_.NotifyAll();
   }
+  look_after_.join();
 }
 
 void ClientSession::CarryOut(ClientAction action) {
@@ -103,13 +104,14 @@ void ClientSession::Kick() {
 }
 
 bool ClientSession::DriveUntil(const std::function<bool()>& ready, absl::Time deadline, CallId waiting_for) {
-  absl::Time tell_at = absl::Now() + kTellEvery;
+  const bool tells = options_.log && waiting_for != 0;
+  absl::Time tell_at = absl::Now() + options_.tell_every;
   while (!ready()) {
     const absl::Time now = absl::Now();
     if (now >= deadline) return false;
-    if (options_.log && waiting_for != 0 && now >= tell_at) {
+    if (tells && now >= tell_at) {
       Info(core_.WaitingFor(waiting_for, now));
-      tell_at = now + kTellEvery;
+      tell_at = now + options_.tell_every;
     }
     if (driving_) {
       changed_.WaitFor(mutex_, std::min(deadline - now, absl::Seconds(1)));
@@ -117,7 +119,7 @@ bool ClientSession::DriveUntil(const std::function<bool()>& ready, absl::Time de
     }
     driving_ = true;
     if (!Pump() && !ready()) {
-      const absl::Time until = std::min({deadline, core_.next_wake(), tell_at});
+      const absl::Time until = std::min({deadline, core_.next_wake(), tells ? tell_at : absl::InfiniteFuture()});
       mutex_.Unlock();
       dialer_->Wait(until);
       mutex_.Lock();
@@ -128,13 +130,23 @@ bool ClientSession::DriveUntil(const std::function<bool()>& ready, absl::Time de
   return true;
 }
 
-absl::Status ClientSession::Wait(CallId call, absl::Time deadline, ClientCore::Result* result) {
+absl::Status ClientSession::WaitDone(CallId call, absl::Time deadline) {
   MutexLock lock(mutex_);
-  if (!DriveUntil([this, call]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return core_.done(call); }, deadline, call)) {
-    return absl::DeadlineExceededError(absl::StrCat("in doubt: ", core_.WaitingFor(call, absl::Now())));
+  if (DriveUntil([this, call]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return core_.done(call); }, deadline, call)) {
+    return absl::OkStatus();
   }
-  *result = core_.Take(call);
+  return absl::DeadlineExceededError(absl::StrCat("in doubt: ", core_.WaitingFor(call, absl::Now())));
+}
+
+absl::Status ClientSession::Wait(CallId call, absl::Time deadline, ClientCore::Result* result) {
+  BASIN_RETURN_IF_ERROR(WaitDone(call, deadline));
+  *result = Take(call);
   return result->status;
+}
+
+ClientCore::Result ClientSession::Take(CallId call) {
+  MutexLock lock(mutex_);
+  return core_.Take(call);
 }
 
 bool ClientSession::Done(CallId call) {

@@ -18,6 +18,7 @@ struct ClientSessionOptions {
   ClientCoreOptions core;
   uint64_t max_bytes_in_flight = uint64_t{256} << 20;
   bool log = false;
+  absl::Duration tell_every = absl::Seconds(10);  // with `log`, a waiting call says whom it waits for this often
 };
 
 // Thread-safe. Sockets are touched by one thread at a time, the driver's; the role moves with `mutex_` between.
@@ -26,8 +27,11 @@ class ClientSession final {
   // Waits until every lane has welcomed the client.
   static absl::StatusOr<std::unique_ptr<ClientSession>> Connect(ClientSessionOptions options,
                                                                 std::unique_ptr<wire::Dialer> dialer);
-  // Says goodbye, at most for 5 s. No call may run.
+  // Close, where that was not done before.
   ~ClientSession();
+  // Says goodbye, at most for 5 s. Calls that are not done end as CANCELLED: nothing is written into their buffers any
+  // more. Not from two threads.
+  void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Runs `start` on the core under the lock, and lets what it queued leave.
   template <class Start>
@@ -39,6 +43,10 @@ class ClientSession final {
   }
   // Waits for the call and takes its answer. DEADLINE_EXCEEDED: in doubt, the call goes on.
   absl::Status Wait(CallId call, absl::Time deadline, ClientCore::Result* result) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The first half of Wait: the answer stays, so several threads may wait for one call.
+  absl::Status WaitDone(CallId call, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The second half. REQUIRES: the call is done.
+  ClientCore::Result Take(CallId call) ABSL_LOCKS_EXCLUDED(mutex_);
   bool Done(CallId call) ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits until there is room for another update.
   absl::Status WaitForRoom() ABSL_LOCKS_EXCLUDED(mutex_);

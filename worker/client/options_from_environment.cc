@@ -5,6 +5,7 @@
 
 extern "C" void basin_options_from_environment(basin_options* options, size_t size) {
   basin_options_init(options, size);
+  if (options == nullptr) return;
   const char* tf_config = std::getenv("TF_CONFIG");
   const char* run_id = std::getenv("BASIN_RUN_ID");
   const char* token_file = std::getenv("BASIN_TOKEN_FILE");

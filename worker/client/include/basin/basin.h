@@ -6,8 +6,9 @@
  * Fork. In a child made by fork every call on a client fails with BASIN_FAILED_PRECONDITION, and basin_close does
  * nothing. The process is the embedder's: the library never aborts because of a peer, installs no signal handler, never
  * exits. Errors. Functions return a code; where `status` is not NULL it is filled with the code and a message that
- * names both ends, what was expected, what was found and what to do. Structs start with their size: set it with the
- * _INIT macro, so that fields can be added. */
+ * names both ends, what was expected, what was found and what to do. NULL where a pointer is needed is
+ * BASIN_INVALID_ARGUMENT. Structs that start with their size: set it to their sizeof (functions that end in _init do),
+ * so that fields can be added. */
 #ifndef BASIN_BASIN_H_
 #define BASIN_BASIN_H_
 
@@ -97,7 +98,9 @@ BASIN_API void basin_options_from_environment(basin_options* options, size_t siz
 typedef struct basin_client basin_client;
 /* Waits until every parameter server has answered. On success *client is the caller's, to end with basin_close. */
 BASIN_API int32_t basin_connect(const basin_options* options, basin_client** client, basin_status* status);
-/* Says goodbye (waits at most 5 s) and frees the client. Calls that still run must have ended. NULL is fine. */
+/* Says goodbye (waits at most 5 s) and frees the client. Functions that run on it must have returned. Calls that are not
+ * done end with BASIN_CANCELLED, and their pull buffers are the caller's again; their handles may be freed later. NULL
+ * is fine. */
 BASIN_API void basin_close(basin_client* client);
 
 typedef struct basin_task {
@@ -234,7 +237,8 @@ BASIN_API int32_t basin_next_input(basin_client* client, const char* name, basin
 /* The piece is done: counted once every push started before has been acknowledged, which this waits for.
  * BASIN_ABORTED: the lease was lost to another task; the piece is not counted. */
 BASIN_API int32_t basin_input_done(basin_client* client, const char* name, uint64_t piece, basin_status* status);
-/* Waits until every living chief and worker is in a barrier of this name. timeout_s as in basin_call_wait. */
+/* Waits until every living chief and worker is in a barrier of this name. timeout_s as in basin_call_wait: after
+ * BASIN_DEADLINE_EXCEEDED this task is in the barrier, and the next call with this name goes on waiting for it. */
 BASIN_API int32_t basin_barrier(basin_client* client, const char* name, double timeout_s, basin_status* status);
 
 typedef struct basin_run_state {

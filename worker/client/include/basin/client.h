@@ -259,9 +259,10 @@ class Client final {
   Call Start(const std::vector<Source>& push, const std::vector<Source>& assign, const std::vector<Target>& pull) {
     std::vector<std::unique_ptr<Tensor>> tensors;
     std::vector<basin_item> items;
-    auto item = [&](const Variable& variable) -> basin_item& {
+    // A push and a pull of one variable make one item. The same part twice makes two, which basin_start refuses.
+    auto item = [&](const Variable& variable, const basin_tensor* basin_item::*part) -> basin_item& {
       for (basin_item& known : items) {
-        if (known.variable == variable.id) return known;
+        if (known.variable == variable.id && known.*part == nullptr) return known;
       }
       items.push_back({variable.id, nullptr, nullptr, nullptr});
       return items.back();
@@ -270,9 +271,10 @@ class Client final {
       tensors.push_back(std::make_unique<Tensor>(variable, data, elements));
       return &tensors.back()->view;
     };
-    for (const Source& s : push) item(*s.variable).push = tensor(*s.variable, s.data, s.elements);
-    for (const Source& s : assign) item(*s.variable).assign = tensor(*s.variable, s.data, s.elements);
-    for (const Target& t : pull) item(*t.variable).pull = tensor(*t.variable, t.data, t.elements);
+    for (const Source& s : push) item(*s.variable, &basin_item::push).push = tensor(*s.variable, s.data, s.elements);
+    for (const Source& s : assign)
+      item(*s.variable, &basin_item::assign).assign = tensor(*s.variable, s.data, s.elements);
+    for (const Target& t : pull) item(*t.variable, &basin_item::pull).pull = tensor(*t.variable, t.data, t.elements);
     basin_call* call = nullptr;
     Status status = Run([&](basin_status* s) { basin_start(client_.get(), items.data(), items.size(), &call, s); });
     return Call(std::move(status), call);

@@ -1,0 +1,222 @@
+// ClientCore, fourth part: what answers mean.
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "worker/client/client_core.h"
+#include "worker/client/client_core_state.h"
+
+namespace basin {
+namespace {
+
+constexpr absl::Duration kPullAgainAfter = absl::Milliseconds(20);
+
+wire::Kind AnswerTo(wire::Kind request) {
+  switch (request) {
+    case wire::Kind::kUpdate:
+      return wire::Kind::kUpdated;
+    case wire::Kind::kDeclare:
+      return wire::Kind::kDeclared;
+    case wire::Kind::kInstall:
+      return wire::Kind::kInstalled;
+    case wire::Kind::kNextInput:
+      return wire::Kind::kInputPiece;
+    case wire::Kind::kStats:
+      return wire::Kind::kStatsText;
+    default:
+      return wire::Kind::kRunState;
+  }
+}
+
+}  // namespace
+
+void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parsed& parsed, absl::Time now) {
+  bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
+  const auto at = calls_.find(pending.call);
+  if (at == calls_.end()) return;
+  Call& call = at->second;
+  if (parsed.entries.size() != pending.entries.size()) {
+    return PartDone(pending.call, absl::InternalError(absl::StrCat(PsName(channel), " answered ", parsed.entries.size(),
+                                                                   " entries of ", pending.entries.size())));
+  }
+  absl::Status status;
+  LaterPull later{.at = now + kPullAgainAfter, .channel = channel.id, .call = pending.call};
+  for (size_t i = 0; i < pending.entries.size(); ++i) {
+    UpdateEntry& asked = pending.entries[i];
+    const wire::Entry& answer = parsed.entries[i];
+    ShardState& shard = shards_[asked.shard.value()];
+    const bool wrote = asked.entry.sequence.value() != 0;
+    if (answer.shard != asked.shard) {
+      status.Update(absl::InternalError(absl::StrCat(PsName(channel), " answered for another shard than asked")));
+      continue;
+    }
+    if (answer.code == static_cast<int32_t>(absl::StatusCode::kUnavailable) && asked.pull != nullptr) {
+      // The shard waits for its first values: a push or assignment of this entry, if any, went through.
+      asked.entry.flags = wire::kPull;
+      asked.entry.sequence = Sequence(0);
+      asked.payload = wire::Frame();
+      later.entries.push_back(std::move(asked));
+      continue;
+    }
+    if (answer.code != 0) {
+      NumberOnFrom(asked);
+      const absl::StatusCode code = RefusalCode(answer.code);
+      status.Update(
+          absl::Status(code, absl::StrCat(wrote ? "push to \"" : "pull of \"", VariableOf(asked.shard), "\" elements [",
+                                          shard.begin, ", ", shard.end, ") refused by ", PsName(channel), ": ",
+                                          absl::StatusCodeToString(code), "; the shard is unchanged")));
+      continue;
+    }
+    if ((asked.entry.flags & wire::kPush) && !(answer.flags & wire::kRepeat)) {
+      const uint64_t before = answer.version.value() - 1;
+      const uint64_t staleness = before > asked.entry.version.value() ? before - asked.entry.version.value() : 0;
+      call.staleness_sum += static_cast<double>(staleness);
+      ++call.staleness_count;
+      call.result.staleness_max = std::max(call.result.staleness_max, staleness);
+      staleness_sum_ += static_cast<double>(staleness);
+      ++staleness_count_;
+      staleness_max_ = std::max(staleness_max_, staleness);
+    }
+    if (asked.pull != nullptr) {
+      const absl::Span<const char> payload = parsed.payloads[i];
+      if (payload.size() != asked.pull_bytes) {
+        status.Update(absl::InternalError(
+            absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for a shard of ", asked.pull_bytes)));
+        continue;
+      }
+      if (!payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
+      shard.pulled = answer.version;
+    }
+  }
+  if (!later.entries.empty()) {
+    ++call.parts;  // holds the call until the second pull is sent
+    Wake(later.at);
+    later_pulls_.push_back(std::move(later));
+  }
+  PartDone(pending.call, status);
+}
+
+// A lane does not use the sequence of a refused write up, and refuses the ones behind it: number on from there.
+void ClientCore::NumberOnFrom(const UpdateEntry& refused) {
+  ShardState& shard = shards_[refused.shard.value()];
+  if (refused.entry.sequence.value() == 0 || refused.epoch != shard.epoch) return;
+  shard.last = Sequence(refused.entry.sequence.value() - 1);
+  ++shard.epoch;
+}
+
+const std::string& ClientCore::VariableOf(ShardId shard) const {
+  const VariableId variable = placement_->shards()[shard.value()].variable;
+  return spec_->model().variables(static_cast<int>(variable.value())).name();
+}
+
+// Pulls of shards that had no values yet.
+void ClientCore::PullAgain(absl::Time now) {
+  while (!later_pulls_.empty() && later_pulls_.front().at <= now) {
+    LaterPull pull = std::move(later_pulls_.front());
+    later_pulls_.pop_front();
+    if (run_state_.finished()) {
+      PartDone(pull.call, absl::FailedPreconditionError(absl::StrCat(
+                              "the run has ended", run_state_.failure().empty() ? "" : ": ", run_state_.failure(),
+                              "; \"", VariableOf(pull.entries[0].shard), "\" never got its first values")));
+      continue;
+    }
+    SendUpdate(*channels_[pull.channel], pull.call, std::move(pull.entries), now);
+    PartDone(pull.call, absl::OkStatus());
+  }
+  if (!later_pulls_.empty()) Wake(later_pulls_.front().at);
+}
+
+void ClientCore::OnRunState(absl::string_view body) {
+  wire::v1::RunState state;
+  if (!state.ParseFromArray(body.data(), static_cast<int>(body.size()))) return;
+  if (state.view() >= run_state_.view() || state.finished()) run_state_ = std::move(state);
+}
+
+// A request that changed nothing.
+void ClientCore::OnRefused(const Pending& pending, const absl::Status& status) {
+  // A fence or a lost ps ends this client; a lost lease, the one kind of ABORTED that does not, ends its call.
+  const bool fenced = status.code() == absl::StatusCode::kAborted && pending.kind != wire::Kind::kInputDone;
+  if (fenced || status.code() == absl::StatusCode::kDataLoss) return Fail(status);
+  // What was numbered did not count: the next ones take its place.
+  const auto number_on = [&](auto request, std::map<std::string, uint64_t>& numbers) {
+    if (!request.ParseFromString(pending.body)) return;
+    uint64_t& last = numbers[request.name()];
+    last = std::min(last, request.number() - 1);
+  };
+  if (pending.kind == wire::Kind::kNextInput) number_on(wire::v1::NextInput(), input_number_);
+  if (pending.kind == wire::Kind::kBarrier) number_on(wire::v1::Barrier(), barrier_number_);
+  if (pending.kind == wire::Kind::kUpdate) {
+    bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
+    for (const UpdateEntry& entry : pending.entries) NumberOnFrom(entry);
+  }
+  if (pending.call != 0) PartDone(pending.call, status);
+}
+
+void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed& parsed, absl::Time now) {
+  const wire::Kind kind = parsed.header.kind;
+  absl::Status refused;
+  if (kind == wire::Kind::kError) {
+    wire::v1::Refusal refusal;
+    refused = absl::InternalError("a parameter server sent a refusal that cannot be read");
+    if (refusal.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
+      refused = absl::Status(RefusalCode(refusal.code()), absl::StrCat(PsName(channel), ": ", refusal.message()));
+    }
+    if (refused.code() == absl::StatusCode::kFailedPrecondition && parsed.header.worker == 0) {
+      // The lane has closed this channel's session (it holds a bounded number of them): Hello, then all of it again.
+      channel.pending.emplace(pending.request, std::move(pending));
+      actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel.id});
+      OnCut(channel.id, refused, now);
+      channel.redial_at = now + options_.redial_first;
+      return Wake(channel.redial_at);
+    }
+  }
+  if (pending.request == channel.heartbeat_request) {
+    channel.heartbeat_request = 0;
+    Wake(channel.heartbeat_at);
+  }
+  if (kind != AnswerTo(pending.kind) && refused.ok()) {
+    refused = absl::InternalError(
+        absl::StrCat(PsName(channel), " answered ", wire::Name(pending.kind), " with ", wire::Name(kind)));
+  }
+  if (!refused.ok()) return OnRefused(pending, refused);
+  if (kind == wire::Kind::kRunState && channel.id == 0) OnRunState(parsed.body);
+  const auto at = calls_.find(pending.call);
+  if (pending.call == 0 || at == calls_.end()) return;
+  Call& call = at->second;
+  switch (pending.kind) {
+    case wire::Kind::kUpdate:
+      return OnUpdated(channel, pending, parsed, now);
+    case wire::Kind::kDeclare:
+      return OnDeclared(call, parsed.body, now);
+    case wire::Kind::kInstall: {
+      wire::v1::Installed installed;
+      if (installed.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
+        channel.spec_hash = installed.spec_hash();
+      }
+      return PartDone(call.id, absl::OkStatus());
+    }
+    case wire::Kind::kNextInput: {
+      wire::v1::InputPiece piece;
+      if (!piece.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
+        return PartDone(call.id, absl::InternalError("ps 0 sent an input piece that cannot be read"));
+      }
+      call.result.piece = {piece.end(), piece.piece(), piece.epoch(), piece.begin(), piece.end_item()};
+      return PartDone(call.id, piece.error().empty() ? absl::OkStatus() : absl::DataLossError(piece.error()));
+    }
+    case wire::Kind::kStats: {
+      wire::v1::StatsText text;
+      if (!text.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
+        return PartDone(call.id, absl::InternalError("a parameter server sent stats that cannot be read"));
+      }
+      call.stats[channel.ps.value()] = text.json();
+      return PartDone(call.id, absl::OkStatus());
+    }
+    case wire::Kind::kGoodbye:
+      channel.state = Channel::State::kClosed;
+      return PartDone(call.id, absl::OkStatus());
+    default:
+      return PartDone(call.id, absl::OkStatus());
+  }
+}
+
+}  // namespace basin
