@@ -208,6 +208,40 @@ TEST_F(ClientCoreTest, ARefusedPushDoesNotUseItsSequenceUp) {
   EXPECT_EQ(TakeOne(Kind::kUpdate).parsed.entries[0].sequence, Sequence(2));
 }
 
+TEST_F(ClientCoreTest, AfterARefusalAndACutPushesOfTheOldNumberingAreNotSentAgain) {
+  ConnectAndDeclare();
+  const CallId first = *Push({1, 1, 1, 1});
+  const CallId second = *Push({1, 1, 1, 1});
+  const std::vector<Sent> sent = TakeSent();
+  GiveUpdated(sent[0], 1, absl::StatusCode::kInvalidArgument);
+  const CallId third = *Push({1, 1, 1, 1});
+  TakeSent();
+  core_->OnCut(0, absl::UnavailableError("connection reset"), now_);
+  core_->OnTime(now_);
+  TakeSent();
+  GiveWelcome(0);
+  // The second would pass for a repeat of a later push, and be acknowledged without being applied.
+  const Sent again = TakeOne(Kind::kUpdate);
+  EXPECT_EQ(again.parsed.entries[0].sequence, Sequence(1));
+  EXPECT_EQ(core_->Take(first).status.code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(core_->done(second));
+  EXPECT_EQ(core_->Take(second).status.code(), absl::StatusCode::kOutOfRange);
+  GiveUpdated(again, 2);
+  EXPECT_TRUE(core_->Take(third).status.ok());
+}
+
+TEST_F(ClientCoreTest, ALaneThatHasLostAcknowledgedPushesIsDataLoss) {
+  ConnectAndDeclare();
+  const CallId call = *Push({1, 1, 1, 1});
+  GiveUpdated(TakeOne(Kind::kUpdate), 2);
+  ASSERT_TRUE(core_->Take(call).status.ok());
+  core_->OnCut(0, absl::UnavailableError("connection reset"), now_);
+  core_->OnTime(now_);
+  TakeSent();
+  GiveWelcome(0);  // lists no applied push
+  EXPECT_EQ(core_->failure().code(), absl::StatusCode::kDataLoss);
+}
+
 TEST_F(ClientCoreTest, ANaNGradientIsRefusedBeforeAnythingLeaves) {
   ConnectAndDeclare();
   const absl::StatusOr<CallId> call = Push({1, std::nanf(""), 3, 4});

@@ -187,17 +187,8 @@ void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, a
   }
   if (channel.lane.value() == 0) channel.heartbeat_at = now + heartbeat_;
   Wake(channel.heartbeat_at);
-  // What was applied and is not answered yet must be there; less means that the lane has lost it.
-  for (const auto& applied : welcome.applied()) {
-    if (applied.shard() >= shards_.size()) continue;
-    ShardState& shard = shards_[applied.shard()];
-    if (applied.sequence() > shard.last.value()) {
-      return Fail(
-          absl::InternalError(absl::StrCat(PsName(channel), " has applied push ", applied.sequence(), " to shard ",
-                                           applied.shard(), ", this client made only ", shard.last.value())));
-    }
-  }
-  for (auto& [request, pending] : channel.pending) SendPending(channel, pending);
+  if (absl::Status status = CheckApplied(channel, welcome); !status.ok()) return Fail(status);
+  SendAgain(channel);
   CheckConnected(now);
 }
 

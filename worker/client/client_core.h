@@ -149,6 +149,10 @@ class ClientCore {
   absl::Status TakeSpec(absl::string_view spec);
   void SendInstall(Channel& channel, CallId call, absl::Time now);
   void OnRunState(absl::string_view body);
+  // After a cut: whether the lane has all that it acknowledged; DATA_LOSS or INTERNAL where it has not, or has more
+  // than was sent.
+  absl::Status CheckApplied(const Channel& channel, const wire::v1::Welcome& welcome) const;
+  void SendAgain(Channel& channel);
   void OnRefused(const Pending& pending, const absl::Status& status);
   void NumberOnFrom(const UpdateEntry& refused);
   void PullAgain(absl::Time now);

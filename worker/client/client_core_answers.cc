@@ -30,6 +30,56 @@ wire::Kind AnswerTo(wire::Kind request) {
 
 }  // namespace
 
+absl::Status ClientCore::CheckApplied(const Channel& channel, const wire::v1::Welcome& welcome) const {
+  std::map<uint32_t, uint64_t> applied;  // shards that the lane does not list: none
+  for (const auto& shard : welcome.applied()) applied[shard.shard()] = shard.sequence();
+  for (uint32_t id = 0; id < shards_.size(); ++id) {
+    const ShardState& shard = shards_[id];
+    if (shard.channel != channel.id) continue;
+    const auto at = applied.find(id);
+    const uint64_t has = at == applied.end() ? 0 : at->second;
+    if (has < shard.acknowledged.value()) {
+      return absl::DataLossError(absl::StrCat(PsName(channel), " has applied pushes to shard ", id, " up to ", has,
+                                              ", and had acknowledged ", shard.acknowledged.value(),
+                                              "; start the job again"));
+    }
+    if (has > shard.last.value()) {
+      return absl::InternalError(absl::StrCat(PsName(channel), " has applied push ", has, " to shard ", id,
+                                              ", this client made only ", shard.last.value()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Unchanged and in order, but for writes of an old numbering: a push before them was refused, so the lane has refused
+// them too, or would have. Their numbers belong to others by now, and sent again they could pass for repeats of those.
+void ClientCore::SendAgain(Channel& channel) {
+  const auto is_old = [this](const UpdateEntry& entry) {
+    return entry.entry.sequence.value() != 0 && entry.epoch != shards_[entry.shard.value()].epoch;
+  };
+  std::vector<CallId> emptied;
+  for (auto at = channel.pending.begin(); at != channel.pending.end();) {
+    Pending& pending = at->second;
+    if (std::any_of(pending.entries.begin(), pending.entries.end(), is_old)) {
+      if (const auto call = calls_.find(pending.call); call != calls_.end()) {
+        call->second.result.status.Update(absl::OutOfRangeError(
+            absl::StrCat(PsName(channel), ": a push before this one was refused, so this one was too; push it again")));
+      }
+      pending.entries.erase(std::remove_if(pending.entries.begin(), pending.entries.end(), is_old),
+                            pending.entries.end());
+      if (pending.entries.empty()) {
+        bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
+        emptied.push_back(pending.call);
+        at = channel.pending.erase(at);
+        continue;
+      }
+    }
+    SendPending(channel, pending);
+    ++at;
+  }
+  for (const CallId call : emptied) PartDone(call, absl::OkStatus());
+}
+
 void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parsed& parsed, absl::Time now) {
   bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
   const auto at = calls_.find(pending.call);
@@ -67,6 +117,7 @@ void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parse
                                           absl::StatusCodeToString(code), "; the shard is unchanged")));
       continue;
     }
+    if (wrote) shard.acknowledged = std::max(shard.acknowledged, asked.entry.sequence);
     if ((asked.entry.flags & wire::kPush) && !(answer.flags & wire::kRepeat)) {
       const uint64_t before = answer.version.value() - 1;
       const uint64_t staleness = before > asked.entry.version.value() ? before - asked.entry.version.value() : 0;

@@ -80,7 +80,8 @@ struct ClientCore::Call {
 struct ClientCore::ShardState {
   uint64_t begin = 0, end = 0;  // elements of the variable
   uint32_t channel = 0;
-  Sequence last;  // given out
+  Sequence last;          // given out
+  Sequence acknowledged;  // the largest answered with OK
   Version pulled;
   uint32_t epoch = 0;  // counts up when a refusal moved `last` back: later answers of the old numbering are stale
 };
