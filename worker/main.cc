@@ -1,5 +1,6 @@
 // basin-worker: the chief, a worker or the evaluator of a run, as TF_CONFIG says, with a built-in program.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -133,6 +134,7 @@ absl::Status Run(Flags& flags) {
   SetLogPrefix("worker 0");
   Info("TF_CONFIG names no cluster: training alone, with a parameter server of this process's own");
   BASIN_ASSIGN_OR_RETURN(auto ps, OwnPs::Start(flags.lanes));
+  flags.start_timeout_s = std::min(flags.start_timeout_s, 30.0);  // it starts at once, or not at all
   flags.run_id.clear();
   flags.token_file.clear();
   BASIN_RETURN_IF_ERROR(Train(flags, ps->worker_tf_config(), Role::kWorker, *program, *device));
