@@ -48,10 +48,13 @@ void BM_Apply(benchmark::State& state, RuleKind kind) {
   }
   state.SetBytesProcessed(state.iterations() * state.range(0));
 }
-BENCHMARK_CAPTURE(BM_Apply, rule : sgd, RuleKind::kSgd)->ArgName("bytes")->Arg(1 << 20)->Arg(64 << 20);
-BENCHMARK_CAPTURE(BM_Apply, rule : momentum, RuleKind::kMomentum)->ArgName("bytes")->Arg(1 << 20)->Arg(64 << 20);
-BENCHMARK_CAPTURE(BM_Apply, rule : adagrad, RuleKind::kAdagrad)->ArgName("bytes")->Arg(1 << 20)->Arg(64 << 20);
-BENCHMARK_CAPTURE(BM_Apply, rule : adam, RuleKind::kAdam)->ArgName("bytes")->Arg(1 << 20)->Arg(64 << 20);
+// The formatter would put spaces into the names.
+// clang-format off
+BENCHMARK_CAPTURE(BM_Apply, rule:sgd, RuleKind::kSgd)->ArgName("bytes")->Arg(1 << 20)->Arg(64 << 20);
+BENCHMARK_CAPTURE(BM_Apply, rule:momentum, RuleKind::kMomentum)->ArgName("bytes")->Arg(1 << 20)->Arg(64 << 20);
+BENCHMARK_CAPTURE(BM_Apply, rule:adagrad, RuleKind::kAdagrad)->ArgName("bytes")->Arg(1 << 20)->Arg(64 << 20);
+BENCHMARK_CAPTURE(BM_Apply, rule:adam, RuleKind::kAdam)->ArgName("bytes")->Arg(1 << 20)->Arg(64 << 20);
+// clang-format on
 
 }  // namespace
 }  // namespace basin
