@@ -61,6 +61,15 @@ void ClientSession::CarryOut(ClientAction action) {
   }
 }
 
+// With the task's name in front: the library does not share the program's log prefix.
+void ClientSession::Tell(const std::string& line) const {
+  const absl::string_view role = options_.core.role == wire::v1::ROLE_CHIEF       ? "chief"
+                                 : options_.core.role == wire::v1::ROLE_WORKER    ? "worker"
+                                 : options_.core.role == wire::v1::ROLE_EVALUATOR ? "evaluator"
+                                                                                  : "observer";
+  Info(absl::StrCat(role, " ", options_.core.index, ": ", line));
+}
+
 bool ClientSession::Pump() {
   bool progress = false;
   absl::Time now = absl::Now();
@@ -86,7 +95,7 @@ bool ClientSession::Pump() {
     progress = true;
   }
   for (const std::string& note : core_.TakeNotes()) {
-    if (options_.log) Info(note);
+    if (options_.log) Tell(note);
   }
   if (progress) changed_.NotifyAll();
   return progress;
@@ -110,7 +119,7 @@ bool ClientSession::DriveUntil(const std::function<bool()>& ready, absl::Time de
     const absl::Time now = absl::Now();
     if (now >= deadline) return false;
     if (tells && now >= tell_at) {
-      Info(core_.WaitingFor(waiting_for, now));
+      Tell(core_.WaitingFor(waiting_for, now));
       tell_at = now + options_.tell_every;
     }
     if (driving_) {

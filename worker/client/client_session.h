@@ -64,6 +64,7 @@ class ClientSession final {
   bool Pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CarryOut(ClientAction action) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LookAfter();
+  void Tell(const std::string& line) const;
 
   const ClientSessionOptions options_;
   const std::unique_ptr<wire::Dialer> dialer_;  // Wake is thread-safe, the rest is the driver's
