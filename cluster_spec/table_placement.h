@@ -8,6 +8,14 @@
 
 namespace basin {
 
+inline constexpr uint32_t kMaxTables = uint32_t{1} << 15;
+
+// Buckets have shard ids of their own, apart from those of dense variables.
+constexpr ShardId BucketShard(uint32_t table, uint32_t bucket) { return ShardId(1u << 31 | table << 16 | bucket); }
+constexpr bool IsBucket(ShardId shard) { return shard.value() >> 31 != 0; }
+constexpr uint32_t TableOf(ShardId bucket) { return bucket.value() >> 16 & 0x7fff; }
+constexpr uint32_t BucketIn(ShardId bucket) { return bucket.value() & 0xffff; }
+
 class TablePlacement final {
  public:
   // A power of two of at least 64 buckets a ps, between 256 and 65,536. REQUIRES: 1 <= ps_count <= kMaxTasks.

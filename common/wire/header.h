@@ -43,6 +43,8 @@ enum class Kind : uint16_t {
   kGoodbye = 18,
   kStats = 19,
   kStatsText = 20,
+  kEvicted = 21,
+  kEvictedKeys = 22,
 };
 absl::string_view Name(Kind kind);
 
@@ -81,7 +83,8 @@ struct Entry {
   Sequence sequence;          // 8: u64; of a push or assignment: last + 1
   Version version;            // 16: u64; request: the version pulled before;  answer: the shard's version now
   uint64_t bytes = 0;         // 24: of the payload
-  int32_t code = 0;           // 32: answer: canonical status of this entry; 36: u32 reserved, 0
+  int32_t code = 0;           // 32: answer: canonical status of this entry
+  uint32_t rows = 0;          // 36: u32; of a table's bucket: its number of keys; else 0
 };
 inline constexpr size_t kEntryBytes = 4 + 1 + 1 + 2 + 8 + 8 + 8 + 4 + 4;
 static_assert(kEntryBytes == 40);

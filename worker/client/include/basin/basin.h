@@ -98,8 +98,8 @@ BASIN_API void basin_options_from_environment(basin_options* options, size_t siz
 typedef struct basin_client basin_client;
 /* Waits until every parameter server has answered. On success *client is the caller's, to end with basin_close. */
 BASIN_API int32_t basin_connect(const basin_options* options, basin_client** client, basin_status* status);
-/* Says goodbye (waits at most 5 s) and frees the client. Functions that run on it must have returned. Calls that are not
- * done end with BASIN_CANCELLED, and their pull buffers are the caller's again; their handles may be freed later. NULL
+/* Says goodbye (waits at most 5 s) and frees the client. Functions that run on it must have returned. Calls that are
+ * not done end with BASIN_CANCELLED, and their buffers are the caller's again; their handles may be freed later. NULL
  * is fine. */
 BASIN_API void basin_close(basin_client* client);
 
@@ -132,7 +132,14 @@ typedef struct basin_initializer {
   uint64_t seed;
 } basin_initializer;
 
-enum { BASIN_RULE_SGD = 1, BASIN_RULE_MOMENTUM, BASIN_RULE_ADAGRAD, BASIN_RULE_ADAM };
+enum {
+  BASIN_RULE_SGD = 1,
+  BASIN_RULE_MOMENTUM,
+  BASIN_RULE_ADAGRAD,
+  BASIN_RULE_ADAM,
+  BASIN_RULE_FTRL,
+  BASIN_RULE_ROWWISE_ADAGRAD /* tables only: one accumulator a row */
+};
 typedef struct basin_rule {
   size_t size;
   int32_t kind;
@@ -141,8 +148,10 @@ typedef struct basin_rule {
   int32_t nesterov;
   float beta1, beta2, epsilon;
   float initial_accumulator;
+  float l1, l2, beta; /* FTRL */
 } basin_rule;
-/* The rule's usual settings: momentum 0.9; Adagrad 0.1 and 1e-7; Adam 0.9, 0.999, 1e-7. */
+/* The rule's usual settings: momentum 0.9; Adagrad (both) 0.1 and 1e-7; Adam 0.9, 0.999, 1e-7; FTRL all 0, with an
+ * initial accumulator of 0.1. */
 BASIN_API void basin_rule_init(basin_rule* rule, size_t size, int32_t kind, float learning_rate);
 
 enum { BASIN_TRAINED = 0, BASIN_STATISTIC_MEAN, BASIN_STATISTIC_SUM, BASIN_STATISTIC_LAST };
@@ -156,6 +165,22 @@ typedef struct basin_variable {
   int32_t statistic;      /* BASIN_TRAINED, or what a push of a variable that is not trained does */
   const basin_rule* rule; /* NULL: the model's */
 } basin_variable;
+
+/* An embedding table: rows of `dim` numbers by 64-bit key. A row that is not there has its initial value, which is a
+ * function of the initializer's seed and the key alone; a push makes the row, a pull never does. */
+typedef struct basin_table {
+  size_t size;
+  const char* name;              /* unique among the model's variables and tables */
+  uint32_t dim;                  /* 1 to 4096 */
+  basin_dtype storage;           /* float32, float16 or bfloat16; buffers of calls are float32 all the same */
+  basin_initializer initializer; /* zeros, constant, uniform or normal */
+  const basin_rule* rule;        /* NULL: the model's */
+  uint32_t admit_after;    /* a key gets its row with its n-th push; those before only count. 0 and 1: the first */
+  float admit_probability; /* a push of a key without a row makes one with this probability; 0 and 1: always */
+  double evict_unused_s;   /* rows that were not pushed for so long are evicted; 0: never */
+  uint64_t max_bytes;      /* over all parameter servers; past it the least recently pushed rows make room, and no
+                            * push fails for it. 0: what the servers' --memory-limit leaves */
+} basin_table;
 
 typedef struct basin_input {
   size_t size;
@@ -172,6 +197,9 @@ BASIN_API void basin_model_free(basin_model* model);
 /* Variables are numbered from 0 in the order of their adding. */
 BASIN_API int32_t basin_model_add_variable(basin_model* model, const basin_variable* variable, uint32_t* id,
                                            basin_status* status);
+/* Tables are numbered from 0 in the order of their adding, apart from the variables. */
+BASIN_API int32_t basin_model_add_table(basin_model* model, const basin_table* table, uint32_t* id,
+                                        basin_status* status);
 BASIN_API int32_t basin_model_set_rule(basin_model* model, const basin_rule* rule, basin_status* status);
 BASIN_API int32_t basin_model_add_input(basin_model* model, const basin_input* input, basin_status* status);
 /* All workers' steps together after which no more input is handed out; 0: no limit. */
@@ -185,6 +213,9 @@ BASIN_API int32_t basin_declare(basin_client* client, const basin_model* model, 
  * BASIN_NOT_FOUND past the last variable. */
 BASIN_API int32_t basin_get_variable(basin_client* client, uint32_t id, basin_variable* variable, basin_status* status);
 
+/* As basin_get_variable, for tables. */
+BASIN_API int32_t basin_get_table(basin_client* client, uint32_t id, basin_table* table, basin_status* status);
+
 /* ---- Moving parameters ---- */
 
 typedef struct basin_item {
@@ -197,20 +228,49 @@ typedef struct basin_item {
 typedef struct basin_call basin_call;
 /* Starts one call over several variables; a variable may stand in it once. The whole call is checked before anything
  * leaves: shapes, dtypes, NaN and Inf. Waits only while more than max_bytes_in_flight are under way.
- * `push` and `assign` buffers are the caller's again on return. `pull` buffers are lent until the call is done. */
+ * All buffers, pushed, assigned and pulled, are lent until the call is done: what is pushed must not change, and is
+ * sent from where it lies. Small calls may wait a moment for others to share a message with; waiting for any call sends
+ * all. */
 BASIN_API int32_t basin_start(basin_client* client, const basin_item* items, size_t count, basin_call** call,
                               basin_status* status);
+
+/* Rows of one table. A key may stand several times: pushed gradients of one key are summed first. */
+typedef struct basin_rows {
+  size_t size;
+  uint32_t table;
+  const uint64_t* keys; /* [count] */
+  size_t count;
+  const float* push; /* [count, dim] gradients; NULL: none */
+  float* pull;       /* [count, dim], filled with the rows after the push; NULL: none */
+  /* Bags (multi-hot features): bag i has keys[bags[i]] to keys[bags[i + 1] - 1], bag_count + 1 ascending offsets from 0
+   * to count. push and pull are then [bag_count, dim]: a pull pools the bag's rows, a push gives the bag's gradient to
+   * each of its rows (divided by their number for the mean). An empty bag is zeros. NULL: each key stands alone. */
+  const uint64_t* bags;
+  size_t bag_count;
+  int32_t pooling; /* BASIN_POOL_SUM or BASIN_POOL_MEAN, with bags */
+} basin_rows;
+enum { BASIN_POOL_SUM = 1, BASIN_POOL_MEAN };
+/* As basin_start, over rows of tables (a table may stand once). `keys` and `bags` are the caller's again on return. */
+BASIN_API int32_t basin_start_rows(basin_client* client, const basin_rows* rows, size_t count, basin_call** call,
+                                   basin_status* status);
+/* Keys of evicted rows that this client has not been told yet, at most `capacity` of them; for whoever keeps copies of
+ * rows. *missed becomes 1 when the servers (which remember a bounded number) have forgotten some: then no copy can be
+ * trusted. Begins with the client's first call for the table. */
+BASIN_API int32_t basin_evicted_keys(basin_client* client, uint32_t table, uint64_t* keys, size_t capacity,
+                                     size_t* count, int32_t* missed, basin_status* status);
+
 /* Waits at most timeout_s (negative: no limit of its own). BASIN_DEADLINE_EXCEEDED: in doubt — the library keeps
- * trying, pull buffers stay lent, and the message says whom it waits for; wait again. Otherwise the call's outcome. */
+ * trying, the buffers stay lent, and the message says whom it waits for; wait again. Otherwise the call's outcome. */
 BASIN_API int32_t basin_call_wait(basin_call* call, double timeout_s, basin_status* status);
 /* 1 when the call is done. Never waits. */
 BASIN_API int32_t basin_call_done(basin_call* call);
 /* Over the shards of a done push: version at apply less version pulled. */
 BASIN_API void basin_call_staleness(basin_call* call, double* mean, uint64_t* max);
-/* Frees the handle. A call that is not done is waited for (its pull buffers are lent). NULL is fine. */
+/* Frees the handle. A call that is not done is waited for (its buffers are lent). NULL is fine. */
 BASIN_API void basin_call_free(basin_call* call);
 
-/* 64-byte aligned memory, at best registered with the transports. NULL when there is none. */
+/* 64-byte aligned memory that the transports know: a push from it to a server on the same host is read where it lies,
+ * without a copy. Zeros at first. NULL when there is none. */
 BASIN_API void* basin_allocate(size_t bytes);
 BASIN_API void basin_deallocate(void* memory);
 
