@@ -97,8 +97,8 @@ absl::StatusOr<Process> Process::Start(const ProcessOptions& options) {
   BASIN_RETURN_IF_ERROR(Interrupted());
   std::vector<std::string> words = options.argv, variables;
   for (char** variable = environ; *variable != nullptr; ++variable) {
-    if (!absl::StartsWith(*variable, "TF_CONFIG=") && !absl::StartsWith(*variable, "BASIN_"))
-      variables.emplace_back(*variable);
+    const absl::string_view text = *variable, name = text.substr(0, text.find('='));
+    if (name != "TF_CONFIG" && name != "BASIN_RUN_ID" && name != "BASIN_TOKEN_FILE") variables.emplace_back(text);
   }
   for (const auto& [name, value] : options.environment) variables.push_back(absl::StrCat(name, "=", value));
   const std::vector<char*> argv = Pointers(words), environment = Pointers(variables);

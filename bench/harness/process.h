@@ -21,9 +21,9 @@ void WatchSignals();
 absl::Status Interrupted();
 
 struct ProcessOptions {
-  std::vector<std::string> argv;  // argv[0]: the file, found in no path
-  std::vector<std::pair<std::string, std::string>>
-      environment;             // instead of TF_CONFIG and BASIN_*, which are not passed on
+  std::vector<std::string> argv;                                 // argv[0]: the file, found in no path
+  std::vector<std::pair<std::string, std::string>> environment;  // instead of TF_CONFIG, BASIN_RUN_ID and
+                                                                 // BASIN_TOKEN_FILE, which are not passed on
   int network = -1;            // descriptor of a network namespace to live in; -1: this one's
   std::string log;             // file for its standard error; empty: this process's
   bool piped = false;          // input and output are pipes to the parent

@@ -178,8 +178,13 @@ class Stress {
         if (!killed_.contains(process)) survivors.push_back(worker.value("calls", 0.0));
       }
     }
-    for (const Tally& tally : tallies_.Read(plan_.options().workers)) {
-      calls_ += tally.sent[0];  // every call pushes to the worker's own variable, the killed ones' too
+    const std::vector<Tally> tallies = tallies_.Read(plan_.options().workers);
+    for (uint32_t worker = 0; worker < tallies.size(); ++worker) {
+      calls_ += tallies[worker].sent[0];  // every call pushes to the worker's own variable, the killed ones' too
+      const bool killed = killed_.contains(worker / plan_.options().clients_per_process);
+      if (killed || !first_error.empty() || tallies[worker].sent == tallies[worker].acknowledged) continue;
+      return absl::DataLossError(
+          absl::StrCat("worker ", worker, " was never killed, and not all of its pushes were acknowledged"));
     }
     fairness_ = SlowestOverMean(survivors);
     survivors_ = survivors.size();

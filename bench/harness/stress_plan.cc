@@ -33,12 +33,17 @@ absl::StatusOr<StressPlan> StressPlan::Make(const StressOptions& options) {
   BASIN_ASSIGN_OR_RETURN(Placement placement, Placement::Make(static_cast<int>(options.ps)).Extend(variables));
   StressPlan plan(options, std::move(placement));
   if (!options.kill || plan.processes() < 2) return plan;
+  // Half of the processes at most, so that there is somebody whose sums must be exact.
   Random random(options.seed);
+  std::vector<uint32_t> victims;
+  for (uint32_t process = 1; process < plan.processes(); ++process) victims.push_back(process);
+  for (size_t i = victims.size(); i > 1; --i) std::swap(victims[i - 1], victims[random.Below(i)]);
+  victims.resize((victims.size() + 1) / 2);
   const double mean = std::max(kSecondsBetweenKills, options.seconds / kKillsOfARun);
   // Not in the last tenth, so that replacements still do some work.
   for (double at = 0; (at += -mean * std::log(1 - random.Unit())) < 0.9 * options.seconds;) {
-    const auto process = static_cast<uint32_t>(1 + random.Below(plan.processes() - 1));
-    plan.kills_.push_back({.at_s = at, .process = process, .replaced = random.Chance(0.5)});
+    const uint32_t victim = victims[random.Below(victims.size())];
+    plan.kills_.push_back({.at_s = at, .process = victim, .replaced = random.Chance(0.5)});
   }
   return plan;
 }
