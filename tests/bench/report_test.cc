@@ -12,7 +12,7 @@ namespace {
 Result Push() {
   Result result;
   result.name = "tcp_push/bytes:1048576";
-  result.value = 3.3;
+  result.value = 3.6;
   result.unit = "GB/s";
   result.limit_name = "tcp_stream/bytes:1048576";
   result.limit = 3.0;
@@ -45,7 +45,7 @@ TEST(ReportTest, JsonHasTheDocumentedKeysAndNoOthers) {
   const auto& push = json["results"][0];
   EXPECT_EQ(push["name"], "tcp_push/bytes:1048576");
   EXPECT_EQ(push["limit_name"], "tcp_stream/bytes:1048576");
-  EXPECT_DOUBLE_EQ(push["ratio"].get<double>(), 1.1);
+  EXPECT_DOUBLE_EQ(push["ratio"].get<double>(), 1.2);
   EXPECT_EQ(push["peak_rss_bytes"], 123456);
 }
 
@@ -60,12 +60,15 @@ TEST(ReportTest, JsonHasNullForWhatDoesNotApply) {
 
 TEST(ReportTest, GoalsAreMetFromBelowAndFromAbove) {
   Result result = Push();
+  EXPECT_EQ(result.met(), true);
+  result.goal = Goal{.ratio = 1.2};
   EXPECT_EQ(result.met(), true);  // exactly the goal
-  result.value = 3.2;
+  result.goal = Goal{.ratio = 1.1};
+  result.value = 3.2;  // 1.07
   EXPECT_EQ(result.met(), false);
   result.goal = Goal{.ratio = 1.1, .at_most = true};
   EXPECT_EQ(result.met(), true);
-  result.limit = 1;
+  result.limit = 1;  // 3.2
   EXPECT_EQ(result.met(), false);
   EXPECT_EQ(Limit().met(), std::nullopt);
   result.limit = 0;  // a limit that was not measured proves nothing
