@@ -133,6 +133,7 @@ class BasinBenchTest(clusters.ClusterCase):
                 (["push", "--bytes", "x"], "--bytes"),
                 (["push", "--rule", "newton"], "--rule"),
                 (["push", "--transport", "pigeon"], "--transport"),
+                (["push", "--transport", "shm"], "no shared memory"),
                 (["push", "--workers", "0"], "--workers"),
                 (["push", "--duration", "0"], "--duration"),
                 (["push", "--variables", "3", "--call-variables", "2"], "no multiple of --call-variables 2"),
