@@ -14,6 +14,13 @@
 // row of 16 has no loop at all.
 #define BASIN_INLINE __attribute__((always_inline)) inline
 
+// A loop of few iterations, none of which depends on another, is to become vectors; unrolled first, it would not.
+#if defined(__clang__)
+#define BASIN_LOOP _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define BASIN_LOOP _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
+#endif
+
 namespace basin {
 namespace {
 
@@ -33,34 +40,34 @@ BASIN_INLINE void Store(char* at, T value) {
 // Element i of a row: to float, and back with the row's random numbers.
 struct F32 {
   static constexpr size_t kBytes = 4;
-  BASIN_INLINE static float From(const char* row, uint32_t i) { return Load<float>(row + 4 * size_t{i}); }
-  BASIN_INLINE static void To(char* row, uint32_t i, float value, uint32_t) { Store(row + 4 * size_t{i}, value); }
+  BASIN_INLINE static float From(const char* row, size_t i) { return Load<float>(row + 4 * i); }
+  BASIN_INLINE static void To(char* row, size_t i, float value, uint32_t) { Store(row + 4 * i, value); }
 };
 struct F16 {
   static constexpr size_t kBytes = 2;
-  BASIN_INLINE static float From(const char* row, uint32_t i) { return FromF16(Load<uint16_t>(row + 2 * size_t{i})); }
-  BASIN_INLINE static void To(char* row, uint32_t i, float value, uint32_t seed) {
-    Store(row + 2 * size_t{i}, ToF16(value, RoundingBits(seed, i)));
+  BASIN_INLINE static float From(const char* row, size_t i) { return FromF16(Load<uint16_t>(row + 2 * i)); }
+  BASIN_INLINE static void To(char* row, size_t i, float value, uint32_t seed) {
+    Store(row + 2 * i, ToF16(value, RoundingBits(seed, i)));
   }
 };
 struct Bf16 {
   static constexpr size_t kBytes = 2;
-  BASIN_INLINE static float From(const char* row, uint32_t i) { return FromBf16(Load<uint16_t>(row + 2 * size_t{i})); }
-  BASIN_INLINE static void To(char* row, uint32_t i, float value, uint32_t seed) {
-    Store(row + 2 * size_t{i}, ToBf16(value, RoundingBits(seed, i)));
+  BASIN_INLINE static float From(const char* row, size_t i) { return FromBf16(Load<uint16_t>(row + 2 * i)); }
+  BASIN_INLINE static void To(char* row, size_t i, float value, uint32_t seed) {
+    Store(row + 2 * i, ToBf16(value, RoundingBits(seed, i)));
   }
 };
 
 // Calls piece.Run<n>(first) for pieces of 16, 4 and 1 elements that make up [0, dim).
 template <class Piece>
 BASIN_INLINE void InPieces(uint32_t dim, const Piece& piece) {
-  uint32_t i = 0;
+  size_t i = 0;
   for (; i + 16 <= dim; i += 16) piece.template Run<16>(i);
   for (; i + 4 <= dim; i += 4) piece.template Run<4>(i);
   for (; i < dim; ++i) piece.template Run<1>(i);
 }
 
-// Each piece reads all of its inputs before it writes, so that nothing depends on what overlaps what.
+// A row and what is applied to it. Elements are read and written by index alone, and the gradient lies elsewhere.
 template <class Storage>
 struct RowView {
   char* row;
@@ -69,205 +76,149 @@ struct RowView {
   uint32_t dim;
   uint32_t seed;
 
-  template <uint32_t n>
-  BASIN_INLINE void Gradient(uint32_t first, float (&g)[n]) const {
-    for (uint32_t k = 0; k < n; ++k) g[k] = Load<float>(gradient + 4 * size_t{first + k});
-  }
-  template <uint32_t n>
-  BASIN_INLINE void Values(uint32_t first, float (&w)[n]) const {
-    for (uint32_t k = 0; k < n; ++k) w[k] = Storage::From(row, first + k);
-  }
-  template <uint32_t n>
-  BASIN_INLINE void Slot(int slot, uint32_t first, float (&s)[n]) const {
-    const char* at = slots + 4 * (size_t{dim} * slot + first);
-    for (uint32_t k = 0; k < n; ++k) s[k] = Load<float>(at + 4 * k);
-  }
-  template <uint32_t n>
-  BASIN_INLINE void SetValues(uint32_t first, const float (&w)[n]) const {
-    for (uint32_t k = 0; k < n; ++k) Storage::To(row, first + k, w[k], seed);
-  }
-  template <uint32_t n>
-  BASIN_INLINE void SetSlot(int slot, uint32_t first, const float (&s)[n]) const {
-    char* at = slots + 4 * (size_t{dim} * slot + first);
-    for (uint32_t k = 0; k < n; ++k) Store(at + 4 * k, s[k]);
+  BASIN_INLINE float Gradient(size_t i) const { return Load<float>(gradient + 4 * i); }
+  BASIN_INLINE float Value(size_t i) const { return Storage::From(row, i); }
+  BASIN_INLINE void SetValue(size_t i, float w) const { Storage::To(row, i, w, seed); }
+  BASIN_INLINE float Slot(uint32_t slot, size_t i) const { return Load<float>(slots + 4 * (size_t{dim} * slot + i)); }
+  BASIN_INLINE void SetSlot(uint32_t slot, size_t i, float value) const {
+    Store(slots + 4 * (size_t{dim} * slot + i), value);
   }
 };
 
-// A rule on one row. `kSteps`: whether it needs the row's steps for itself.
+// A rule on one row: the steps of it that are the same for all elements, then Element for each.
 struct Sgd {
   static constexpr bool kSteps = false;
-  template <class View>
-  struct Piece {
-    const RowNumbers& numbers;
-    const View& view;
-    template <uint32_t n>
-    BASIN_INLINE void Run(uint32_t first) const {
-      float g[n], w[n];
-      view.Gradient(first, g);
-      view.Values(first, w);
-      for (uint32_t k = 0; k < n; ++k) w[k] = SgdStep(numbers.learning_rate, g[k], w[k]);
-      view.SetValues(first, w);
-    }
+  struct Numbers {
+    float learning_rate;
   };
   template <class View>
-  BASIN_INLINE static void Row(const RowNumbers& numbers, const View& view, uint64_t) {
-    InPieces(numbers.dim, Piece<View>{numbers, view});
+  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t) {
+    return {numbers.learning_rate};
+  }
+  template <class View>
+  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
+    view.SetValue(i, SgdStep(numbers.learning_rate, view.Gradient(i), view.Value(i)));
   }
 };
 
 template <bool nesterov>
 struct Momentum {
   static constexpr bool kSteps = false;
-  template <class View>
-  struct Piece {
-    const RowNumbers& numbers;
-    const View& view;
-    template <uint32_t n>
-    BASIN_INLINE void Run(uint32_t first) const {
-      float g[n], w[n], v[n];
-      view.Gradient(first, g);
-      view.Values(first, w);
-      view.Slot(0, first, v);
-      for (uint32_t k = 0; k < n; ++k) {
-        const MomentumState next = nesterov ? NesterovStep(numbers.learning_rate, numbers.momentum, g[k], {w[k], v[k]})
-                                            : MomentumStep(numbers.learning_rate, numbers.momentum, g[k], {w[k], v[k]});
-        w[k] = next.w;
-        v[k] = next.v;
-      }
-      view.SetValues(first, w);
-      view.SetSlot(0, first, v);
-    }
+  struct Numbers {
+    float learning_rate;
+    float momentum;
   };
   template <class View>
-  BASIN_INLINE static void Row(const RowNumbers& numbers, const View& view, uint64_t) {
-    InPieces(numbers.dim, Piece<View>{numbers, view});
+  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t) {
+    return {numbers.learning_rate, numbers.momentum};
+  }
+  template <class View>
+  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
+    const MomentumState state{view.Value(i), view.Slot(0, i)};
+    const MomentumState next = nesterov
+                                   ? NesterovStep(numbers.learning_rate, numbers.momentum, view.Gradient(i), state)
+                                   : MomentumStep(numbers.learning_rate, numbers.momentum, view.Gradient(i), state);
+    view.SetValue(i, next.w);
+    view.SetSlot(0, i, next.v);
   }
 };
 
 struct Adagrad {
   static constexpr bool kSteps = false;
-  template <class View>
-  struct Piece {
-    const RowNumbers& numbers;
-    const View& view;
-    template <uint32_t n>
-    BASIN_INLINE void Run(uint32_t first) const {
-      float g[n], w[n], a[n];
-      view.Gradient(first, g);
-      view.Values(first, w);
-      view.Slot(0, first, a);
-      for (uint32_t k = 0; k < n; ++k) {
-        const AdagradState next = AdagradStep(numbers.learning_rate, numbers.epsilon, g[k], {w[k], a[k]});
-        w[k] = next.w;
-        a[k] = next.a;
-      }
-      view.SetValues(first, w);
-      view.SetSlot(0, first, a);
-    }
+  struct Numbers {
+    float learning_rate;
+    float epsilon;
   };
   template <class View>
-  BASIN_INLINE static void Row(const RowNumbers& numbers, const View& view, uint64_t) {
-    InPieces(numbers.dim, Piece<View>{numbers, view});
+  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t) {
+    return {numbers.learning_rate, numbers.epsilon};
+  }
+  template <class View>
+  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
+    const AdagradState next =
+        AdagradStep(numbers.learning_rate, numbers.epsilon, view.Gradient(i), {view.Value(i), view.Slot(0, i)});
+    view.SetValue(i, next.w);
+    view.SetSlot(0, i, next.a);
   }
 };
 
-struct RowwiseAdagrad {
-  static constexpr bool kSteps = false;
-  // 16 partial sums, element i in sum i % 16, then added pairwise: the same order, and bits, on every machine.
+// 16 partial sums of squares, element i in sum i % 16, then added pairwise: the same order, and bits, on every machine.
+template <class View>
+struct SquaresPiece {
+  const View& view;
+  float* sums;
+  template <size_t n>
+  BASIN_INLINE void Run(size_t first) const {
+    float* begin = sums + first % 16;
+    BASIN_LOOP
+    for (size_t k = 0; k < n; ++k) {
+      const float g = view.Gradient(first + k);
+      begin[k] += g * g;
+    }
+  }
+};
+
+struct RowwiseAdagrad : Sgd {
   template <class View>
-  BASIN_INLINE static float SumOfSquares(const RowNumbers& numbers, const View& view) {
+  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View& view, uint64_t) {
     float sums[16] = {};
-    uint32_t i = 0;
-    for (; i + 16 <= numbers.dim; i += 16) {
-      float g[16];
-      view.Gradient(i, g);
-      for (uint32_t k = 0; k < 16; ++k) sums[k] += g[k] * g[k];
-    }
-    for (uint32_t k = 0; i + k < numbers.dim; ++k) {
-      float g[1];
-      view.Gradient(i + k, g);
-      sums[k] += g[0] * g[0];
-    }
+    InPieces(numbers.dim, SquaresPiece<View>{view, sums});
     for (uint32_t width = 8; width >= 1; width /= 2) {
       for (uint32_t k = 0; k < width; ++k) sums[k] += sums[k + width];
     }
-    return sums[0];
-  }
-  template <class View>
-  BASIN_INLINE static void Row(const RowNumbers& numbers, const View& view, uint64_t) {
-    const float a = Load<float>(view.slots) + SumOfSquares(numbers, view) / static_cast<float>(numbers.dim);
+    const float a = Load<float>(view.slots) + sums[0] / static_cast<float>(numbers.dim);
     Store(view.slots, a);
-    RowNumbers scaled;
-    scaled.learning_rate = RowwiseAdagradRate(numbers.learning_rate, numbers.epsilon, a);
-    InPieces(numbers.dim, Sgd::Piece<View>{scaled, view});
+    return {RowwiseAdagradRate(numbers.learning_rate, numbers.epsilon, a)};
   }
 };
 
 struct Adam {
   static constexpr bool kSteps = true;
+  using Numbers = AdamNumbers;
   template <class View>
-  struct Piece {
-    const AdamNumbers& numbers;
-    const View& view;
-    template <uint32_t n>
-    BASIN_INLINE void Run(uint32_t first) const {
-      float g[n], w[n], m[n], v[n];
-      view.Gradient(first, g);
-      view.Values(first, w);
-      view.Slot(0, first, m);
-      view.Slot(1, first, v);
-      for (uint32_t k = 0; k < n; ++k) {
-        const AdamState next = AdamStep(numbers, g[k], {w[k], m[k], v[k]});
-        w[k] = next.w;
-        m[k] = next.m;
-        v[k] = next.v;
-      }
-      view.SetValues(first, w);
-      view.SetSlot(0, first, m);
-      view.SetSlot(1, first, v);
-    }
-  };
+  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t step) {
+    if (step > numbers.correction_count) [[unlikely]]
+      return AdamNumbersAt(numbers.learning_rate, numbers.beta1, numbers.beta2, numbers.epsilon, step);
+    return {numbers.learning_rate * numbers.corrections[step - 1],
+            numbers.beta1,
+            1.0f - numbers.beta1,
+            numbers.beta2,
+            1.0f - numbers.beta2,
+            numbers.epsilon};
+  }
   template <class View>
-  BASIN_INLINE static void Row(const RowNumbers& numbers, const View& view, uint64_t step) {
-    AdamNumbers adam{numbers.learning_rate, numbers.beta1,        1.0f - numbers.beta1,
-                     numbers.beta2,         1.0f - numbers.beta2, numbers.epsilon};
-    if (step <= numbers.correction_count) {
-      adam.rate *= numbers.corrections[step - 1];
-    } else {
-      adam = AdamNumbersAt(numbers.learning_rate, numbers.beta1, numbers.beta2, numbers.epsilon, step);
-    }
-    InPieces(numbers.dim, Piece<View>{adam, view});
+  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
+    const AdamState next = AdamStep(numbers, view.Gradient(i), {view.Value(i), view.Slot(0, i), view.Slot(1, i)});
+    view.SetValue(i, next.w);
+    view.SetSlot(0, i, next.m);
+    view.SetSlot(1, i, next.v);
   }
 };
 
 struct Ftrl {
   static constexpr bool kSteps = false;
+  using Numbers = FtrlNumbers;
   template <class View>
-  struct Piece {
-    const FtrlNumbers& numbers;
-    const View& view;
-    template <uint32_t n>
-    BASIN_INLINE void Run(uint32_t first) const {
-      float g[n], w[n], s[n], z[n];
-      view.Gradient(first, g);
-      view.Values(first, w);
-      view.Slot(0, first, s);
-      view.Slot(1, first, z);
-      for (uint32_t k = 0; k < n; ++k) {
-        const FtrlState next = FtrlStep(numbers, g[k], {w[k], s[k], z[k]});
-        w[k] = next.w;
-        s[k] = next.n;
-        z[k] = next.z;
-      }
-      view.SetValues(first, w);
-      view.SetSlot(0, first, s);
-      view.SetSlot(1, first, z);
-    }
-  };
+  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t) {
+    return {numbers.inverse_rate, numbers.l1, numbers.two_l2, numbers.beta};
+  }
   template <class View>
-  BASIN_INLINE static void Row(const RowNumbers& numbers, const View& view, uint64_t) {
-    const FtrlNumbers ftrl{numbers.inverse_rate, numbers.l1, numbers.two_l2, numbers.beta};
-    InPieces(numbers.dim, Piece<View>{ftrl, view});
+  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
+    const FtrlState next = FtrlStep(numbers, view.Gradient(i), {view.Value(i), view.Slot(0, i), view.Slot(1, i)});
+    view.SetValue(i, next.w);
+    view.SetSlot(0, i, next.n);
+    view.SetSlot(1, i, next.z);
+  }
+};
+
+template <class Rule, class View>
+struct RulePiece {
+  const typename Rule::Numbers& numbers;
+  const View& view;
+  template <size_t n>
+  BASIN_INLINE void Run(size_t first) const {
+    BASIN_LOOP
+    for (size_t k = 0; k < n; ++k) Rule::Element(numbers, view, first + k);
   }
 };
 
@@ -287,8 +238,10 @@ BASIN_INLINE void ApplyLoop(const RowNumbers& given, size_t n, char* const* rows
       Store(row + numbers.steps_offset, static_cast<uint16_t>(step));
     }
     if constexpr (Storage::kBytes == 2) seed = static_cast<uint32_t>(RandomAt(keys[r], step));
-    const RowView<Storage> view{row, row + Storage::kBytes * numbers.dim, gradients[r], numbers.dim, seed};
-    Rule::Row(numbers, view, step);
+    using View = RowView<Storage>;
+    const View view{row, row + Storage::kBytes * numbers.dim, gradients[r], numbers.dim, seed};
+    const typename Rule::Numbers of_row = Rule::Begin(numbers, view, step);
+    InPieces(numbers.dim, RulePiece<Rule, View>{of_row, view});
   }
 }
 
@@ -296,11 +249,10 @@ template <class Storage>
 struct ReadPiece {
   const char* row;
   char* out;
-  template <uint32_t n>
-  BASIN_INLINE void Run(uint32_t first) const {
-    float w[n];
-    for (uint32_t k = 0; k < n; ++k) w[k] = Storage::From(row, first + k);
-    for (uint32_t k = 0; k < n; ++k) Store(out + 4 * size_t{first + k}, w[k]);
+  template <size_t n>
+  BASIN_INLINE void Run(size_t first) const {
+    BASIN_LOOP
+    for (size_t k = 0; k < n; ++k) Store(out + 4 * (first + k), Storage::From(row, first + k));
   }
 };
 
@@ -425,10 +377,10 @@ RowRule::RowRule(const RuleSpec& spec, DType storage, uint32_t dim) : spec_(spec
 void RowRule::Start(const float* values, char* row) const {
   if (storage_ == DType::kF32) std::memcpy(row, values, 4 * size_t{dim_});
   if (storage_ == DType::kF16) {
-    for (uint32_t i = 0; i < dim_; ++i) Store(row + 2 * size_t{i}, ToF16(values[i], 0x8000));
+    for (uint32_t i = 0; i < dim_; ++i) Store(row + 2 * i, ToF16(values[i], 0x8000));
   }
   if (storage_ == DType::kBF16) {
-    for (uint32_t i = 0; i < dim_; ++i) Store(row + 2 * size_t{i}, ToBf16(values[i], 0x8000));
+    for (uint32_t i = 0; i < dim_; ++i) Store(row + 2 * i, ToBf16(values[i], 0x8000));
   }
   char* at = row + SizeOf(storage_) * dim_;
   const uint32_t floats = spec_.kind == RuleKind::kRowwiseAdagrad ? 1 : dim_;

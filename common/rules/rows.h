@@ -33,6 +33,8 @@ class RowRule final {
  public:
   // REQUIRES: Validate(spec) is OK; storage is kF32, kF16 or kBF16; 1 <= dim.
   RowRule(const RuleSpec& spec, DType storage, uint32_t dim);
+  RowRule(const RowRule&) = delete;
+  RowRule& operator=(const RowRule&) = delete;
 
   size_t row_bytes() const { return row_bytes_; }
   // A fresh row: dim initial values, rounded to the nearest; slots as the rule starts them; no steps.
