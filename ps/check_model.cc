@@ -39,9 +39,10 @@ absl::Status CheckName(absl::string_view what, const std::string& name) {
 
 // As CheckRule, for a variable.
 absl::Status CheckVariableRule(const wire::v1::Rule& rule) {
-  if (rule.kind() == wire::v1::RULE_KIND_ROWWISE_ADAGRAD) {
-    return absl::InvalidArgumentError(
-        "rule rowwise_adagrad is for tables, which have rows; give the variable a rule of its own, such as adagrad");
+  if (IsForTablesOnly(RuleOf(rule).kind)) {
+    return absl::InvalidArgumentError(absl::StrCat("rule ", Name(RuleOf(rule).kind),
+                                                   " is for tables, which have rows; give the variable a rule of its "
+                                                   "own, such as adagrad"));
   }
   return CheckRule(rule);
 }

@@ -1,34 +1,16 @@
 #include "ps/variable_rules.h"
 
-#include <cmath>
-#include <utility>
-
 #include "absl/strings/str_cat.h"
 
 namespace basin {
 namespace {
 
 static_assert(static_cast<int>(RuleKind::kSgd) == wire::v1::RULE_KIND_SGD &&
-              static_cast<int>(RuleKind::kAdam) == wire::v1::RULE_KIND_ADAM);
+              static_cast<int>(RuleKind::kAdam) == wire::v1::RULE_KIND_ADAM &&
+              static_cast<int>(RuleKind::kFtrl) == wire::v1::RULE_KIND_FTRL &&
+              static_cast<int>(RuleKind::kRowwiseAdagrad) == wire::v1::RULE_KIND_ROWWISE_ADAGRAD);
 static_assert(static_cast<int>(InitKind::kZeros) == wire::v1::INIT_KIND_ZEROS &&
               static_cast<int>(InitKind::kAssigned) == wire::v1::INIT_KIND_ASSIGNED);
-
-// Of rules that common/rules does not have.
-absl::Status CheckTableRule(const wire::v1::Rule& rule) {
-  const std::pair<absl::string_view, float> numbers[] = {{"learning_rate", rule.learning_rate()},
-                                                         {"initial_accumulator", rule.initial_accumulator()},
-                                                         {"epsilon", rule.epsilon()},
-                                                         {"l1", rule.l1()},
-                                                         {"l2", rule.l2()},
-                                                         {"beta", rule.beta()}};
-  for (const auto& [field, value] : numbers) {
-    if (!(std::isfinite(value) && value >= 0)) {
-      return absl::InvalidArgumentError(absl::StrCat("rule ", RuleText(rule), ": ", field, " is ", value,
-                                                     ", expected a finite number of at least 0"));
-    }
-  }
-  return absl::OkStatus();
-}
 
 }  // namespace
 
@@ -40,7 +22,10 @@ RuleSpec RuleOf(const wire::v1::Rule& rule) {
           .beta1 = rule.beta1(),
           .beta2 = rule.beta2(),
           .epsilon = rule.epsilon(),
-          .initial_accumulator = rule.initial_accumulator()};
+          .initial_accumulator = rule.initial_accumulator(),
+          .l1 = rule.l1(),
+          .l2 = rule.l2(),
+          .beta = rule.beta()};
 }
 
 InitSpec InitOf(const wire::v1::Initializer& initializer) {
@@ -54,9 +39,7 @@ absl::Status CheckRule(const wire::v1::Rule& rule) {
   if (rule.kind() == wire::v1::RULE_KIND_UNSPECIFIED) {
     return absl::InvalidArgumentError("no rule trains it; give the model or the variable one");
   }
-  if (rule.kind() == wire::v1::RULE_KIND_FTRL || rule.kind() == wire::v1::RULE_KIND_ROWWISE_ADAGRAD)
-    return CheckTableRule(rule);
-  if (rule.kind() < wire::v1::RULE_KIND_SGD || rule.kind() > wire::v1::RULE_KIND_ADAM) {
+  if (rule.kind() < wire::v1::RULE_KIND_SGD || rule.kind() > wire::v1::RULE_KIND_ROWWISE_ADAGRAD) {
     return absl::UnimplementedError(absl::StrCat("rule ", static_cast<int>(rule.kind()), " is not in this version"));
   }
   return Validate(RuleOf(rule));
@@ -73,15 +56,6 @@ absl::Status CheckInitializer(const wire::v1::Initializer& initializer) {
 }
 
 std::string RuleText(const wire::v1::Rule& rule) {
-  if (rule.kind() == wire::v1::RULE_KIND_FTRL) {
-    return absl::StrCat("ftrl(learning_rate=", rule.learning_rate(),
-                        ", initial_accumulator=", rule.initial_accumulator(), ", l1=", rule.l1(), ", l2=", rule.l2(),
-                        ", beta=", rule.beta(), ")");
-  }
-  if (rule.kind() == wire::v1::RULE_KIND_ROWWISE_ADAGRAD) {
-    return absl::StrCat("rowwise_adagrad(learning_rate=", rule.learning_rate(), ", epsilon=", rule.epsilon(),
-                        ", initial_accumulator=", rule.initial_accumulator(), ")");
-  }
   return rule.kind() == wire::v1::RULE_KIND_UNSPECIFIED ? "none" : ToText(RuleOf(rule));
 }
 

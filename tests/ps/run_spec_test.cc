@@ -138,7 +138,7 @@ TEST(CheckModelTest, TablesAreLimitedInNumber) {
 TEST(CheckModelTest, RowwiseAdagradIsForTables) {
   Model model = WithTable();
   model.mutable_rule()->set_kind(wire::v1::RULE_KIND_ROWWISE_ADAGRAD);
-  EXPECT_NE(CheckModel(model).message().find("variable \"w\": rule rowwise_adagrad is for tables"),
+  EXPECT_NE(CheckModel(model).message().find("variable \"w\": rule adagrad_rowwise is for tables"),
             absl::string_view::npos);
   // The model's rule may be for the tables where no variable needs it.
   *model.mutable_variables(0)->mutable_rule() = OneVariable(4).rule();
