@@ -92,6 +92,7 @@ TEST(CheckModelTest, TakesTables) {
     Model model = WithTable();
     *model.mutable_tables(0)->mutable_rule() = model.rule();
     model.mutable_tables(0)->mutable_rule()->set_kind(static_cast<wire::v1::RuleKind>(kind));
+    model.mutable_tables(0)->mutable_rule()->set_initial_accumulator(0.1f);
     EXPECT_EQ(CheckModel(model).ToString(), "OK") << kind;
   }
 }
