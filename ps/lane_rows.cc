@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -84,7 +85,8 @@ void LaneRows::Touch(LaneTable& table) {
 
 absl::StatusOr<LaneRows::Place> LaneRows::Find(ShardId id) const {
   const Place place{.table = TableOf(id), .bucket = BucketIn(id)};
-  if (place.table >= tables_.size()) return absl::InvalidArgumentError(absl::StrCat(Me(), " has no table ", place.table));
+  if (place.table >= tables_.size())
+    return absl::InvalidArgumentError(absl::StrCat(Me(), " has no table ", place.table));
   if (place.bucket < first_bucket_ || place.bucket >= end_bucket_ ||
       (place.bucket - first_bucket_) % options_.lanes != options_.lane.value()) {
     return absl::InvalidArgumentError(absl::StrCat(Me(), " does not have ", Name(place)));
@@ -101,7 +103,8 @@ size_t LaneRows::AnswerBytes(const wire::Entry& entry) const {
 void LaneRows::Prefetch(const wire::Entry& entry, absl::Span<const char> payload) const {
   const uint32_t table = TableOf(entry.shard);
   if (table >= tables_.size() || !tables_[table].rows) return;
-  tables_[table].rows->Prefetch(payload.data(), std::min({size_t{entry.rows}, payload.size() / kKeyBytes, kPrefetchKeys}));
+  tables_[table].rows->Prefetch(payload.data(),
+                                std::min({size_t{entry.rows}, payload.size() / kKeyBytes, kPrefetchKeys}));
 }
 
 absl::Status LaneRows::CheckEntry(const Request& request, const Place& place) const {
@@ -111,16 +114,16 @@ absl::Status LaneRows::CheckEntry(const Request& request, const Place& place) co
     return absl::InvalidArgumentError(absl::StrCat(Name(place), ": ", why...));
   };
   const uint16_t wanted = entry.flags & (wire::kPush | wire::kPull);
-  if (wanted == 0 || (entry.flags & ~(wanted | wire::kInline | wire::kJoined)) != 0)
+  if (wanted == 0 || (entry.flags & ~(wanted | wire::kInline)) != 0)
     return refuse("flags ", entry.flags, " make no request for rows");
-  if (entry.dtype != static_cast<uint8_t>(DType::kF32))
-    return refuse("dtype ", entry.dtype, ", rows travel as f32");
+  if (entry.dtype != static_cast<uint8_t>(DType::kF32)) return refuse("dtype ", entry.dtype, ", rows travel as f32");
   if (!(wanted & wire::kPush) && entry.sequence.value() != 0) return refuse("a pull has no sequence");
   const size_t row_bytes = (wanted & wire::kPush) ? table.options.dim * sizeof(float) : 0;
   const size_t expected = entry.rows * (kKeyBytes + row_bytes);
   if (entry.rows == 0 || request.payload.size() != expected) {
-    return refuse(entry.rows, " keys", row_bytes != 0 ? absl::StrCat(" with gradients of ", table.options.dim, " numbers") : "",
-                  " in ", request.payload.size(), " bytes, expected at least 1 key and ", expected, " bytes");
+    return refuse(entry.rows, " keys",
+                  row_bytes != 0 ? absl::StrCat(" with gradients of ", table.options.dim, " numbers") : "", " in ",
+                  request.payload.size(), " bytes, expected at least 1 key and ", expected, " bytes");
   }
   uint32_t wrong = 0;
   for (size_t i = 0; i < entry.rows; ++i) {

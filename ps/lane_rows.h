@@ -85,11 +85,11 @@ class LaneRows {
   struct LaneTable {
     std::string name;
     TableOptions options;
-    std::unique_ptr<Table> rows;   // from the first touch on
-    std::vector<Bucket> buckets;   // likewise: this lane's, by their order
+    std::unique_ptr<Table> rows;  // from the first touch on
+    std::vector<Bucket> buckets;  // likewise: this lane's, by their order
     absl::Time evict_at = absl::InfiniteFuture();
-    bool touched = false;          // since Count
-    TableCounters counted;         // is in the lane's counters
+    bool touched = false;   // since Count
+    TableCounters counted;  // is in the lane's counters
   };
   struct Place {
     uint32_t table = 0, bucket = 0;

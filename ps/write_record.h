@@ -30,8 +30,7 @@ class WriteRecord {
   // Whether the write was applied before; false: it is the next one. OUT_OF_RANGE: it comes after a gap;
   // INVALID_ARGUMENT: sequence 0; ABORTED: of a life of the task that was replaced. `entry` is the worker's; `place`
   // names the target, for the message.
-  absl::StatusOr<bool> IsRepeat(const Write& write, const Entry* entry,
-                                absl::FunctionRef<std::string()> place) const;
+  absl::StatusOr<bool> IsRepeat(const Write& write, const Entry* entry, absl::FunctionRef<std::string()> place) const;
   // The write was applied.
   void Note(const Write& write, Entry* entry);
   // 0: none. Of another incarnation than the last one that wrote: 0.
