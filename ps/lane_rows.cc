@@ -114,7 +114,7 @@ absl::Status LaneRows::CheckEntry(const Request& request, const Place& place) co
     return absl::InvalidArgumentError(absl::StrCat(Name(place), ": ", why...));
   };
   const uint16_t wanted = entry.flags & (wire::kPush | wire::kPull);
-  if (wanted == 0 || (entry.flags & ~(wanted | wire::kInline)) != 0)
+  if (wanted == 0 || (entry.flags & ~(wanted | wire::kInline | wire::kJoined)) != 0)
     return refuse("flags ", entry.flags, " make no request for rows");
   if (entry.dtype != static_cast<uint8_t>(DType::kF32)) return refuse("dtype ", entry.dtype, ", rows travel as f32");
   if (!(wanted & wire::kPush) && entry.sequence.value() != 0) return refuse("a pull has no sequence");
@@ -191,6 +191,12 @@ void LaneRows::Read(const wire::Entry& entry, absl::Span<const char> payload, ch
   tables_[TableOf(entry.shard)].rows->Pull(payload.data(), entry.rows, rows);
 }
 
+bool LaneRows::Row(uint32_t table, uint64_t key, float* row) const {
+  if (!Find(BucketShard(table, placement_.BucketOf(key))).ok() || !tables_[table].rows) return false;
+  tables_[table].rows->Pull(reinterpret_cast<const char*>(&key), 1, reinterpret_cast<char*>(row));
+  return true;
+}
+
 absl::StatusOr<wire::v1::EvictedKeys> LaneRows::Evicted(const wire::v1::Evicted& request) const {
   if (request.table() >= tables_.size())
     return absl::InvalidArgumentError(absl::StrCat(Me(), " has no table ", request.table()));
@@ -233,7 +239,7 @@ void LaneRows::ListApplied(uint32_t worker, Incarnation incarnation, int most, w
     for (size_t i = 0; i < tables_[t].buckets.size(); ++i) {
       const Sequence last = tables_[t].buckets[i].record.last(worker, incarnation);
       if (last.value() == 0) continue;
-      if (welcome->applied_size() >= most) return;
+      if (welcome->applied_size() >= most) return welcome->set_applied_is_cut(true);
       const uint32_t bucket = first_bucket_ + static_cast<uint32_t>(i) * options_.lanes + options_.lane.value();
       wire::v1::AppliedSequence* applied = welcome->add_applied();
       applied->set_shard(BucketShard(static_cast<uint32_t>(t), bucket).value());

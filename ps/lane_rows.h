@@ -67,11 +67,14 @@ class LaneRows {
   // Writes AnswerBytes bytes. REQUIRES: Carry of that very entry was OK.
   void Read(const wire::Entry& entry, absl::Span<const char> payload, char* rows) const;
 
+  // The key's row as it is now, where it would be on this lane; `row` has the table's dim floats.
+  bool Row(uint32_t table, uint64_t key, float* row) const;
+
   absl::StatusOr<wire::v1::EvictedKeys> Evicted(const wire::v1::Evicted& request) const;
   // Evicts what is due, a bounded number of rows.
   void OnTime(absl::Time now);
   absl::Time next_wake() const { return next_wake_; }
-  // Adds the worker's last sequence in each bucket that it has written, while there are fewer than `most` listed.
+  // Adds the worker's last sequence in each bucket that it has written, or that the list is cut at `most`.
   void ListApplied(uint32_t worker, Incarnation incarnation, int most, wire::v1::Welcome* welcome) const;
   void ForgetSequences(uint32_t worker);  // for a mutant
   // Brings the counters of tables up to date.

@@ -18,7 +18,7 @@ std::vector<float> ReadRows(const std::vector<char>& bytes) {
 
 // All buckets' gradients as the messages would have them, cut into pieces of at most `most` keys: key -> row.
 std::map<uint64_t, std::vector<float>> Sent(const RowBatch& batch, const TablePlacement& placement,
-                                            const float* gradients, uint32_t most, bool* finite = nullptr) {
+                                            const float* gradients, uint32_t most) {
   std::map<uint64_t, std::vector<float>> sent;
   uint32_t last_bucket = 0;
   bool first_bucket = true;
@@ -31,8 +31,7 @@ std::map<uint64_t, std::vector<float>> Sent(const RowBatch& batch, const TablePl
       const uint32_t n = std::min(most, bucket.keys - first);
       std::vector<char> keys(n * 8), rows(size_t{n} * batch.dim() * 4, '\x7f');
       batch.WriteKeys(bucket, first, n, keys.data());
-      const bool good = batch.WriteGradients(bucket, first, n, gradients, rows.data());
-      if (finite != nullptr) *finite = *finite && good;
+      batch.WriteGradients(bucket, first, n, gradients, rows.data());
       const std::vector<float> floats = ReadRows(rows);
       for (uint32_t i = 0; i < n; ++i) {
         uint64_t key;
@@ -68,9 +67,8 @@ TEST(RowBatchTest, EachKeyIsSentOnceWithTheSumOfItsGradients) {
           batch.Fill(placement, dim, keys, {});
           ASSERT_EQ(batch.keys().size(), expected.size());
           ASSERT_EQ(batch.rows(), count);
-          bool finite = true;
-          ASSERT_EQ(Sent(batch, placement, gradients.data(), 1000, &finite), expected);
-          ASSERT_TRUE(finite);
+          ASSERT_EQ(batch.FindNotFinite(keys, {}, gradients.data()), "");
+          ASSERT_EQ(Sent(batch, placement, gradients.data(), 1000), expected);
           ASSERT_EQ(Sent(batch, placement, gradients.data(), 3), expected);
         }
       }
@@ -134,24 +132,23 @@ TEST(RowBatchTest, WhatIsNotFiniteIsFoundAndNamed) {
   for (const uint32_t dim : {2u, 16u}) {
     RowBatch batch;
     batch.Fill(placement, dim, keys, {});
-    const auto is_finite = [&](const std::vector<float>& gradients) {
-      bool finite = true;
-      Sent(batch, placement, gradients.data(), 100, &finite);
-      return finite;
-    };
     std::vector<float> gradients(3 * dim, 1);
-    EXPECT_TRUE(is_finite(gradients));
+    const auto found = [&] { return batch.FindNotFinite(keys, {}, gradients.data()); };
+    EXPECT_EQ(found(), "");
     gradients[2 * dim + 1] = NAN;
-    EXPECT_FALSE(is_finite(gradients));
-    EXPECT_EQ(WhereNotFinite(keys, {}, dim, gradients.data()), "NaN in the gradient of key 5 (place 2), column 1");
+    EXPECT_EQ(found(), "NaN in the gradient of key 5 (place 2), column 1");
     gradients[2 * dim + 1] = 1;
     gradients[dim] = -INFINITY;
-    EXPECT_FALSE(is_finite(gradients));
-    EXPECT_EQ(WhereNotFinite(keys, {}, dim, gradients.data()), "Inf in the gradient of key 6 (place 1), column 0");
+    EXPECT_EQ(found(), "Inf in the gradient of key 6 (place 1), column 0");
     gradients[dim] = 1;
     gradients[0] = gradients[2 * dim] = 3e38f;
-    EXPECT_FALSE(is_finite(gradients));
-    EXPECT_NE(WhereNotFinite(keys, {}, dim, gradients.data()).find("the sum of a repeated key's"), std::string::npos);
+    EXPECT_EQ(found(), "Inf in the sum of the gradients of key 5, which are finite each");
+    gradients[2 * dim] = -3e38f;  // huge, and its sum is not
+    EXPECT_EQ(found(), "");
+    const std::vector<uint64_t> offsets = {0, 3};
+    batch.Fill(placement, dim, keys, {offsets, false});
+    gradients[0] = NAN;
+    EXPECT_EQ(batch.FindNotFinite(keys, {offsets, false}, gradients.data()), "NaN in the gradient of bag 0, column 0");
   }
 }
 

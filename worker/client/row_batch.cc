@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,14 +19,11 @@ constexpr uint32_t kExponent = 0x7f800000u;
 
 // Four floats at a time: rows in messages are aligned for nothing, and compilers do not see through that by themselves.
 using Four = float __attribute__((vector_size(16)));
-using FourBits = uint32_t __attribute__((vector_size(16)));
 
 // Writes the row, or adds it to what is there. kDim 0: the length is `dim`; known lengths make loops without ends.
-// Returns not 0 where the result has a NaN or Inf.
 template <uint32_t kDim, bool kAdd>
-uint32_t PutRow(const float* from, float scale, uint32_t dim, char* to) {
+void PutRow(const float* from, float scale, uint32_t dim, char* to) {
   const uint32_t n = kDim == 0 ? dim : kDim;
-  FourBits bad = {};
   uint32_t i = 0;
   for (; i + 4 <= n; i += 4) {
     Four value, before;
@@ -36,9 +34,7 @@ uint32_t PutRow(const float* from, float scale, uint32_t dim, char* to) {
       value += before;
     }
     std::memcpy(to + i * sizeof(float), &value, sizeof(value));
-    bad |= static_cast<FourBits>((std::bit_cast<FourBits>(value) & kExponent) == kExponent);
   }
-  uint32_t found = bad[0] | bad[1] | bad[2] | bad[3];
   for (; i < n; ++i) {
     float value = from[i] * scale, before;
     if constexpr (kAdd) {
@@ -46,9 +42,32 @@ uint32_t PutRow(const float* from, float scale, uint32_t dim, char* to) {
       value += before;
     }
     std::memcpy(to + i * sizeof(float), &value, sizeof(value));
-    found |= static_cast<uint32_t>((std::bit_cast<uint32_t>(value) & kExponent) == kExponent);
   }
-  return found;
+}
+
+// The largest magnitude, as bits: NaN and Inf are the largest of all. Four lanes of 4, so that no sum waits for
+// another.
+uint32_t LargestBits(const float* values, size_t count) {
+  int32_t largest[16] = {};
+  size_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    int32_t bits[16];
+    std::memcpy(bits, values + i, sizeof(bits));
+    for (int lane = 0; lane < 16; ++lane) largest[lane] = std::max(largest[lane], bits[lane] & 0x7fffffff);
+  }
+  int32_t most = *std::max_element(largest, largest + 16);
+  for (; i < count; ++i) most = std::max(most, static_cast<int32_t>(std::bit_cast<uint32_t>(values[i]) & 0x7fffffffu));
+  return static_cast<uint32_t>(most);
+}
+
+std::string NotFinite(absl::Span<const uint64_t> keys, const RowBags& bags, uint32_t dim, const float* gradients) {
+  const bool bagged = !bags.offsets.empty();
+  size_t at = 0;
+  while (std::isfinite(gradients[at])) ++at;
+  const size_t row = at / dim;
+  return absl::StrCat(std::isnan(gradients[at]) ? "NaN" : "Inf", " in the gradient of ",
+                      bagged ? absl::StrCat("bag ", row) : absl::StrCat("key ", keys[row], " (place ", row, ")"),
+                      ", column ", at % dim);
 }
 
 // Calls `work` with the length as a constant where it is a usual one.
@@ -211,12 +230,11 @@ void RowBatch::WriteKeys(const Bucket& bucket, uint32_t first, uint32_t n, char*
   std::memcpy(out, keys_.data() + bucket.first_key + first, n * sizeof(uint64_t));
 }
 
-bool RowBatch::WriteGradients(const Bucket& bucket, uint32_t first, uint32_t n, const float* gradients,
+void RowBatch::WriteGradients(const Bucket& bucket, uint32_t first, uint32_t n, const float* gradients,
                               char* out) const {
-  const uint32_t bad = WithLength(dim_, [&]<uint32_t kDim>() {
+  WithLength(dim_, [&]<uint32_t kDim>() {
     const uint32_t dim = dim_;
     uint32_t next = first;  // of the different keys: the first standing of each writes, the others add
-    uint32_t found = 0;
     for (uint32_t at = bucket.begin; at < bucket.end; ++at) {
       if (const size_t ahead = at + kAhead; ahead < place_count_ && !bagged_)
         PrefetchRow(gradients + size_t{place_[ahead]} * dim, dim);
@@ -231,15 +249,13 @@ bool RowBatch::WriteGradients(const Bucket& bucket, uint32_t first, uint32_t n, 
       const float* const from = gradients + row * dim;
       char* const to = out + size_t{key - first} * dim * sizeof(float);
       if (key == next) {
-        found |= PutRow<kDim, false>(from, scale, dim, to);
+        PutRow<kDim, false>(from, scale, dim, to);
         ++next;
       } else {
-        found |= PutRow<kDim, true>(from, scale, dim, to);
+        PutRow<kDim, true>(from, scale, dim, to);
       }
     }
-    return found;
   });
-  return bad == 0;
 }
 
 void RowBatch::Scatter(const Bucket& bucket, uint32_t first, uint32_t n, const char* rows, float* places) const {
@@ -267,19 +283,23 @@ void RowBatch::Pool(const float* places, float* pooled) const {
   }
 }
 
-std::string WhereNotFinite(absl::Span<const uint64_t> keys, const RowBags& bags, uint32_t dim, const float* gradients) {
-  const bool bagged = !bags.offsets.empty();
-  const size_t rows = bagged ? bags.offsets.size() - 1 : keys.size();
-  for (size_t row = 0; row < rows; ++row) {
-    for (uint32_t column = 0; column < dim; ++column) {
-      const float value = gradients[row * dim + column];
-      if (std::isfinite(value)) continue;
-      return absl::StrCat(std::isnan(value) ? "NaN" : "Inf", " in the gradient of ",
-                          bagged ? absl::StrCat("bag ", row) : absl::StrCat("key ", keys[row], " (place ", row, ")"),
-                          ", column ", column);
+std::string RowBatch::FindNotFinite(absl::Span<const uint64_t> keys, const RowBags& bags,
+                                    const float* gradients) const {
+  const uint32_t largest = LargestBits(gradients, rows() * dim_);
+  if (largest >= kExponent) return NotFinite(keys, bags, dim_, gradients);
+  // Only gradients that are huge, and repeated, can have a sum that is not finite.
+  const double sum = static_cast<double>(std::bit_cast<float>(largest)) * static_cast<double>(place_count_);
+  if (key_count_ == place_count_ || sum < static_cast<double>(std::numeric_limits<float>::max())) return "";
+  std::vector<float> row(dim_);
+  for (const Bucket& bucket : buckets_) {
+    for (uint32_t key = 0; key < bucket.keys; ++key) {
+      WriteGradients(bucket, key, 1, gradients, reinterpret_cast<char*>(row.data()));
+      if (LargestBits(row.data(), dim_) < kExponent) continue;
+      return absl::StrCat("Inf in the sum of the gradients of key ", keys_[bucket.first_key + key],
+                          ", which are finite each");
     }
   }
-  return "Inf in the sum of a repeated key's gradients, each of which is finite";
+  return "";
 }
 
 }  // namespace basin

@@ -88,7 +88,4 @@ class RowBatch {
   uint32_t round_ = 0;
 };
 
-// "NaN in the gradient of key 17 (place 3), column 2": what WriteGradients said false about, for a message.
-std::string WhereNotFinite(absl::Span<const uint64_t> keys, const RowBags& bags, uint32_t dim, const float* gradients);
-
 }  // namespace basin
