@@ -21,7 +21,7 @@ namespace {
 
 constexpr uint32_t kDim = 16;
 constexpr size_t kBatch = 10'000;
-constexpr size_t kBatches = 32;
+constexpr size_t kBatches = 128;
 constexpr size_t kBucketKeys = 40;  // 10,000 keys in 256 buckets
 constexpr float kRuleRate = std::numeric_limits<float>::quiet_NaN();
 const absl::Time kNow = absl::FromUnixSeconds(1);

@@ -33,8 +33,9 @@ struct Block {
   void Load(const char* all_keys, size_t begin, size_t n, const KeyIndex& index) {
     size = begin < n ? std::min(kBlock, n - begin) : 0;
     if (size == 0) return;
-    std::memcpy(keys, all_keys + begin * sizeof(uint64_t), size * sizeof(uint64_t));
+    all_keys += begin * sizeof(uint64_t);
     for (size_t i = 0; i < size; ++i) {
+      std::memcpy(&keys[i], all_keys + i * sizeof(uint64_t), sizeof(uint64_t));
       hashes[i] = KeyIndex::Hash(keys[i]);
       index.Prefetch(hashes[i]);
     }

@@ -45,7 +45,7 @@ class TableMemory final {
 inline size_t PiecesToTake(size_t have, size_t piece_bytes) {
   constexpr size_t kBlockBytes = size_t{2} << 20;
   const size_t most = (kBlockBytes + piece_bytes - 1) / piece_bytes;
-  const size_t eighth = have / 8 + 1;
+  const size_t eighth = have + 1;
   return eighth < most ? eighth : most;
 }
 
