@@ -15,6 +15,7 @@
 
 #include "common/base/random.h"
 #include "ps/block.h"
+#include "ps/table/fetch_line.h"
 #include "ps/table/table_memory.h"
 
 namespace basin {
@@ -53,7 +54,7 @@ class KeyIndex final {
   static uint64_t Hash(uint64_t key) { return Mix64(key); }
   void Prefetch(uint64_t hash) const {
     const Segment& segment = SegmentAt(hash);
-    __builtin_prefetch(LineAt(segment, HomeOf(segment, hash)), 1);
+    FetchLine(LineAt(segment, HomeOf(segment, hash)));
   }
   // The key's value; empty: the key is not there.
   IndexValue Find(uint64_t hash, uint64_t key) const {

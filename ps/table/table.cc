@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/rules/apply.h"
+#include "ps/table/fetch_line.h"
 #include "ps/table/table_state.h"
 
 namespace basin {
@@ -45,8 +46,8 @@ struct Block {
 inline void FetchRow(const char* row, size_t bytes) {
   // The first byte of each line and the last byte: a row may begin anywhere in a line.
   const size_t fetched = std::min(bytes, kFetchedBytes);
-  for (size_t at = 0; at < fetched; at += kLineBytes) __builtin_prefetch(row + at, 1);
-  if (reinterpret_cast<uintptr_t>(row) % kLineBytes != 0) __builtin_prefetch(row + fetched - 1, 1);
+  for (size_t at = 0; at < fetched; at += kLineBytes) FetchLine(row + at);
+  if (reinterpret_cast<uintptr_t>(row) % kLineBytes != 0) FetchLine(row + fetched - 1);
 }
 
 absl::Status NotFinite(const TableOptions& options, const char* keys, const char* gradients, size_t floats) {
