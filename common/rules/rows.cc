@@ -334,7 +334,7 @@ RowRule::RowRule(const RuleSpec& spec, DType storage, uint32_t dim) : spec_(spec
   const size_t steps_bytes = spec.kind == RuleKind::kAdam ? 4 : SizeOf(storage) == 2 ? 2 : 0;
   row_bytes_ = numbers_.steps_offset + steps_bytes;
   if (spec.kind == RuleKind::kAdam) {
-    // sqrt(1 - beta2^t) / (1 - beta1^t) for t from 1, until it stays 1: 17,000 floats for the usual betas.
+    // sqrt(1 - beta2^t) / (1 - beta1^t) for t from 1, until it stays 1: 20,000 floats for the usual betas.
     double power1 = 1, power2 = 1;
     while (corrections_.size() < kCorrections && (corrections_.empty() || power1 > 1e-9 || power2 > 1e-9)) {
       power1 *= spec.beta1;
