@@ -169,7 +169,7 @@ int Main(int argc, char** argv) {
   }
   for (const size_t bytes : kPullBytes) ReportBytes("pull", bytes, client.Pull(variable++, bytes, seconds), false);
   const Measured small = client.Push(variable++, kSmallBytes, seconds, &checked);
-  Report("push_small/floats:16", static_cast<double>(small.calls) / small.seconds, "pushes/s", checked);
+  Report("push_small_single/floats:16", static_cast<double>(small.calls) / small.seconds, "pushes/s", checked);
   const Measured rows = client.PushRows(seconds, &checked);
   ReportRows("table_push", rows, checked);
   ReportRows("table_pull", client.PullRows(seconds), false);

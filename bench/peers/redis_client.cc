@@ -101,7 +101,7 @@ int Main(int argc, char** argv) {
   }
   const std::vector<Words> small = {{"SET", "small", std::string(kSmallBytes, 'x')}};
   const Measured sets = client.Stream(small, InFlight(kSmallBytes), seconds, IsOk);
-  Report("push_small/floats:16", static_cast<double>(sets.calls) / sets.seconds, "pushes/s", false);
+  Report("push_small_single/floats:16", static_cast<double>(sets.calls) / sets.seconds, "pushes/s", false);
 
   std::vector<Words> push, pull;
   for (uint64_t batch = 0; batch < kTableRows / kTableBatch; ++batch) {

@@ -82,7 +82,7 @@ class Peer:
                 self.coordinator.schedule(step)
             self.coordinator.join()
         pushes_s, pushes = same_work.repeat_for(self.seconds, some)
-        same_work.report("push_small_one_a_call/floats:16", pushes_s, "pushes/s", bool(tf.reduce_all(variable == -float(pushes))))
+        same_work.report("push_small_single/floats:16", pushes_s, "pushes/s", bool(tf.reduce_all(variable == -float(pushes))))
 
     def pull(self, size):
         variables = self.variables(min(same_work.in_flight(size), 16), [size // 4])

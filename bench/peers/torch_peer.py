@@ -87,7 +87,7 @@ def measure(seconds):
         rate, _ = stream(seconds, same_work.in_flight(size), lambda n, size=size: ask(pull, f"variable{size}"))
         same_work.report(f"pull/bytes:{size}", 1e-9 * rate * size, "GB/s", False)
     rate, checked = pushes(same_work.SMALL_BYTES)
-    same_work.report("push_small/floats:16", rate, "pushes/s", checked)
+    same_work.report("push_small_single/floats:16", rate, "pushes/s", checked)
 
     batches = same_work.TABLE_ROWS // same_work.TABLE_BATCH
     keys = [(torch.arange(same_work.TABLE_BATCH) + i * same_work.TABLE_BATCH) * 7919 % same_work.TABLE_ROWS for i in range(batches)]
