@@ -4,7 +4,9 @@ have nothing else to do.
 
 usage: performance.py [--build build/release] [--rounds N] [--only PART]... [--out build/performance] [--no-install] [--page-only]
 
-parts: canonical   basin-bench without a command
+parts: transports  whether --transport does what it says, by the bytes of the loopback interface: figures named for a transport
+                   that was not used are dropped
+       canonical   basin-bench without a command
        netns       the same of TCP between two network namespaces (root)
        idle        what a job that does nothing costs
        whole_job   bench/whole_job.py, beside TensorFlow
@@ -28,6 +30,7 @@ sys.path[:0] = [str(HERE), str(HERE / "peers")]
 
 import figures  # noqa: E402
 import performance_page  # noqa: E402
+import transport_check  # noqa: E402
 
 PEERS = ("basin", "grpc", "redis", "tensorflow", "torch", "torch-tcp")
 
@@ -48,10 +51,23 @@ def commands(flags):
     }
 
 
+def check_transports(flags):
+    """Leaves transports.json: {transport: what is wrong with it, or an empty text}."""
+    found = {}
+    for transport in ("tcp", "shm"):
+        results = transport_check.run(f"{flags.build}/bin/basin-bench", ["push", "--bytes=1MiB"], transport, 1.0)
+        found[transport] = results if isinstance(results, str) else ""
+        print(f"transport {transport}: {found[transport] or 'as said'}", file=sys.stderr)
+    pathlib.Path(flags.out, "transports.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
 def write_page(flags):
     out = pathlib.Path(flags.out)
     parts = {name: figures.load(out, name) for name in ("canonical", "netns", "idle", "whole_job")}
     peers = {peer: figures.load(out, f"peers_{peer}") for peer in PEERS}
+    path = out / "transports.json"
+    transports = json.loads(path.read_text(encoding="utf-8")) if path.exists() else dict.fromkeys(("tcp", "shm"), "it was not checked")
+    parts["canonical"], dropped = performance_page.without_false_names(parts["canonical"], transports)
     profile = json.loads((out / "profile.json").read_text(encoding="utf-8")) if (out / "profile.json").exists() else None
     notes = (HERE / "performance_notes.md").read_text(encoding="utf-8")
     measured = [path.stat().st_mtime for path in out.glob("*.json")]
@@ -59,7 +75,7 @@ def write_page(flags):
         sys.exit(f"performance.py: no figures in {out}; run it without --page-only")
     made = {"date": datetime.date.fromtimestamp(max(measured)).isoformat(), "machine": figures.machine()}
     page = ROOT / "docs" / "performance.md"
-    page.write_text(performance_page.page(parts, peers, profile, notes, made), encoding="utf-8")
+    page.write_text(performance_page.page(parts, peers, profile, notes, {**made, "dropped": dropped}), encoding="utf-8")
     print(f"wrote {page}", file=sys.stderr)
 
 
@@ -67,7 +83,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", action="append", choices=("canonical", "netns", "idle", "whole_job", "peers", "profile"))
+    parser.add_argument("--only", action="append", choices=("transports", "canonical", "netns", "idle", "whole_job", "peers", "profile"))
     parser.add_argument("--out", default="build/performance")
     parser.add_argument("--no-install", action="store_true", help="install nothing; peers that are missing fail")
     parser.add_argument("--page-only", action="store_true", help="measure nothing; write the page of the figures that are there")
@@ -78,6 +94,8 @@ def main():
         if not flags.no_install:
             subprocess.run(["cmake", "--build", flags.build, "--target", "basin-bench", "basin-ps", "basin-worker", "basin"], check=True,
                            stdout=sys.stderr)
+        if not flags.only or "transports" in flags.only:
+            check_transports(flags)
         for part, command in commands(flags).items():
             if flags.only and part not in flags.only:
                 continue

@@ -11,6 +11,17 @@ def with_unit(value, unit):
     return None if value is None else f"{figures.number(value)} {unit}".strip()
 
 
+def without_false_names(results, transports):
+    """The results of basin-bench without those named for a transport that was not really used, and texts that say so.
+
+    transports: {"tcp" or "shm": what is wrong with it, or an empty text}.
+    """
+    wrong = {transport: why for transport, why in transports.items() if why}
+    kept = {name: result for name, result in results.items() if name.split("_")[0] not in wrong}
+    return kept, [f"Figures named `{transport}_` are left out: {why}." for transport, why in sorted(wrong.items())
+                  if any(name.split("_")[0] == transport for name in results)]
+
+
 def goals_tables(outcomes):
     """One table a section, in the order of the goals. Sections without any figure are said to be not measured."""
     text = ""
@@ -91,7 +102,7 @@ Made by `{COMMAND}` on {made["date"]}, on {machine.get("cores")} cores ({machine
 in the same run, in turn with the figure; ratios are what to compare, since absolute figures of such machines drift by a third. One ps and one worker, SGD really applied, where
 nothing else is said.
 
-{summary(outcomes)}
+{summary(outcomes)}{"".join(chr(10) + text + chr(10) for text in made.get("dropped", []))}
 ## Goals
 
 {goals_tables(outcomes)}## The whole job

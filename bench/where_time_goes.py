@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "peers")]
 
 import profile_shares  # noqa: E402
+import transport_check  # noqa: E402
 import whole_job  # noqa: E402
 
 SAMPLES_S = 997
@@ -39,12 +40,12 @@ def cases(build, seconds, folder):
     yield "whole job", [f"{build}/bin/basin", "submit", str(job), "--runs", str(pathlib.Path(folder, "runs"))]
 
 
-def measure(case, argv, folder):
+def measure(case, argv, folder, environment):
     """One case, or None where its program fails (a transport that this machine lacks)."""
     data = str(pathlib.Path(folder, "perf.data"))
     start = time.monotonic()
     done = subprocess.run(["perf", "record", "-q", "-e", "cpu-clock", "-F", str(SAMPLES_S), "-o", data, "--", *argv], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, env=environment)
     wall_s = time.monotonic() - start
     if done.returncode != 0:
         print(f"where_time_goes.py: no profile of {case!r}: {' '.join(argv)} ended with {done.returncode}:\n{done.stdout[-600:]}", file=sys.stderr)
@@ -66,12 +67,19 @@ def main():
     flags = parser.parse_args()
     if not shutil.which("perf"):
         sys.exit("where_time_goes.py: no program perf; install Debian's linux-perf")
-    found = []
+    found, checked = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for case, argv in cases(os.path.abspath(flags.build), flags.seconds, folder):
             if flags.only and not any(case.startswith(name) for name in flags.only):
                 continue
-            profile = measure(case, argv, folder)
+            transport = case[:3] if case[:3] in ("tcp", "shm") else None
+            if transport and transport not in checked:
+                results = transport_check.run(f"{flags.build}/bin/basin-bench", ["push", "--bytes=1MiB"], transport, 1.0)
+                checked[transport] = results if isinstance(results, str) else ""
+            if transport and checked[transport]:
+                print(f"where_time_goes.py: no profile of {case!r}: {checked[transport]}", file=sys.stderr)
+                continue
+            profile = measure(case, argv, folder, {**os.environ, "BASIN_TRANSPORT": transport} if transport else None)
             if profile:
                 found.append(profile)
     how = (f"Samples of the processor's clock, {SAMPLES_S} a second and core, of all processes of a case (`bench/where_time_goes.py`); ps and workers share the cores. "

@@ -27,6 +27,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import figures  # noqa: E402
 import processes_of_a_peer as peers  # noqa: E402
 import table_of_peers  # noqa: E402
+import transport_check  # noqa: E402
 
 LIMIT_S = 300
 
@@ -94,15 +95,13 @@ def torch(transport):
 
 def basin(folder, seconds):
     lines = []
-    for arguments in table_of_peers.basin_bench_calls():
-        with tempfile.TemporaryDirectory() as work:
-            done = subprocess.run([f"{folder}/bin/basin-bench", *arguments, "--rounds", "1", "--duration", str(seconds), "--json", f"{work}/json"],
-                                  stdout=subprocess.DEVNULL, timeout=LIMIT_S, check=False)
-            if done.returncode != 0:
-                print(f"run.py: basin-bench {' '.join(arguments)} failed, as said above: its figures are missing", file=sys.stderr)
-                continue
-            results = json.loads(pathlib.Path(work, "json").read_text(encoding="utf-8"))["results"]
-            lines += [table_of_peers.in_plain_units(result) for result in results if result.get("value") is not None]
+    for transport in ("tcp", "shm"):
+        for arguments in table_of_peers.basin_bench_calls():
+            results = transport_check.run(f"{folder}/bin/basin-bench", arguments, transport, seconds)
+            if isinstance(results, str):
+                print(f"run.py: {results}", file=sys.stderr)
+            else:
+                lines += [table_of_peers.in_plain_units(result) for result in results]
     return lines
 
 

@@ -13,6 +13,7 @@ import goals  # noqa: E402
 import performance_page  # noqa: E402
 import profile_shares  # noqa: E402
 import table_of_peers  # noqa: E402
+import transport_check  # noqa: E402
 
 
 def result(value, **more):
@@ -127,6 +128,27 @@ class Profile(unittest.TestCase):
         rows = profile_shares.rows_of(self.REPORT)
         self.assertEqual((rows[0]["function"], rows[0]["thread"], rows[0]["share"]), ("_copy_from_iter", "ZMQbg/IO/0", 0.5))
         self.assertEqual(profile_shares.shares_of(profile_shares.rows_of("nothing\n")), {})
+
+
+class Transports(unittest.TestCase):
+    PUSH = [result(4.0, limit_name="tcp_stream/bytes:1048576", limit=4.0)]
+
+    def test_shared_memory_that_went_over_loopback_is_found_out(self):
+        self.assertTrue(transport_check.went_as_said("shm", self.PUSH, 1.0, 1e6))
+        self.assertFalse(transport_check.went_as_said("shm", self.PUSH, 1.0, 4e9))
+
+    def test_tcp_that_went_through_memory_is_found_out_although_its_limit_used_loopback(self):
+        self.assertTrue(transport_check.went_as_said("tcp", self.PUSH, 1.0, 8.1e9))
+        self.assertFalse(transport_check.went_as_said("tcp", self.PUSH, 1.0, 4.1e9))
+
+    def test_nothing_measured_proves_nothing(self):
+        self.assertFalse(transport_check.went_as_said("shm", [], 1.0, 0))
+
+    def test_figures_under_a_false_name_are_left_out_of_the_page_which_says_so(self):
+        results = {"tcp_push/bytes:1": result(1.0), "shm_push/bytes:1": result(2.0), "apply/rule:sgd/bytes:1": result(3.0)}
+        kept, texts = performance_page.without_false_names(results, {"tcp": "", "shm": "it did not go over shm"})
+        self.assertEqual(list(kept), ["tcp_push/bytes:1", "apply/rule:sgd/bytes:1"])
+        self.assertEqual(texts, ["Figures named `shm_` are left out: it did not go over shm."])
 
 
 class Page(unittest.TestCase):
