@@ -74,7 +74,7 @@ def write_page(flags):
     if not measured:
         sys.exit(f"performance.py: no figures in {out}; run it without --page-only")
     made = {"date": datetime.date.fromtimestamp(max(measured)).isoformat(), "machine": figures.machine()}
-    page = ROOT / "docs" / "performance.md"
+    page = pathlib.Path(flags.page)
     page.write_text(performance_page.page(parts, peers, profile, notes, {**made, "dropped": dropped}), encoding="utf-8")
     print(f"wrote {page}", file=sys.stderr)
 
@@ -86,6 +86,7 @@ def main():
     parser.add_argument("--only", action="append", choices=("transports", "canonical", "netns", "idle", "whole_job", "peers", "profile"))
     parser.add_argument("--out", default="build/performance")
     parser.add_argument("--no-install", action="store_true", help="install nothing; peers that are missing fail")
+    parser.add_argument("--page", default=str(ROOT / "docs" / "performance.md"), help="the file to write")
     parser.add_argument("--page-only", action="store_true", help="measure nothing; write the page of the figures that are there")
     flags = parser.parse_args()
     failed = []

@@ -26,15 +26,33 @@ def kind_of(function, file):
 
 
 def rows_of(report):
-    """Lines of `perf report --sort comm,dso,symbol --field-separator=TAB`: [{share, thread, file, function}], the largest first."""
+    """Lines of `perf report --sort pid,comm,dso,symbol --field-separator=TAB`: [{share, id, thread, file, function}], the
+    largest first; id is the thread's number."""
     rows = []
     for line in report.splitlines():
         fields = [field.strip() for field in line.split("\t")]
-        if line.startswith("#") or len(fields) < 4 or not re.fullmatch(r"[0-9.]+%", fields[0]):
+        if line.startswith("#") or len(fields) < 5 or not re.fullmatch(r"[0-9.]+%", fields[0]):
             continue
-        function = re.sub(r"^\[[.k]\] ", "", fields[3])
-        rows.append({"share": float(fields[0][:-1]) / 100, "thread": fields[1], "file": fields[2], "function": function})
+        function = re.sub(r"^\[[.k]\] ", "", fields[4])
+        rows.append({"share": float(fields[0][:-1]) / 100, "id": fields[1].split(":")[0], "thread": fields[2], "file": fields[3], "function": function})
     return sorted(rows, key=lambda row: -row["share"])
+
+
+def of_basin_alone(rows):
+    """Without the threads in which basin-bench measures the limit beside a figure: those that never ran the client library."""
+    clients = {row["id"] for row in rows if "libbasin" in row["file"]}
+    return [row for row in rows if row["thread"] != "basin-bench" or row["id"] in clients]
+
+
+def functions_of(rows):
+    """Shares of functions over all threads of one name, of all that is in rows, the largest first: [{share, thread, file, function}]."""
+    total = sum(row["share"] for row in rows)
+    sums = {}
+    for row in rows:
+        key = row["thread"], row["file"], row["function"]
+        sums[key] = sums.get(key, 0.0) + row["share"] / total
+    ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))
+    return [{"share": share, "thread": thread, "file": file, "function": function} for (thread, file, function), share in ordered]
 
 
 def shares_of(rows):

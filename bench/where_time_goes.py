@@ -50,12 +50,14 @@ def measure(case, argv, folder, environment):
     if done.returncode != 0:
         print(f"where_time_goes.py: no profile of {case!r}: {' '.join(argv)} ended with {done.returncode}:\n{done.stdout[-600:]}", file=sys.stderr)
         return None
-    report = subprocess.run(["perf", "report", "-i", data, "--sort", "comm,dso,symbol", "--field-separator=\t", "--stdio", "--percent-limit=0"],
+    report = subprocess.run(["perf", "report", "-i", data, "--sort", "pid,comm,dso,symbol", "--field-separator=\t", "--stdio", "--percent-limit=0"],
                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace", check=True).stdout
     samples = re.search(r"# Event count \(approx\.\): (\d+)", report)
     rows = [row for row in profile_shares.rows_of(report) if row["thread"] not in ("perf", "perf-exec")]
-    busy = int(samples.group(1)) * 1e-9 / wall_s if samples else None  # the event is the processor's clock, in ns
-    return {"case": case, "cores_busy": busy, "shares": profile_shares.shares_of(rows), "functions": rows[:25]}
+    alone = profile_shares.of_basin_alone(rows)
+    # The event is the processor's clock, in ns. Where a limit was measured in between, the time was not Basin's alone.
+    busy = int(samples.group(1)) * 1e-9 / wall_s if samples and len(alone) == len(rows) else None
+    return {"case": case, "cores_busy": busy, "shares": profile_shares.shares_of(alone), "functions": profile_shares.functions_of(alone)[:25]}
 
 
 def main():
@@ -83,11 +85,12 @@ def main():
             if profile:
                 found.append(profile)
     how = (f"Samples of the processor's clock, {SAMPLES_S} a second and core, of all processes of a case (`bench/where_time_goes.py`); ps and workers share the cores. "
-           "The start and the check at the end are in it; what basin-bench measures of the limit beside a figure is too.")
+           "The start and the check at the end are in it; the threads in which basin-bench measures the limit beside a figure are not.")
     pathlib.Path(flags.out).mkdir(parents=True, exist_ok=True)
     pathlib.Path(flags.out, "profile.json").write_text(json.dumps({"how": how, "cases": found}, indent=1) + "\n", encoding="utf-8")
     for profile in found:
-        print(f"{profile['case']}: {profile['cores_busy']:.2f} cores busy; "
+        busy = "" if profile["cores_busy"] is None else f"{profile['cores_busy']:.2f} cores busy; "
+        print(f"{profile['case']}: {busy}"
               + ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in profile["shares"].items()))
 
 

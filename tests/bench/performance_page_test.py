@@ -113,21 +113,31 @@ class Peers(unittest.TestCase):
 
 
 class Profile(unittest.TestCase):
-    REPORT = ("# Overhead\tCommand\n"
-              "50.00%\tZMQbg/IO/0\t[kernel.kallsyms]\t[k] _copy_from_iter\n"
-              "25.00%\tbasin-worker\tlibopenblasp-r0.3.21.so\t[.] sgemm_kernel\n"
-              "15.00%\tbasin-ps\tbasin-ps\t[.] basin::(anonymous namespace)::AdamLoop\n"
-              "10.00%\tbasin-ps\tlibzmq.so.5\t[.] 0x0000000000012345\n")
+    REPORT = ("# Overhead\tPid:Command\n"
+              "30.00%\t11:ZMQbg/IO/0\tZMQbg/IO/0\t[kernel.kallsyms]\t[k] _copy_from_iter\n"
+              "20.00%\t12:ZMQbg/IO/0\tZMQbg/IO/0\t[kernel.kallsyms]\t[k] _copy_from_iter\n"
+              "25.00%\t13:basin-worker\tbasin-worker\tlibopenblasp-r0.3.21.so\t[.] sgemm_kernel\n"
+              "15.00%\t14:basin-ps\tbasin-ps\tbasin-ps\t[.] basin::(anonymous namespace)::AdamLoop\n"
+              "10.00%\t14:basin-ps\tbasin-ps\tlibzmq.so.5\t[.] 0x0000000000012345\n")
 
     def test_samples_are_told_apart_by_kind(self):
         shares = profile_shares.shares_of(profile_shares.rows_of(self.REPORT))
         self.assertEqual({kind: round(share, 6) for kind, share in shares.items()},
                          {"copy between kernel and program": 0.5, "training's own arithmetic": 0.25, "apply and check": 0.15, "ZeroMQ": 0.1})
 
-    def test_the_largest_function_comes_first(self):
-        rows = profile_shares.rows_of(self.REPORT)
-        self.assertEqual((rows[0]["function"], rows[0]["thread"], rows[0]["share"]), ("_copy_from_iter", "ZMQbg/IO/0", 0.5))
+    def test_a_function_counts_over_all_threads_of_a_name_the_largest_first(self):
+        first = profile_shares.functions_of(profile_shares.rows_of(self.REPORT))[0]
+        self.assertEqual((first["function"], first["thread"], round(first["share"], 6)), ("_copy_from_iter", "ZMQbg/IO/0", 0.5))
         self.assertEqual(profile_shares.shares_of(profile_shares.rows_of("nothing\n")), {})
+
+    def test_the_limit_measured_beside_a_figure_is_not_in_its_profile(self):
+        report = ("60.00%\t1:basin-bench\tbasin-bench\t[kernel.kallsyms]\t[k] _copy_to_iter\n"
+                  "10.00%\t2:basin-bench\tbasin-bench\t[kernel.kallsyms]\t[k] tcp_sendmsg\n"
+                  "10.00%\t2:basin-bench\tbasin-bench\tlibbasin.so.0.1.0\t[.] basin_start\n"
+                  "20.00%\t3:basin-ps\tbasin-ps\tbasin-ps\t[.] basin::Shard::Apply\n")
+        alone = profile_shares.of_basin_alone(profile_shares.rows_of(report))
+        self.assertEqual({row["id"] for row in alone}, {"2", "3"})
+        self.assertAlmostEqual(sum(profile_shares.shares_of(alone).values()), 1.0)
 
 
 class Transports(unittest.TestCase):
