@@ -158,6 +158,7 @@ class TrainingLoop {
     BASIN_RETURN_IF_ERROR(ToAbslStatus(under_way_->Wait()));
     under_way_.reset();
     current_ = 1 - current_;
+    if (progress_.steps() == 1) Info(absl::StrFormat("first step, after %.3f s in the loop", progress_.seconds()));
     return absl::OkStatus();
   }
 
