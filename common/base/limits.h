@@ -17,6 +17,8 @@ inline constexpr size_t kMaxFrameBytes = size_t{4} << 20;
 // A message carries at most this many shards' payloads (64 x 1 MiB) beside frame 0.
 inline constexpr size_t kMaxPayloadFrames = 64;
 inline constexpr size_t kMaxFrames = 1 + kMaxPayloadFrames;
+// What a shared-memory ring must be able to hold: frame 0 and its payloads.
+inline constexpr size_t kMaxMessageBytes = kMaxFrameBytes + kMaxPayloadFrames * kMaxShardBytes;
 // Payloads below this are copied into frame 0; a frame of their own would cost more than the copy.
 inline constexpr size_t kInlinePayloadBytes = size_t{16} << 10;
 // Frame 0 is closed once this much has been gathered in it.

@@ -20,15 +20,6 @@ std::shared_ptr<ZmqContext> MakeZmqContext(int io_threads);
 // After fork, the child must call none of these methods; destructors are harmless there.
 std::unique_ptr<Dialer> MakeZmqDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context = nullptr);
 
-struct ListenerCounters {
-  uint64_t bytes_in = 0;
-  uint64_t bytes_out = 0;
-  uint64_t dropped_messages = 0;     // past limits.h, or from a peer that chose its own routing id
-  uint64_t refused_connections = 0;  // past max_connections
-  uint64_t failed_handshakes = 0;    // peers that are not ZeroMQ, or gave up
-  uint64_t connections = 0;          // now
-};
-
 class ZmqListener : public Listener {
  public:
   // From any thread.

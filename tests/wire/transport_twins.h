@@ -30,6 +30,7 @@ class Twin {
 };
 std::unique_ptr<Twin> MakeZmqTwin();
 std::unique_ptr<Twin> MakeInprocTwin();
+std::unique_ptr<Twin> MakeShmTwin();
 
 struct TwinCase {
   const char* name;
@@ -64,7 +65,10 @@ inline std::string NextText(Dialer& dialer, Channel& channel) {
   return std::string((*got)->frames.at(0).view());
 }
 
-inline auto AllTwins() { return ::testing::Values(TwinCase{"Zmq", &MakeZmqTwin}, TwinCase{"Inproc", &MakeInprocTwin}); }
+inline auto AllTwins() {
+  return ::testing::Values(TwinCase{"Zmq", &MakeZmqTwin}, TwinCase{"Inproc", &MakeInprocTwin},
+                           TwinCase{"Shm", &MakeShmTwin});
+}
 inline std::string TwinName(const ::testing::TestParamInfo<TwinCase>& info) { return info.param.name; }
 
 class TwinTest : public ::testing::TestWithParam<TwinCase> {
