@@ -152,7 +152,7 @@ class Client final : public ShmChannel {
     (*memory)->CloseFd();
     link_ = std::make_unique<ShmLink>(socket_, *std::move(memory), ShmLink::Side::kClient, shared_->options);
     state_ = Progress::kOpen;
-    for (Message& message : TakeQueued()) link_->Send(std::move(message)).IgnoreError();
+    link_->Adopt(TakeQueued());
   }
 
  private:

@@ -45,12 +45,20 @@ absl::Status ShmLink::Send(Message message) {
   return absl::OkStatus();
 }
 
-void ShmLink::Pump() {
+void ShmLink::Adopt(std::deque<Message> messages) {
+  for (Message& message : messages) {
+    queued_bytes_ += message.bytes();
+    queue_.push_back(std::move(message));
+  }
+  Pump();
+}
+
+void ShmLink::Pump(size_t window) {
   if (state_ != State::kOpen) return;
   if (!writer_.Sweep()) return Cut("the peer broke the shared memory's rules: it gave back what it did not have");
   while (!queue_.empty()) {
     FindPlaces(queue_.front());
-    if (!writer_.Write(queue_.front(), places_)) break;
+    if (!writer_.Write(queue_.front(), places_, window)) break;
     queued_bytes_ -= queue_.front().bytes();
     queue_.pop_front();
     // At once, so that the peer reads the first while the second is written.

@@ -26,13 +26,17 @@ class ShmLink final {
 
   // Never blocks: what finds no room waits and leaves with Pump. Errors as Channel::Send.
   absl::Status Send(Message message);
+  // What was sent before there was a link, whatever its bytes.
+  void Adopt(std::deque<Message> messages);
   // The next message; nullptr where there is none now, or the link is cut.
   std::unique_ptr<Message> Receive();
   // The link ended and everything was received. `reason` says why.
   bool cut() const { return state_ == State::kCut; }
   const std::string& reason() const { return reason_; }
   // Takes back what the peer has read and sends what waits.
-  void Pump();
+  void Pump() { Pump(kRingWindowBytes); }
+  // As Pump, as far as the ring goes: for what the peer shall find when this end is gone.
+  void PumpAll() { Pump(kRingDataBytes); }
   // A message, or room for what waits.
   bool HasWork() const;
   bool has_backlog() const { return !queue_.empty(); }
@@ -47,6 +51,7 @@ class ShmLink final {
 
  private:
   enum class State { kOpen, kHungUp, kCut };
+  void Pump(size_t window);
   void TakeSegment(const ShmPacket& packet, UniqueFd fd);
   void FindPlaces(const Message& message);
   void Cut(std::string reason);

@@ -149,7 +149,7 @@ class Lane final : public ShmListener {
       bool waiting = false;
       for (auto& [id, peer] : peers_) {
         peer->link->Sleep();
-        peer->link->Pump();
+        peer->link->PumpAll();
         waiting |= peer->link->has_backlog();
       }
       if (!waiting || absl::Now() >= deadline) break;

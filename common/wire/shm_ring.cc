@@ -24,7 +24,7 @@ RingWriter::RingWriter(char* ring)
 
 RingWriter::~RingWriter() = default;
 
-bool RingWriter::Write(const Message& message, absl::Span<const SegmentPlace> places) {
+bool RingWriter::Write(const Message& message, absl::Span<const SegmentPlace> places, size_t window) {
   if (free_blocks_.empty()) return false;
   const size_t frames = message.frames.size();
   std::array<FrameRef, kMaxFrames> refs;
@@ -49,7 +49,7 @@ bool RingWriter::Write(const Message& message, absl::Span<const SegmentPlace> pl
     }
   }
   const size_t need = AlignUp(head) + placed;
-  if (bytes_under_way() > 0 && bytes_under_way() + need > kRingWindowBytes) return false;
+  if (bytes_under_way() > 0 && bytes_under_way() + need > window) return false;
   const std::optional<size_t> offset = data_free_.Take(need);
   if (!offset) return false;
   const uint32_t number = free_blocks_.back();

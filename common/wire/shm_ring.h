@@ -31,9 +31,10 @@ class RingWriter final {
   explicit RingWriter(char* ring);
   ~RingWriter();
 
-  // False: no room now. `places`: one a frame, or none at all. Frames in segments are referenced until the reader gives
-  // the block back; the others were copied on return. REQUIRES: within CheckLimits.
-  bool Write(const Message& message, absl::Span<const SegmentPlace> places);
+  // False: no room now, which is past `window` bytes under way unless nothing is. `places`: one a frame, or none at
+  // all. Frames in segments are referenced until the reader gives the block back; the others were copied on return.
+  // REQUIRES: within CheckLimits.
+  bool Write(const Message& message, absl::Span<const SegmentPlace> places, size_t window = kRingWindowBytes);
   // Takes what the reader gave back. False: it broke the rules, and nothing it says can be used any more.
   bool Sweep();
   // Something was given back that Sweep has not taken.
