@@ -143,7 +143,10 @@ class Client final : public ShmChannel {
       case ShmSocket::Got::kPacket:
         break;
     }
-    if (packet.kind == ShmPacket::kRefused) return Fail(absl::PermissionDeniedError(packet.text));
+    if (packet.kind == ShmPacket::kRefused) {
+      const bool full = packet.number == static_cast<uint32_t>(absl::StatusCode::kResourceExhausted);
+      return Fail(full ? absl::ResourceExhaustedError(packet.text) : absl::PermissionDeniedError(packet.text));
+    }
     if (packet.kind != ShmPacket::kWelcome || packet.value != kShmChannelBytes) {
       return Fail(absl::UnavailableError("its memory has another layout"));
     }
@@ -255,6 +258,7 @@ class SharedMemoryDialer final : public ShmDialer {
     for (Client* channel : shared_->channels) channel->OnSocket();
   }
 
+  bool TakeWake() override { return shared_->wake.Take(); }
   int fd() const override { return shared_->epoll.fd(); }
   absl::Time next_deadline() const override {
     absl::Time next = absl::InfiniteFuture();

@@ -223,7 +223,7 @@ class Lane final : public ShmListener {
       }
       auto socket = std::make_shared<ShmSocket>(std::move(fd));
       if (absl::Status status = Welcome(socket); !status.ok()) {
-        ShmPacket refusal = {.kind = ShmPacket::kRefused};
+        ShmPacket refusal = {.kind = ShmPacket::kRefused, .number = static_cast<uint32_t>(status.code())};
         std::snprintf(refusal.text, sizeof refusal.text, "%s", std::string(status.message()).c_str());
         socket->Send(refusal);
       }

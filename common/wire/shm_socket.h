@@ -20,7 +20,7 @@ struct ShmPacket {
   enum Kind : uint32_t {
     kWake = 0,
     kWelcome = 1,  // lane to client, with the channel's memfd; `value`: its bytes
-    kRefused = 2,  // lane to client: `text` says why
+    kRefused = 2,  // lane to client: `number` is a status code, `text` says why
     kSegment = 3,  // client to lane, with a memfd; `number` counts up from 0, `value`: its bytes
   };
   uint32_t kind = kWake;

@@ -20,7 +20,8 @@ class ShmChannel : public Channel {
   enum class Progress { kConnecting, kOpen, kFailed };
   // kOpen once the lane has answered, for good; kFailed: it never will.
   virtual Progress progress() = 0;
-  // Where it failed: NOT_FOUND, nobody offers shared memory at this address; else why it is refused.
+  // Where it failed: NOT_FOUND, nobody offers shared memory at this address; RESOURCE_EXHAUSTED, the lane takes no
+  // further connection; else why it is refused.
   virtual const absl::Status& failure() const = 0;
   // What was sent while it was connecting.
   virtual std::deque<Message> TakeQueued() = 0;
@@ -35,11 +36,13 @@ class ShmDialer : public Dialer {
   // The parts of Wait, for whoever waits on other things too.
   // Sends what is queued. True: a channel has something.
   virtual bool Ready() = 0;
-  // Looks for a moment where that is worth it. True: a channel has something.
+  // Looks for a moment where that is worth it, or until Wake. True: a channel has something.
   virtual bool Spin() = 0;
   // From Arm to Disarm peers wake this end: fd() becomes readable. False: a channel has something, do not sleep.
   virtual bool Arm() = 0;
   virtual void Disarm() = 0;
+  // Whether Wake was called since the last time; takes it back.
+  virtual bool TakeWake() = 0;
   virtual int fd() const = 0;
   // When a channel that is being made gives up.
   virtual absl::Time next_deadline() const = 0;

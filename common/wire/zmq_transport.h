@@ -15,13 +15,22 @@ namespace basin::wire {
 class ZmqContext;
 std::shared_ptr<ZmqContext> MakeZmqContext(int io_threads);
 
+class ZmqDialer : public Dialer {
+ public:
+  // Wait also returns when this descriptor, which outlives the dialer, is readable.
+  virtual void AlsoWatch(int fd) = 0;
+};
+
 // Channels and dialer may be destroyed in any order. Dial resolves the host name in the calling thread, which may block
 // as long as the system's resolver does. `context`: made with options.io_threads where none is given.
 // After fork, the child must call none of these methods; destructors are harmless there.
-std::unique_ptr<Dialer> MakeZmqDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context = nullptr);
+std::unique_ptr<ZmqDialer> MakeZmqDialer(const TransportOptions& options,
+                                         std::shared_ptr<ZmqContext> context = nullptr);
 
 class ZmqListener : public Listener {
  public:
+  // Receive also returns (nullptr) when this descriptor, which outlives the listener, is readable.
+  virtual void AlsoWatch(int fd) = 0;
   // From any thread.
   virtual ListenerCounters counters() const = 0;
 };

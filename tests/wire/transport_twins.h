@@ -31,6 +31,7 @@ class Twin {
 std::unique_ptr<Twin> MakeZmqTwin();
 std::unique_ptr<Twin> MakeInprocTwin();
 std::unique_ptr<Twin> MakeShmTwin();
+std::unique_ptr<Twin> MakeHostTwin();
 
 struct TwinCase {
   const char* name;
@@ -67,7 +68,7 @@ inline std::string NextText(Dialer& dialer, Channel& channel) {
 
 inline auto AllTwins() {
   return ::testing::Values(TwinCase{"Zmq", &MakeZmqTwin}, TwinCase{"Inproc", &MakeInprocTwin},
-                           TwinCase{"Shm", &MakeShmTwin});
+                           TwinCase{"Shm", &MakeShmTwin}, TwinCase{"Host", &MakeHostTwin});
 }
 inline std::string TwinName(const ::testing::TestParamInfo<TwinCase>& info) { return info.param.name; }
 
