@@ -123,8 +123,10 @@ class Client final : public ShmChannel {
   // Sends what is queued. True: Receive has something.
   bool Ready() {
     if (link_ == nullptr) return progress() != Progress::kConnecting && !told_;
+    // Before Pump, which takes what was let go of.
+    const bool ready = HasSomething();
     link_->Pump();
-    return HasSomething();
+    return ready || HasSomething();
   }
   bool HasSomething() const { return link_ != nullptr && !told_ && link_->HasWork(); }
   ShmLink* link() { return link_.get(); }

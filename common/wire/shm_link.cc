@@ -110,6 +110,8 @@ std::unique_ptr<Message> ShmLink::Receive() {
         Cut(kClosed);
         return nullptr;
       }
+      // What this message answers may be memory that was lent: whoever waits for both gets both.
+      if (writer_.referencing() > 0) Pump();
       return message;
     case RingReader::Got::kNothing:
       if (state_ == State::kHungUp) Cut(kClosed);
@@ -125,12 +127,13 @@ std::unique_ptr<Message> ShmLink::Receive() {
 }
 
 bool ShmLink::HasWork() const {
-  return state_ != State::kOpen || reader_.HasMessage() || (!queue_.empty() && writer_.HasCompletions());
+  return state_ != State::kOpen || reader_.HasMessage() ||
+         ((!queue_.empty() || writer_.referencing() > 0) && writer_.HasCompletions());
 }
 
 void ShmLink::Sleep() {
   reader_.SetSleeps(true);
-  if (!queue_.empty()) writer_.SetWaits(true);
+  if (!queue_.empty() || writer_.referencing() > 0) writer_.SetWaits(true);
 }
 
 void ShmLink::WakeUp() {

@@ -33,11 +33,11 @@ class ShmLink final {
   // The link ended and everything was received. `reason` says why.
   bool cut() const { return state_ == State::kCut; }
   const std::string& reason() const { return reason_; }
-  // Takes back what the peer has read and sends what waits.
+  // Takes back what the peer has read (lent memory is let go of) and sends what waits.
   void Pump() { Pump(kRingWindowBytes); }
   // As Pump, as far as the ring goes: for what the peer shall find when this end is gone.
   void PumpAll() { Pump(kRingDataBytes); }
-  // A message, or room for what waits.
+  // A message, room for what waits, or lent memory that the peer has let go of.
   bool HasWork() const;
   bool has_backlog() const { return !queue_.empty(); }
 

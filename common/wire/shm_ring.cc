@@ -68,8 +68,9 @@ bool RingWriter::Write(const Message& message, absl::Span<const SegmentPlace> pl
       to = data_ + refs[i].offset;
     }
     if (to != nullptr && !frame.empty()) std::memcpy(to, frame.data(), frame.size());
-    if (to == nullptr && references) block.referenced.push_back(frame);
+    if (to == nullptr) block.referenced.push_back(frame);
   }
+  if (references) ++referencing_;
   std::memcpy(data_ + *offset, refs.data(), frames * sizeof(FrameRef));
   RingDescriptor& descriptor = control_->descriptors[published_ % kRingBlocks];
   descriptor.head.store(*offset, std::memory_order_relaxed);
@@ -89,7 +90,10 @@ bool RingWriter::Sweep() {
     if (number >= kRingBlocks || !blocks_[number].taken) return false;
     Block& block = blocks_[number];
     block.taken = false;
-    block.referenced.clear();
+    if (!block.referenced.empty()) {
+      block.referenced.clear();
+      --referencing_;
+    }
     data_free_.Give(block.offset, block.bytes);
     free_blocks_.push_back(number);
   }

@@ -42,6 +42,8 @@ class RingWriter final {
   // After Write: true when the reader sleeps; the caller wakes it.
   bool TakeReaderSleeps();
   void SetWaits(bool waits);
+  // Blocks under way that refer to the sender's memory.
+  size_t referencing() const { return referencing_; }
 
   size_t bytes_under_way() const { return data_free_.taken_bytes(); }
   size_t blocks_under_way() const { return kRingBlocks - free_blocks_.size(); }
@@ -57,6 +59,7 @@ class RingWriter final {
   char* const data_;
   uint64_t published_ = 0;
   uint64_t completed_ = 0;
+  size_t referencing_ = 0;
   FreeExtents data_free_{kRingDataBytes};
   std::vector<uint32_t> free_blocks_;
   std::vector<Block> blocks_;
