@@ -57,12 +57,17 @@ std::string InputJson(const InputQueue& queue) {
 
 std::string LaneCore::StatsJson(absl::Time now) const {
   uint64_t shards = 0, applied = 0, refused = 0, bytes_in = 0, bytes_out = 0;
+  uint64_t tcp_connections = 0, shm_connections = 0, shm_bytes_in = 0, shm_bytes_out = 0;
   const auto add = [&](const LaneCounters& lane) {
     shards += lane.shards.value();
     applied += lane.applied.value();
     refused += lane.refused.value();
     bytes_in += lane.bytes_in.value();
     bytes_out += lane.bytes_out.value();
+    tcp_connections += lane.tcp_connections.value();
+    shm_connections += lane.shm_connections.value();
+    shm_bytes_in += lane.shm_bytes_in.value();
+    shm_bytes_out += lane.shm_bytes_out.value();
   };
   if (options_.all_lanes.empty()) add(*counters_);
   for (const auto& lane : options_.all_lanes) add(*lane);
@@ -85,7 +90,9 @@ std::string LaneCore::StatsJson(absl::Time now) const {
   absl::StrAppend(&json, ", \"ps\": [{\"index\": ", options_.ordinal.value(),
                   ", \"address\": ", JsonQuote(options_.address), ", \"lanes\": ", options_.lanes,
                   ", \"shards\": ", shards, ", \"applied\": ", applied, ", \"refused\": ", refused,
-                  ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out, "}]");
+                  ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out,
+                  ", \"tcp_connections\": ", tcp_connections, ", \"shm_connections\": ", shm_connections,
+                  ", \"shm_bytes_in\": ", shm_bytes_in, ", \"shm_bytes_out\": ", shm_bytes_out, "}]");
   std::vector<std::string> clients, inputs;
   if (coordinator_) {
     for (const auto& [key, client] : presence_->clients())

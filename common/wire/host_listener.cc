@@ -60,8 +60,16 @@ class Both final : public HostListener {
     tcp_->Wake();
   }
 
-  ListenerCounters tcp_counters() const override { return tcp_->counters(); }
-  ListenerCounters shm_counters() const override { return shm_ != nullptr ? shm_->counters() : ListenerCounters(); }
+  TransportCounts counts() const override {
+    TransportCounts counts{.tcp_connections = tcp_->counters().connections};
+    if (shm_ != nullptr) {
+      const ListenerCounters shm = shm_->counters();
+      counts.shm_connections = shm.connections;
+      counts.shm_bytes_in = shm.bytes_in;
+      counts.shm_bytes_out = shm.bytes_out;
+    }
+    return counts;
+  }
   const std::string& note() const override { return note_; }
 
  private:

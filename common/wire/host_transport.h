@@ -35,9 +35,6 @@ std::unique_ptr<Dialer> MakeHostDialer(const HostDialerOptions& options, std::sh
 
 class HostListener : public Listener {
  public:
-  // From any thread.
-  virtual ListenerCounters tcp_counters() const = 0;
-  virtual ListenerCounters shm_counters() const = 0;  // zero where there is none
   // Why there is no shared memory though it was wanted; empty where there is.
   virtual const std::string& note() const = 0;
 };

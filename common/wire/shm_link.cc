@@ -133,7 +133,8 @@ bool ShmLink::HasWork() const {
 
 void ShmLink::Sleep() {
   reader_.SetSleeps(true);
-  if (!queue_.empty() || writer_.referencing() > 0) writer_.SetWaits(true);
+  // Lent memory comes back before the message that answers it, which wakes.
+  if (!queue_.empty()) writer_.SetWaits(true);
 }
 
 void ShmLink::WakeUp() {

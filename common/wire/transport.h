@@ -53,6 +53,14 @@ struct Received {
   Message message;
 };
 
+// How a listener's clients reach it.
+struct TransportCounts {
+  uint64_t tcp_connections = 0;  // now
+  uint64_t shm_connections = 0;  // now
+  uint64_t shm_bytes_in = 0;
+  uint64_t shm_bytes_out = 0;
+};
+
 // A lane's end: many peers. All methods but Wake belong to one thread.
 class Listener {
  public:
@@ -69,6 +77,8 @@ class Listener {
   // Waits at most until `deadline` for what was queued to leave; then further sends fail.
   virtual void Close(absl::Time deadline) = 0;
   virtual void Wake() = 0;
+  // From any thread.
+  virtual TransportCounts counts() const { return {}; }
 };
 
 struct TransportOptions {
