@@ -17,6 +17,9 @@ inline constexpr size_t kMinShardBytes = size_t{16} << 10;
 inline constexpr size_t kMaxFrameBytes = size_t{4} << 20;
 inline constexpr size_t kMaxPayloadFrames = 64;
 inline constexpr size_t kMaxFrames = 1 + kMaxPayloadFrames;
+// All frames of a message: frame 0 as it may be, and a data message's payloads, which are kMessageBytes and one entry
+// more. What the rings of shared memory are made for.
+inline constexpr size_t kMaxMessageBytes = kMaxFrameBytes + (size_t{4} << 20);
 // Payloads below this are copied into frame 0: libzmq makes two system calls of each frame, which cost more than the
 // copy.
 inline constexpr size_t kInlinePayloadBytes = size_t{64} << 10;
@@ -31,6 +34,8 @@ inline constexpr size_t kMaxEntries = size_t{16} << 10;
 inline constexpr size_t kMaxNameBytes = 512;
 inline constexpr size_t kMaxRank = 16;
 inline constexpr size_t kMaxVariables = size_t{1} << 16;
+inline constexpr uint32_t kMaxTableDim = 4096;
+inline constexpr uint64_t kMaxEvictUnusedMs = uint64_t{100} * 366 * 24 * 3600 * 1000;  // 100 years
 inline constexpr size_t kMaxTasks = size_t{1} << 16;
 inline constexpr size_t kMaxConnectionsPerLane = size_t{16} << 10;
 
