@@ -20,7 +20,7 @@ inline absl::Status FromLibrary(const Status& status) {
   return status.ok() ? absl::OkStatus() : absl::Status(static_cast<absl::StatusCode>(status.code()), status.message());
 }
 
-// As TF_CONFIG of the environment says. spec: "start_timeout_s", "unreachable_timeout_s", "in_flight_bytes".
+// As TF_CONFIG of the environment says. spec: "transport", "start_timeout_s", "unreachable_timeout_s", "in_flight_bytes".
 absl::StatusOr<Client> ConnectAsTold(const Json& spec);
 
 // The library's form of a rule.

@@ -99,6 +99,7 @@ class Stress {
     spec["process"] = process;
     spec["life"] = life;
     spec["tallies"] = tallies_.fd();
+    spec["transport"] = flags_.transport;
     spec["patience_s"] = kPatienceSeconds;
     std::vector<std::string> configs;
     TaskOptions options;

@@ -32,6 +32,7 @@ class StressWorker {
   absl::Status Connect(const Json& spec, const std::string& tf_config) {
     Options options = Options::FromEnvironment();
     options.tf_config = tf_config;
+    options.transport = spec.value("transport", "tcp");
     options.log = false;
     options.start_timeout = options.unreachable_timeout = options.claim_timeout =
         std::chrono::duration<double>(spec.value("patience_s", 60.0));

@@ -211,6 +211,11 @@ std::vector<Experiment> CanonicalExperiments(const Flags& flags, const TwoHosts*
   all.push_back(SmallExperiment(tcp, hosts));
   all.push_back(LatencyExperiment(tcp, hosts));
   if (hosts != nullptr) return all;  // the rest uses no network
+  Flags shm = flags;
+  shm.transport = "shm";
+  Experiment& memory = all.emplace_back();
+  AddDense(memory, {.op = "push", .bytes = 4 * kMiB}, shm, hosts);
+  AddDense(memory, {.op = "pull", .bytes = 4 * kMiB}, shm, hosts);
   for (Experiment& experiment : ApplyExperiments(flags)) all.push_back(std::move(experiment));
   return all;
 }

@@ -62,6 +62,11 @@ class BasinBenchTest(clusters.ClusterCase):
         self.assertEqual(list(found), [f"tcp_push/bytes:262144/variables:12/rule:{rule}/ps:2/workers:3/lanes:2/security:token"
                                        for rule in ("adam", "momentum")])
 
+    def test_shared_memory_is_compared_with_memory(self):
+        for op, limit in (("push", "add/bytes:67108864/threads:1"), ("pull", "memcpy/bytes:67108864/threads:1")):
+            found = self.results(op, *SHORT, "--transport", "shm", "--bytes", "4MiB", "--lanes", "1")
+            self.assertEqual(found[f"shm_{op}/bytes:4194304/lanes:1"]["limit_name"], limit)
+
     def test_many_variables_in_one_call(self):
         self.assertIn("tcp_push/bytes:16384/call:64", self.results("push", *SHORT, "--bytes", "16KiB", "--call-variables", "64"))
 
@@ -133,7 +138,7 @@ class BasinBenchTest(clusters.ClusterCase):
                 (["push", "--bytes", "x"], "--bytes"),
                 (["push", "--rule", "newton"], "--rule"),
                 (["push", "--transport", "pigeon"], "--transport"),
-                (["push", "--transport", "shm"], "no shared memory"),
+                (["push", "--transport", "shm", "--netns"], "share no memory"),
                 (["push", "--workers", "0"], "--workers"),
                 (["push", "--duration", "0"], "--duration"),
                 (["push", "--variables", "3", "--call-variables", "2"], "no multiple of --call-variables 2"),
