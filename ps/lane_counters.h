@@ -25,6 +25,8 @@ struct LaneCounters {
   Counter pulled;            // shards sent
   Counter bytes_in, bytes_out;
   Counter shards;
+  Counter rows, row_candidates, table_bytes;  // of tables, now
+  Counter evicted, dropped_gradients;         // of tables, ever
   Counter sessions;
   // Of the transport, as it was after the last message; set by the thread.
   Counter tcp_connections, shm_connections, shm_bytes_in, shm_bytes_out;

@@ -27,6 +27,8 @@ Rule ToRule(const RuleSpec& spec) {
     case RuleKind::kAdam:
       return Adam{spec.learning_rate, spec.beta1, spec.beta2, spec.epsilon};
     case RuleKind::kSgd:
+    case RuleKind::kFtrl:  // these two are refused by --rule
+    case RuleKind::kRowwiseAdagrad:
       break;
   }
   return Sgd{spec.learning_rate};
@@ -165,6 +167,7 @@ class TrainingLoop {
     BASIN_RETURN_IF_ERROR(ToAbslStatus(under_way_->Wait()));
     under_way_.reset();
     current_ = 1 - current_;
+    if (progress_.steps() == 1) Info(absl::StrFormat("first step, after %.3f s in the loop", progress_.seconds()));
     return absl::OkStatus();
   }
 

@@ -1,0 +1,145 @@
+#include "ps/table/table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/rules/apply.h"
+#include "ps/table/fetch_line.h"
+#include "ps/table/key_block.h"
+#include "ps/table/table_state.h"
+
+namespace basin {
+namespace {
+
+// EvictUnused looks at so many segments a call, of 3,136 entries at most.
+constexpr int kSegmentsPerCall = 2;
+constexpr int kRoundsPerEviction = 16;
+// A refusal of memory is taken for an answer for so many pushes.
+constexpr uint64_t kCallsBetweenTries = 64;
+
+absl::Status NotFinite(const TableOptions& options, const char* keys, const char* gradients, size_t floats) {
+  size_t at = 0;
+  float found = 0;
+  for (; at < floats; ++at) {
+    std::memcpy(&found, gradients + at * sizeof(found), sizeof(found));
+    if (!std::isfinite(found)) break;
+  }
+  uint64_t key = 0;
+  std::memcpy(&key, keys + at / options.dim * sizeof(key), sizeof(key));
+  return absl::InvalidArgumentError(absl::StrCat("table \"", options.name, "\": the gradient of key ", key, " is ",
+                                                 found, " at element ", at % options.dim,
+                                                 ", expected finite numbers; nothing of the push was applied; look at "
+                                                 "the loss or the learning rate of the worker"));
+}
+
+}  // namespace
+
+Table::Table(TableOptions options, std::shared_ptr<BlockPool> pool)
+    : state_(std::make_unique<State>(std::move(options), std::move(pool))) {}
+Table::~Table() = default;
+
+void Table::Prefetch(const char* keys, size_t n) const {
+  for (size_t i = 0; i < n; ++i) {
+    uint64_t key;
+    std::memcpy(&key, keys + i * sizeof(key), sizeof(key));
+    FetchLine(state_->index.FirstLine(KeyIndex::Hash(key)));
+  }
+}
+
+void Table::Pull(const char* keys, size_t n, char* rows) const {
+  State& s = *state_;
+  const size_t out_bytes = s.options.dim * sizeof(float);
+  const size_t value_bytes = s.options.dim * SizeOf(s.options.storage);
+  KeyBlock blocks[2];
+  blocks[0].Load(s.index, keys, 0, n);
+  for (size_t begin = 0, turn = 0; begin < n; begin += KeyBlock::kKeys, turn ^= 1) {
+    const KeyBlock& block = blocks[turn];
+    blocks[turn ^ 1].Load(s.index, keys, begin + KeyBlock::kKeys, n);
+    FoundRows found;
+    FindOnly(s.index, s.rows, block, value_bytes, &found);
+    char* out[KeyBlock::kKeys];
+    for (size_t i = 0; i < found.rows_found; ++i) out[i] = rows + (begin + found.places[i]) * out_bytes;
+    s.rule.Read(found.rows_found, found.rows, out);
+    for (size_t i = 0; i < found.without_row; ++i) {
+      const size_t place = found.places_without[i];
+      s.InitialValues(block.keys[place], rows + (begin + place) * out_bytes);
+    }
+  }
+}
+
+absl::Status Table::Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now) {
+  State& s = *state_;
+  const size_t gradient_bytes = s.options.dim * sizeof(float);
+  if (!AllFinite(gradients, n * s.options.dim)) return NotFinite(s.options, keys, gradients, n * s.options.dim);
+  const float rate = std::isnan(learning_rate) ? s.options.rule.learning_rate : learning_rate;
+  const uint32_t stamp = s.StampOf(now);
+  if (++s.calls % kCallsBetweenTries == 0) s.rows.TryAgain();
+  const size_t row_bytes = s.rule.row_bytes();
+  KeyBlock blocks[2];
+  blocks[0].Load(s.index, keys, 0, n);
+  for (size_t begin = 0, turn = 0; begin < n; begin += KeyBlock::kKeys, turn ^= 1) {
+    KeyBlock& block = blocks[turn];
+    blocks[turn ^ 1].Load(s.index, keys, begin + KeyBlock::kKeys, n);
+    block.Refresh(s.index);
+    FoundRows found;
+    FindAndStamp(s.index, s.rows, block, row_bytes, stamp, &found);
+    const char* of_rows[KeyBlock::kKeys];
+    uint64_t row_keys[KeyBlock::kKeys];
+    for (size_t i = 0; i < found.rows_found; ++i) {
+      of_rows[i] = gradients + (begin + found.places[i]) * gradient_bytes;
+      row_keys[i] = block.keys[found.places[i]];
+    }
+    // The rows that are there come first: one that is made below may evict them.
+    s.rule.Apply(rate, found.rows_found, found.rows, of_rows, row_keys);
+    for (size_t i = 0; i < found.without_row; ++i) {
+      const size_t place = found.places_without[i];
+      char* row = s.RowForPush(block.hashes[place], block.keys[place], stamp);
+      if (row == nullptr) continue;
+      const char* gradient = gradients + (begin + place) * gradient_bytes;
+      s.rule.Apply(rate, 1, &row, &gradient, &block.keys[place]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool Table::EvictUnused(absl::Time now) {
+  State& s = *state_;
+  const absl::Duration unused = s.options.evict_unused;
+  if (unused == absl::InfiniteDuration()) return false;
+  const uint32_t stamp = s.StampOf(now);
+  if (s.next_segment == 0) {
+    if (now < s.next_round) return false;
+    s.next_round = now + unused / kRoundsPerEviction;
+  }
+  // Rounded up, and at least one: a row may go a sixteenth of a second early, and never in the moment of its push.
+  const uint32_t span = std::max(1u, s.StampOf(*s.epoch + unused + absl::Milliseconds(62)));
+  if (stamp >= span) {
+    for (int i = 0; i < kSegmentsPerCall && s.next_segment < s.index.segments(); ++i) {
+      s.index.EvictBefore(s.next_segment++, stamp - span + 1, &s.evicted);
+      s.Forget();
+    }
+    if (s.next_segment < s.index.segments()) return true;
+  }
+  s.next_segment = 0;
+  return false;
+}
+
+uint64_t Table::evicted_end() const { return state_->log.end(); }
+
+uint64_t Table::Evicted(uint64_t since, size_t most, std::vector<uint64_t>* keys) const {
+  return state_->log.Read(since, most, keys);
+}
+
+TableCounters Table::counters() const {
+  const State& s = *state_;
+  return {.rows = s.index.rows(),
+          .candidates = s.index.candidates(),
+          .bytes = s.memory.bytes(),
+          .evicted = s.log.end(),
+          .dropped_gradients = s.dropped};
+}
+
+}  // namespace basin
