@@ -6,7 +6,9 @@ namespace basin {
 namespace {
 
 static_assert(static_cast<int>(RuleKind::kSgd) == wire::v1::RULE_KIND_SGD &&
-              static_cast<int>(RuleKind::kAdam) == wire::v1::RULE_KIND_ADAM);
+              static_cast<int>(RuleKind::kAdam) == wire::v1::RULE_KIND_ADAM &&
+              static_cast<int>(RuleKind::kFtrl) == wire::v1::RULE_KIND_FTRL &&
+              static_cast<int>(RuleKind::kRowwiseAdagrad) == wire::v1::RULE_KIND_ROWWISE_ADAGRAD);
 static_assert(static_cast<int>(InitKind::kZeros) == wire::v1::INIT_KIND_ZEROS &&
               static_cast<int>(InitKind::kAssigned) == wire::v1::INIT_KIND_ASSIGNED);
 
@@ -20,7 +22,10 @@ RuleSpec RuleOf(const wire::v1::Rule& rule) {
           .beta1 = rule.beta1(),
           .beta2 = rule.beta2(),
           .epsilon = rule.epsilon(),
-          .initial_accumulator = rule.initial_accumulator()};
+          .initial_accumulator = rule.initial_accumulator(),
+          .l1 = rule.l1(),
+          .l2 = rule.l2(),
+          .beta = rule.beta()};
 }
 
 InitSpec InitOf(const wire::v1::Initializer& initializer) {
@@ -34,7 +39,7 @@ absl::Status CheckRule(const wire::v1::Rule& rule) {
   if (rule.kind() == wire::v1::RULE_KIND_UNSPECIFIED) {
     return absl::InvalidArgumentError("no rule trains it; give the model or the variable one");
   }
-  if (rule.kind() < wire::v1::RULE_KIND_SGD || rule.kind() > wire::v1::RULE_KIND_ADAM) {
+  if (rule.kind() < wire::v1::RULE_KIND_SGD || rule.kind() > wire::v1::RULE_KIND_ROWWISE_ADAGRAD) {
     return absl::UnimplementedError(absl::StrCat("rule ", static_cast<int>(rule.kind()), " is not in this version"));
   }
   return Validate(RuleOf(rule));

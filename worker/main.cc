@@ -6,6 +6,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "cluster_spec/cluster_view.h"
 #include "cluster_spec/tf_config.h"
@@ -22,7 +23,7 @@ namespace {
 struct Flags {
   TaskOptions task;
   std::string hidden = "256";
-  std::string rule = "adam", wide_rule = "adagrad", embedding_rule = "adagrad";
+  std::string rule = "adam", wide_rule = "ftrl", embedding_rule = "adagrad";
   std::string schedule = "constant";
   std::string tf_config, run_id, token_file, evaluate;
   std::string device = "cpu";
@@ -37,19 +38,29 @@ std::string Environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-absl::Status ReadRule(absl::string_view flag, const std::string& name, RuleSpec* rule) {
+// `kinds`: those that have their flags.
+absl::Status ReadRule(absl::string_view flag, const std::string& name, const std::vector<RuleKind>& kinds,
+                      RuleSpec* rule) {
   const std::optional<RuleKind> kind = RuleKindFromName(name);
-  if (!kind) {
-    return absl::InvalidArgumentError(absl::StrCat(flag, " ", name, ": expected sgd, momentum, adagrad or adam"));
+  if (!kind || std::find(kinds.begin(), kinds.end(), *kind) == kinds.end()) {
+    const auto append = [](std::string* out, RuleKind known) { absl::StrAppend(out, Name(known)); };
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, " ", name, ": expected one of ", absl::StrJoin(kinds, ", ", append)));
   }
   rule->kind = *kind;
-  return Validate(*rule);
+  const absl::Status valid = Validate(*rule);
+  return valid.ok() ? valid : absl::InvalidArgumentError(absl::StrCat(flag, ": ", valid.message()));
 }
 
 absl::Status Check(Flags& flags) {
-  BASIN_RETURN_IF_ERROR(ReadRule("--rule", flags.rule, &flags.task.rule));
-  BASIN_RETURN_IF_ERROR(ReadRule("--wide-rule", flags.wide_rule, &flags.task.wide_deep.wide_rule));
-  BASIN_RETURN_IF_ERROR(ReadRule("--embedding-rule", flags.embedding_rule, &flags.task.wide_deep.embedding_rule));
+  BASIN_RETURN_IF_ERROR(ReadRule("--rule", flags.rule,
+                                 {RuleKind::kSgd, RuleKind::kMomentum, RuleKind::kAdagrad, RuleKind::kAdam},
+                                 &flags.task.rule));
+  const std::vector<RuleKind> of_rows = {RuleKind::kSgd, RuleKind::kAdagrad, RuleKind::kAdam, RuleKind::kFtrl,
+                                         RuleKind::kRowwiseAdagrad};
+  WideDeepFlags& wide_deep = flags.task.wide_deep;
+  BASIN_RETURN_IF_ERROR(ReadRule("--wide-rule", flags.wide_rule, of_rows, &wide_deep.wide_rule));
+  BASIN_RETURN_IF_ERROR(ReadRule("--embedding-rule", flags.embedding_rule, of_rows, &wide_deep.embedding_rule));
   const std::optional<Schedule> schedule = ScheduleFromName(flags.schedule);
   if (!schedule)
     return absl::InvalidArgumentError(
@@ -183,6 +194,9 @@ int Main(int argc, char** argv) {
       ->group("Wide & deep");
   app.add_option("--wide-rule", flags.wide_rule, "Rule of the weights of categories and crosses")->group("Wide & deep");
   app.add_option("--wide-learning-rate", wide_deep.wide_rule.learning_rate, "Its learning rate")->group("Wide & deep");
+  app.add_option("--wide-l1", wide_deep.wide_rule.l1, "Of --wide-rule ftrl: pulls weights to exactly 0")
+      ->group("Wide & deep");
+  app.add_option("--wide-l2", wide_deep.wide_rule.l2, "Of --wide-rule ftrl: keeps weights small")->group("Wide & deep");
   app.add_option("--embedding-rule", flags.embedding_rule, "Rule of the embeddings")->group("Wide & deep");
   app.add_option("--embedding-learning-rate", wide_deep.embedding_rule.learning_rate, "Its learning rate")
       ->group("Wide & deep");

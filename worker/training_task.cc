@@ -25,6 +25,8 @@ Rule ToRule(const RuleSpec& spec) {
     case RuleKind::kAdam:
       return Adam{spec.learning_rate, spec.beta1, spec.beta2, spec.epsilon};
     case RuleKind::kSgd:
+    case RuleKind::kFtrl:  // these two are refused by --rule
+    case RuleKind::kRowwiseAdagrad:
       break;
   }
   return Sgd{spec.learning_rate};

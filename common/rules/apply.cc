@@ -73,6 +73,17 @@ BASIN_VECTOR_CLONES void AdamLoop(size_t n, AdamNumbers numbers, const float* g,
   }
 }
 
+BASIN_VECTOR_CLONES void FtrlLoop(size_t n, FtrlNumbers numbers, const float* g, const float* w_in, float* w_out,
+                                  const float* n_in, float* n_out, const float* z_in, float* z_out) {
+  BASIN_INDEPENDENT_ITERATIONS
+  for (size_t i = 0; i < n; ++i) {
+    const FtrlState next = FtrlStep(numbers, g[i], {w_in[i], n_in[i], z_in[i]});
+    w_out[i] = next.w;
+    n_out[i] = next.n;
+    z_out[i] = next.z;
+  }
+}
+
 BASIN_VECTOR_CLONES void MeanLoop(size_t n, float inverse_count, const float* x, const float* in, float* out) {
   BASIN_INDEPENDENT_ITERATIONS
   for (size_t i = 0; i < n; ++i) out[i] = RunningMean(inverse_count, x[i], in[i]);
@@ -119,6 +130,20 @@ void Apply(const RuleSpec& spec, const ApplyArguments& a) {
       BASIN_CHECK(a.step >= 1);
       return AdamLoop(n, AdamNumbersAt(a.learning_rate, spec.beta1, spec.beta2, spec.epsilon, a.step), g, w_in, w_out,
                       first_in, first_out, a.slots_in[1].data(), a.slots_out[1].data());
+    case RuleKind::kFtrl: {
+      // The formula divides by the learning rate. A schedule that ends at 0 freezes the variable, as with other rules.
+      if (a.learning_rate == 0) {
+        std::copy_n(w_in, w_out == w_in ? 0 : n, w_out);
+        std::copy_n(first_in, first_out == first_in ? 0 : n, first_out);
+        const float* second_in = a.slots_in[1].data();
+        std::copy_n(second_in, a.slots_out[1].data() == second_in ? 0 : n, a.slots_out[1].data());
+        return;
+      }
+      return FtrlLoop(n, FtrlNumbersAt(a.learning_rate, spec.l1, spec.l2, spec.beta), g, w_in, w_out, first_in,
+                      first_out, a.slots_in[1].data(), a.slots_out[1].data());
+    }
+    case RuleKind::kRowwiseAdagrad:
+      break;  // rows.h
   }
   BASIN_CHECK(false && "the caller validated the rule");
 }

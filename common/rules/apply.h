@@ -23,7 +23,8 @@ struct ApplyArguments {
   float learning_rate = 0.0f;  // instead of the spec's, for schedules
 };
 
-// REQUIRES: Validate(spec) is OK; lengths as above; step >= 1. Both variants, and all machines, give the same bits.
+// REQUIRES: Validate(spec) is OK and the rule is not for tables only; lengths as above; step >= 1. Both variants, and
+// all machines, give the same bits.
 void Apply(const RuleSpec& spec, const ApplyArguments& arguments);
 
 // False if any element is NaN or infinite.

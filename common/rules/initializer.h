@@ -47,4 +47,8 @@ absl::Status Validate(const InitSpec& spec);
 // the shard. REQUIRES: Validate(spec) is OK.
 void Fill(const InitSpec& spec, Fans fans, uint64_t begin, absl::Span<float> out);
 
+// The initial row of a table's key: a function of spec.seed and the key alone, so that a row is the same on any ps, and
+// whether it was made or not. REQUIRES: Validate(spec) is OK; the kind is zeros, constant, uniform or normal.
+void FillRow(const InitSpec& spec, uint64_t key, absl::Span<float> out);
+
 }  // namespace basin

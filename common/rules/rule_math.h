@@ -47,6 +47,43 @@ BASIN_HOST_DEVICE inline AdagradState AdagradStep(float learning_rate, float eps
   return {s.w - learning_rate * g / (std::sqrt(a) + epsilon), a};
 }
 
+// One accumulator for a whole row, of the mean of its squared gradients: Mudigere et al., "Software-hardware co-design
+// for fast and scalable training of deep learning recommendation models", ISCA 2022. `a` is the row's accumulator after
+// this application.
+BASIN_HOST_DEVICE inline float RowwiseAdagradRate(float learning_rate, float epsilon, float a) {
+  return learning_rate / (std::sqrt(a) + epsilon);
+}
+
+struct FtrlState {
+  float w;
+  float n;  // sum of squared gradients, on top of the initial accumulator
+  float z;  // linear
+};
+
+// What is the same for all elements of one application.
+struct FtrlNumbers {
+  float inverse_rate;
+  float l1;
+  float two_l2;
+  float beta;
+};
+
+// McMahan et al., "Ad click prediction: a view from the trenches", KDD 2013, algorithm 1, with the numbers as
+// TensorFlow's and Keras' Ftrl take them (learning_rate_power -0.5): l2 there is half of the paper's lambda 2.
+// REQUIRES: learning_rate > 0.
+inline FtrlNumbers FtrlNumbersAt(float learning_rate, float l1, float l2, float beta) {
+  return {1.0f / learning_rate, l1, 2 * l2, beta};
+}
+
+BASIN_HOST_DEVICE inline FtrlState FtrlStep(const FtrlNumbers& c, float g, FtrlState s) {
+  const float n = s.n + g * g;
+  const float root = std::sqrt(n);
+  const float z = s.z + (g - (root - std::sqrt(s.n)) * c.inverse_rate * s.w);
+  const float shrunk = std::fabs(z) - c.l1;  // how far z is outside of [-l1, l1], inside of which the parameter is 0
+  const float w = std::copysign(shrunk, z) / ((root + c.beta) * c.inverse_rate + c.two_l2);
+  return {shrunk > 0 ? -w : 0.0f, n, z};
+}
+
 struct AdamState {
   float w;
   float m;  // first moment

@@ -9,7 +9,8 @@
 namespace basin {
 namespace {
 
-constexpr RuleKind kKinds[] = {RuleKind::kSgd, RuleKind::kMomentum, RuleKind::kAdagrad, RuleKind::kAdam};
+constexpr RuleKind kKinds[] = {RuleKind::kSgd,  RuleKind::kMomentum, RuleKind::kAdagrad,
+                               RuleKind::kAdam, RuleKind::kFtrl,     RuleKind::kRowwiseAdagrad};
 
 std::string Shortest(float value) {
   char buffer[32];
@@ -37,9 +38,10 @@ absl::Status DecayRate(const RuleSpec& spec, absl::string_view field, float valu
 
 absl::Status Validate(const RuleSpec& spec) {
   if (!RuleKindFromName(Name(spec.kind)).has_value()) {
-    return absl::InvalidArgumentError(absl::StrCat("rule: kind is ", static_cast<int>(spec.kind),
-                                                   ", expected 1 (sgd), 2 (momentum), 3 (adagrad) or 4 (adam); "
-                                                   "a newer client may know rules that this build does not"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("rule: kind is ", static_cast<int>(spec.kind),
+                     ", expected 1 (sgd), 2 (momentum), 3 (adagrad), 4 (adam), 5 (ftrl) or 6 (adagrad_rowwise); "
+                     "a newer client may know rules that this build does not"));
   }
   BASIN_RETURN_IF_ERROR(AtLeastZero(spec, "learning_rate", spec.learning_rate));
   switch (spec.kind) {
@@ -48,6 +50,7 @@ absl::Status Validate(const RuleSpec& spec) {
     case RuleKind::kMomentum:
       return DecayRate(spec, "momentum", spec.momentum);
     case RuleKind::kAdagrad:
+    case RuleKind::kRowwiseAdagrad:
       BASIN_RETURN_IF_ERROR(AtLeastZero(spec, "epsilon", spec.epsilon));
       BASIN_RETURN_IF_ERROR(AtLeastZero(spec, "initial_accumulator", spec.initial_accumulator));
       // A gradient of 0 on an accumulator of 0 would divide 0 by 0.
@@ -63,6 +66,20 @@ absl::Status Validate(const RuleSpec& spec) {
         return Wrong(spec, "epsilon", spec.epsilon, "a finite number above 0");
       }
       break;
+    case RuleKind::kFtrl:
+      // The formula divides by it.
+      if (!(spec.learning_rate > 0)) {
+        return Wrong(spec, "learning_rate", spec.learning_rate, "a finite number above 0");
+      }
+      BASIN_RETURN_IF_ERROR(AtLeastZero(spec, "l1", spec.l1));
+      BASIN_RETURN_IF_ERROR(AtLeastZero(spec, "l2", spec.l2));
+      BASIN_RETURN_IF_ERROR(AtLeastZero(spec, "beta", spec.beta));
+      BASIN_RETURN_IF_ERROR(AtLeastZero(spec, "initial_accumulator", spec.initial_accumulator));
+      // A gradient of 0 on an accumulator of 0 would divide 0 by 0.
+      if (spec.beta == 0 && spec.initial_accumulator == 0) {
+        return Wrong(spec, "initial_accumulator", 0, "a finite number above 0 where beta is 0");
+      }
+      break;
   }
   return absl::OkStatus();
 }
@@ -74,23 +91,35 @@ int SlotCount(RuleKind kind) {
     case RuleKind::kMomentum:
       return 1;
     case RuleKind::kAdagrad:
+    case RuleKind::kRowwiseAdagrad:
       return 1;
     case RuleKind::kAdam:
+    case RuleKind::kFtrl:
       return 2;
   }
   return 0;
 }
 
+bool IsForTablesOnly(RuleKind kind) { return kind == RuleKind::kRowwiseAdagrad; }
+
 absl::string_view SlotName(RuleKind kind, int slot) {
   BASIN_CHECK(slot >= 0 && slot < SlotCount(kind));
-  if (kind == RuleKind::kMomentum) return "velocity";
-  if (kind == RuleKind::kAdagrad) return "accumulator";
-  return slot == 0 ? "m" : "v";
+  switch (kind) {
+    case RuleKind::kMomentum:
+      return "velocity";
+    case RuleKind::kAdagrad:
+    case RuleKind::kRowwiseAdagrad:
+      return "accumulator";
+    case RuleKind::kFtrl:
+      return slot == 0 ? "accumulator" : "linear";
+    default:
+      return slot == 0 ? "m" : "v";
+  }
 }
 
 float SlotInitialValue(const RuleSpec& spec, int slot) {
   BASIN_CHECK(slot >= 0 && slot < SlotCount(spec.kind));
-  return spec.kind == RuleKind::kAdagrad ? spec.initial_accumulator : 0;
+  return SlotName(spec.kind, slot) == "accumulator" ? spec.initial_accumulator : 0;
 }
 
 absl::string_view Name(RuleKind kind) {
@@ -103,6 +132,10 @@ absl::string_view Name(RuleKind kind) {
       return "adagrad";
     case RuleKind::kAdam:
       return "adam";
+    case RuleKind::kFtrl:
+      return "ftrl";
+    case RuleKind::kRowwiseAdagrad:
+      return "adagrad_rowwise";
   }
   return "unknown";
 }
@@ -127,6 +160,7 @@ std::string ToText(const RuleSpec& spec) {
       add("nesterov", spec.nesterov ? "true" : "false");
       break;
     case RuleKind::kAdagrad:
+    case RuleKind::kRowwiseAdagrad:
       add("epsilon", Shortest(spec.epsilon));
       add("initial_accumulator", Shortest(spec.initial_accumulator));
       break;
@@ -134,6 +168,12 @@ std::string ToText(const RuleSpec& spec) {
       add("beta1", Shortest(spec.beta1));
       add("beta2", Shortest(spec.beta2));
       add("epsilon", Shortest(spec.epsilon));
+      break;
+    case RuleKind::kFtrl:
+      add("l1", Shortest(spec.l1));
+      add("l2", Shortest(spec.l2));
+      add("beta", Shortest(spec.beta));
+      add("initial_accumulator", Shortest(spec.initial_accumulator));
       break;
   }
   text += ')';

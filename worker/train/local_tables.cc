@@ -1,74 +1,55 @@
 #include "worker/train/local_tables.h"
 
-#include <algorithm>
+#include <utility>
 
-#include "common/base/random.h"
 #include "common/base/status_macros.h"
-#include "common/rules/apply.h"
 
 namespace basin {
-namespace {
 
-void FillRow(const InitSpec& init, uint64_t key, absl::Span<float> row) {
-  InitSpec of_key = init;
-  of_key.seed = RandomAt(init.seed, key);
-  Fill(of_key, Fans{}, 0, row);
+LocalTable::LocalTable(TableDecl declared)
+    : declared_(std::move(declared)), rule_(declared_.rule, DType::kF32, declared_.dim) {}
+
+void LocalTable::FillInitial(uint64_t key, float* values) const {
+  FillRow(declared_.init, key, absl::MakeSpan(values, declared_.dim));
 }
-
-}  // namespace
-
-size_t LocalTable::stride() const { return declared_.dim * (1 + static_cast<size_t>(SlotCount(declared_.rule.kind))); }
 
 void LocalTable::Pull(absl::Span<const uint64_t> keys, float* rows) const {
   for (const uint64_t key : keys) {
     const auto found = index_.find(key);
     if (found == index_.end()) {
-      FillRow(declared_.init, key, absl::MakeSpan(rows, declared_.dim));
+      FillInitial(key, rows);
     } else {
-      std::copy_n(blocks_.data() + found->second, declared_.dim, rows);
+      const char* const row = rows_.data() + found->second;
+      char* const out = reinterpret_cast<char*>(rows);
+      rule_.Read(1, &row, &out);
     }
     rows += declared_.dim;
   }
 }
 
 void LocalTable::Push(absl::Span<const uint64_t> keys, const float* gradients, float learning_rate) {
-  const size_t dim = declared_.dim;
   for (const uint64_t key : keys) {
-    const size_t at = BlockOf(key);
-    float* block = blocks_.data() + at;
-    ApplyArguments apply;
-    apply.gradient = absl::MakeConstSpan(gradients, dim);
-    apply.parameters_in = absl::MakeConstSpan(block, dim);
-    apply.parameters_out = absl::MakeSpan(block, dim);
-    for (int slot = 0; slot < SlotCount(declared_.rule.kind); ++slot) {
-      float* of_slot = block + (1 + static_cast<size_t>(slot)) * dim;
-      apply.slots_in[slot] = absl::MakeConstSpan(of_slot, dim);
-      apply.slots_out[slot] = absl::MakeSpan(of_slot, dim);
-    }
-    apply.step = ++steps_[at / stride()];
-    apply.learning_rate = learning_rate;
-    Apply(declared_.rule, apply);
-    gradients += dim;
+    char* const row = RowOf(key);
+    const char* const gradient = reinterpret_cast<const char*>(gradients);
+    rule_.Apply(learning_rate, 1, &row, &gradient, &key);
+    gradients += declared_.dim;
   }
 }
 
 void LocalTable::Assign(uint64_t key, absl::Span<const float> row) {
   BASIN_CHECK(row.size() == declared_.dim);
-  std::copy(row.begin(), row.end(), blocks_.begin() + static_cast<ptrdiff_t>(BlockOf(key)));
+  rule_.Start(row.data(), RowOf(key));
 }
 
-size_t LocalTable::BlockOf(uint64_t key) {
-  const auto [found, added] = index_.try_emplace(key, blocks_.size());
-  if (!added) return found->second;
-  const size_t begin = blocks_.size(), dim = declared_.dim;
-  blocks_.resize(begin + stride());
-  steps_.push_back(0);
-  FillRow(declared_.init, key, absl::MakeSpan(blocks_).subspan(begin, dim));
-  for (int slot = 0; slot < SlotCount(declared_.rule.kind); ++slot) {
-    std::fill_n(blocks_.begin() + static_cast<ptrdiff_t>(begin + (1 + static_cast<size_t>(slot)) * dim), dim,
-                SlotInitialValue(declared_.rule, slot));
+char* LocalTable::RowOf(uint64_t key) {
+  const auto [found, added] = index_.try_emplace(key, rows_.size());
+  if (added) {
+    rows_.resize(rows_.size() + rule_.row_bytes());
+    std::vector<float> values(declared_.dim);
+    FillInitial(key, values.data());
+    rule_.Start(values.data(), rows_.data() + found->second);
   }
-  return begin;
+  return rows_.data() + found->second;
 }
 
 }  // namespace basin

@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
+#include "common/rules/rows.h"
 #include "worker/train/wide_deep.h"
 
 namespace basin {
@@ -13,7 +14,7 @@ namespace basin {
 class LocalTable final {
  public:
   // REQUIRES: the declaration's rule and initializer are valid.
-  explicit LocalTable(TableDecl declared) : declared_(std::move(declared)) {}
+  explicit LocalTable(TableDecl declared);
 
   const TableDecl& declared() const { return declared_; }
   uint64_t rows() const { return index_.size(); }
@@ -25,14 +26,14 @@ class LocalTable final {
   void Assign(uint64_t key, absl::Span<const float> row);
 
  private:
-  size_t stride() const;
-  // Place in blocks_ of the key's block, made where it is not there.
-  size_t BlockOf(uint64_t key);
+  // The key's row, made where it is not there. Valid until the next one is made.
+  char* RowOf(uint64_t key);
+  void FillInitial(uint64_t key, float* values) const;
 
   const TableDecl declared_;
-  absl::flat_hash_map<uint64_t, size_t> index_;
-  std::vector<float> blocks_;    // a row's embedding, then its slots, each of dim
-  std::vector<uint64_t> steps_;  // by block: how often it was pushed
+  const RowRule rule_;
+  absl::flat_hash_map<uint64_t, size_t> index_;  // key to place in rows_
+  std::vector<char> rows_;                       // as the rule lays them out
 };
 
 }  // namespace basin

@@ -13,12 +13,12 @@ LocalWideDeepParameters::LocalWideDeepParameters(const WideDeep& model, const Ru
       slots_.back().emplace_back(variable.elements(), SlotInitialValue(rule, slot));
     }
   }
-  for (const TableDecl& table : model.tables()) tables_.emplace_back(table);
+  for (const TableDecl& table : model.tables()) tables_.push_back(std::make_unique<LocalTable>(table));
 }
 
 absl::Status LocalWideDeepParameters::StartPull(const std::vector<TableKeys>& keys, WideDeepValues* values) {
   values->dense = dense_;
-  for (size_t i = 0; i < tables_.size(); ++i) tables_[i].Pull(keys[i].keys, values->rows[i].data());
+  for (size_t i = 0; i < tables_.size(); ++i) tables_[i]->Pull(keys[i].keys, values->rows[i].data());
   return absl::OkStatus();
 }
 
@@ -39,7 +39,7 @@ absl::Status LocalWideDeepParameters::StartPush(const std::vector<TableKeys>& ke
     Apply(rule_, apply);
   }
   for (size_t i = 0; i < tables_.size(); ++i) {
-    tables_[i].Push(keys[i].keys, gradients.rows[i].data(), tables_[i].declared().rule.learning_rate * rate_factor);
+    tables_[i]->Push(keys[i].keys, gradients.rows[i].data(), tables_[i]->declared().rule.learning_rate * rate_factor);
   }
   return absl::OkStatus();
 }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <memory>
 #include <vector>
 
 #include "worker/train/local_tables.h"
@@ -21,13 +21,13 @@ class LocalWideDeepParameters final : public WideDeepParameters {
   absl::Status Settle() override { return absl::OkStatus(); }
 
   std::vector<std::vector<float>>& dense() { return dense_; }
-  std::vector<LocalTable>& tables() { return tables_; }
+  LocalTable& table(size_t table) { return *tables_[table]; }
 
  private:
   const RuleSpec rule_;
   std::vector<std::vector<float>> dense_;
   std::vector<std::vector<std::vector<float>>> slots_;  // by variable and slot
-  std::vector<LocalTable> tables_;
+  std::vector<std::unique_ptr<LocalTable>> tables_;
   uint64_t step_ = 0;
 };
 
