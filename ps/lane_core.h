@@ -20,6 +20,7 @@
 #include "absl/types/span.h"
 #include "cluster_spec/cluster_spec.h"
 #include "common/base/ids.h"
+#include "common/base/limits.h"
 #include "common/wire/control.pb.h"
 #include "common/wire/header.h"
 #include "common/wire/transport.h"
@@ -57,8 +58,9 @@ struct LaneCoreOptions {
   absl::Duration finish_grace = absl::Seconds(60);
   // Of shards' blocks over all lanes, when `pool` is not given. 0: no limit.
   size_t memory_limit_bytes = 0;
-  std::shared_ptr<BlockPool> pool;         // shared by the lanes of a ps; none: the lane makes its own
-  std::shared_ptr<LaneCounters> counters;  // none: the lane makes its own
+  size_t inline_below = kInlinePayloadBytes;  // smaller shards are copied into answers, others referred to
+  std::shared_ptr<BlockPool> pool;            // shared by the lanes of a ps; none: the lane makes its own
+  std::shared_ptr<LaneCounters> counters;     // none: the lane makes its own
   std::vector<std::shared_ptr<const LaneCounters>> all_lanes;  // of this ps, for Stats; may be empty
   absl::Time started = absl::UnixEpoch();                      // for "uptime_s"
   std::function<void(uint64_t)> on_staleness;                  // of each push applied, for a histogram; may be empty
@@ -170,7 +172,6 @@ class LaneCore {
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<RunModel> model_;
   std::vector<std::unique_ptr<Shard>> shards_;  // by shard id; null where another lane owns it
-  uint64_t update_number_ = 0;
   int refusals_noted_ = 0;
   static constexpr int kMaxRefusalsNoted = 20;
   absl::Time run_over_at_ = absl::InfiniteFuture();

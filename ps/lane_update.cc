@@ -13,25 +13,20 @@ Shard* LaneCore::FindShard(ShardId id) { return id.value() < shards_.size() ? sh
 
 // What would make the whole message unanswerable; afterwards each entry stands for itself.
 absl::Status LaneCore::CheckUpdate(const wire::Parsed& parsed) {
-  const uint64_t number = ++update_number_;
   size_t frames = 0, inlined = 0;
   for (const wire::Entry& entry : parsed.entries) {
-    Shard* shard = FindShard(entry.shard);
-    if (shard == nullptr) continue;
-    if (shard->last_update == number) {
-      return absl::InvalidArgumentError(absl::StrCat("shard ", entry.shard.value(), " stands twice in one message"));
-    }
-    shard->last_update = number;
     if (!(entry.flags & wire::kPull)) continue;
-    if (shard->bytes() >= kInlinePayloadBytes) {
+    const Shard* shard = FindShard(entry.shard);
+    if (shard == nullptr) continue;
+    if (shard->bytes() >= options_.inline_below) {
       ++frames;
     } else {
       inlined += shard->bytes();
     }
   }
-  if (frames > kMaxPayloadFrames || inlined > kGatherBytes) {
+  if (frames > kMaxPayloadFrames || inlined > kMessageBytes) {
     return absl::InvalidArgumentError(absl::StrCat("the answer would have ", frames, " payload frames and ", inlined,
-                                                   " inline bytes, at most ", kMaxPayloadFrames, " and ", kGatherBytes,
+                                                   " inline bytes, at most ", kMaxPayloadFrames, " and ", kMessageBytes,
                                                    " fit one message; ask for fewer shards at once"));
   }
   return absl::OkStatus();
@@ -89,7 +84,7 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed) {
   }
   if (absl::Status status = CheckUpdate(parsed); !status.ok())
     return Refuse(session.peer, parsed.header.request, status);
-  wire::DataBuilder builder;
+  wire::DataBuilder builder(options_.inline_below);
   for (size_t i = 0; i < parsed.entries.size(); ++i) {
     const wire::Entry& entry = parsed.entries[i];
     wire::Entry answer{.shard = entry.shard, .dtype = entry.dtype, .sequence = entry.sequence};

@@ -29,7 +29,10 @@ size_t SlotsOf(const ShardOptions& options) {
 }  // namespace
 
 Shard::Shard(ShardOptions options, std::shared_ptr<BlockPool> pool)
-    : options_(std::move(options)), pool_(std::move(pool)), rule_(RuleOf(options_.rule)) {
+    : options_(std::move(options)),
+      pool_(std::move(pool)),
+      rule_(RuleOf(options_.rule)),
+      slot_count_(SlotsOf(options_)) {
   version_ = Version(options_.variable.initializer().kind() == wire::v1::INIT_KIND_ASSIGNED ? 0 : 1);
 }
 
@@ -60,14 +63,13 @@ absl::Status Shard::EnsureParameters() {
 }
 
 absl::Status Shard::EnsureSlots() {
-  const size_t count = SlotsOf(options_);
-  if (slots_.size() == count) return absl::OkStatus();
-  std::vector<BlockRef> slots;
-  for (size_t i = 0; i < count; ++i) {
+  if (slot_count_ == 0 || slots_[slot_count_ - 1]) return absl::OkStatus();
+  std::array<BlockRef, kMaxSlots> slots;
+  for (size_t i = 0; i < slot_count_; ++i) {
     BlockRef block = pool_->Allocate(bytes());
     if (!block) return NoMemory(bytes());
     std::fill_n(block.mutable_floats(), elements(), SlotInitialValue(rule_, static_cast<int>(i)));
-    slots.push_back(std::move(block));
+    slots[i] = std::move(block);
   }
   slots_ = std::move(slots);
   return absl::OkStatus();
@@ -80,14 +82,18 @@ Sequence Shard::last_sequence(uint32_t worker, Incarnation incarnation) const {
 
 void Shard::ForgetSequence(uint32_t worker) { records_.erase(worker); }
 
-absl::StatusOr<bool> Shard::IsRepeat(const Write& write) const {
+Shard::Record* Shard::FindRecord(uint32_t worker) {
+  const auto at = records_.find(worker);
+  return at == records_.end() ? nullptr : &at->second;
+}
+
+absl::StatusOr<bool> Shard::IsRepeat(const Write& write, const Record* record) const {
   if (write.sequence.value() == 0)
     return absl::InvalidArgumentError(absl::StrCat("push to ", Place(), " without a sequence"));
-  const auto record = records_.find(write.worker);
-  if (record != records_.end() && write.incarnation < record->second.incarnation && !BASIN_MUTANT(kSkipFence)) {
+  if (record != nullptr && write.incarnation < record->incarnation && !BASIN_MUTANT(kSkipFence)) {
     return absl::AbortedError(absl::StrCat("push to ", Place(), " by a life of the task that was replaced"));
   }
-  const Sequence last = last_sequence(write.worker, write.incarnation);
+  const Sequence last = record != nullptr && record->incarnation == write.incarnation ? record->last : Sequence(0);
   if (write.sequence <= last) return !BASIN_MUTANT(kApplyRepeat);
   if (write.sequence != last.next() && !BASIN_MUTANT(kAcceptGap)) {
     return absl::OutOfRangeError(absl::StrCat("push to ", Place(), ": sequence ", write.sequence.value(),
@@ -118,16 +124,17 @@ absl::StatusOr<Shard::Payload> Shard::CheckPayload(const Write& write) {
   return payload;
 }
 
-void Shard::Recorded(const Write& write) {
-  Record& record = records_[write.worker];
-  record.last = record.incarnation == write.incarnation ? std::max(record.last, write.sequence) : write.sequence;
-  record.incarnation = write.incarnation;
+void Shard::Recorded(const Write& write, Record* record) {
+  if (record == nullptr) record = &records_[write.worker];
+  record->last = record->incarnation == write.incarnation ? std::max(record->last, write.sequence) : write.sequence;
+  record->incarnation = write.incarnation;
   version_ = version_.next();
   ++writes_;
 }
 
 absl::StatusOr<Shard::Written> Shard::Apply(const Write& write) {
-  BASIN_ASSIGN_OR_RETURN(const bool repeat, IsRepeat(write));
+  Record* const record = FindRecord(write.worker);
+  BASIN_ASSIGN_OR_RETURN(const bool repeat, IsRepeat(write, record));
   if (repeat) return Written{.repeat = true};
   const absl::StatusOr<Payload> payload = CheckPayload(write);
   if (!payload.ok()) {
@@ -142,23 +149,13 @@ absl::StatusOr<Shard::Written> Shard::Apply(const Write& write) {
   BASIN_RETURN_IF_ERROR(EnsureSlots());
 
   // Every block that somebody else reads is replaced by a fresh one; all are there before anything is written.
-  const bool torn = BASIN_MUTANT(kServeTornShard);
-  BlockRef parameters = std::move(parameters_);
-  std::vector<BlockRef> slots = std::exchange(slots_, {});
-  const auto restore = [&] {
-    parameters_ = std::move(parameters);
-    slots_ = std::move(slots);
-  };
   BlockRef fresh_parameters;
-  std::vector<BlockRef> fresh_slots(slots.size());
-  for (size_t i = 0; i <= slots.size(); ++i) {
-    const BlockRef& held = i == 0 ? parameters : slots[i - 1];
-    if (held.IsUnique() || torn) continue;
+  std::array<BlockRef, kMaxSlots> fresh_slots;
+  for (size_t i = 0; i <= slot_count_; ++i) {
+    const BlockRef& held = i == 0 ? parameters_ : slots_[i - 1];
+    if (held.IsUnique() || BASIN_MUTANT(kServeTornShard)) continue;
     BlockRef block = pool_->Allocate(bytes());
-    if (!block) {
-      restore();
-      return NoMemory(bytes());
-    }
+    if (!block) return NoMemory(bytes());
     (i == 0 ? fresh_parameters : fresh_slots[i - 1]) = std::move(block);
   }
 
@@ -172,32 +169,32 @@ absl::StatusOr<Shard::Written> Shard::Apply(const Write& write) {
     };
     if (options_.variable.statistic() != wire::v1::STATISTIC_UNSPECIFIED) {
       ApplyStatistic(static_cast<Statistic>(options_.variable.statistic()), rule_steps_, payload->values,
-                     in(parameters), out(fresh_parameters, parameters));
+                     in(parameters_), out(fresh_parameters, parameters_));
     } else {
       ApplyArguments arguments{
           .gradient = payload->values,
-          .parameters_in = in(parameters),
-          .parameters_out = out(fresh_parameters, parameters),
+          .parameters_in = in(parameters_),
+          .parameters_out = out(fresh_parameters, parameters_),
           .step = rule_steps_,
           .learning_rate = std::isnan(write.learning_rate) ? rule_.learning_rate : write.learning_rate};
-      for (size_t i = 0; i < slots.size(); ++i) {
-        arguments.slots_in[i] = in(slots[i]);
-        arguments.slots_out[i] = out(fresh_slots[i], slots[i]);
+      for (size_t i = 0; i < slot_count_; ++i) {
+        arguments.slots_in[i] = in(slots_[i]);
+        arguments.slots_out[i] = out(fresh_slots[i], slots_[i]);
       }
       basin::Apply(rule_, arguments);
     }
-    if (fresh_parameters) parameters = std::move(fresh_parameters);
-    for (size_t i = 0; i < slots.size(); ++i) {
-      if (fresh_slots[i]) slots[i] = std::move(fresh_slots[i]);
+    if (fresh_parameters) parameters_ = std::move(fresh_parameters);
+    for (size_t i = 0; i < slot_count_; ++i) {
+      if (fresh_slots[i]) slots_[i] = std::move(fresh_slots[i]);
     }
   }
-  restore();
-  Recorded(write);
+  Recorded(write, record);
   return Written{.staleness = before > write.pulled.value() ? before - write.pulled.value() : 0};
 }
 
 absl::StatusOr<Shard::Written> Shard::Assign(const Write& write) {
-  BASIN_ASSIGN_OR_RETURN(const bool repeat, IsRepeat(write));
+  Record* const record = FindRecord(write.worker);
+  BASIN_ASSIGN_OR_RETURN(const bool repeat, IsRepeat(write, record));
   if (repeat) return Written{.repeat = true};
   BASIN_ASSIGN_OR_RETURN(const Payload payload, CheckPayload(write));
   if (!parameters_ || !parameters_.IsUnique()) {
@@ -206,9 +203,9 @@ absl::StatusOr<Shard::Written> Shard::Assign(const Write& write) {
     parameters_ = std::move(block);
   }
   if (bytes() > 0) std::memcpy(parameters_.mutable_floats(), payload.values.data(), bytes());
-  slots_.clear();
+  slots_ = {};
   rule_steps_ = 0;
-  Recorded(write);
+  Recorded(write, record);
   return Written{};
 }
 

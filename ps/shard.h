@@ -2,12 +2,12 @@
 // record of what was applied, which changes together with them or not at all.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
-#include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -69,10 +69,9 @@ class Shard {
   const float* parameters();
   const float* parameters() const { return const_cast<Shard*>(this)->parameters(); }
   // nullptr before the first push.
-  const float* slot(size_t i) const { return i < slots_.size() ? slots_[i].floats() : nullptr; }
+  const float* slot(size_t i) const { return i < kMaxSlots && slots_[i] ? slots_[i].floats() : nullptr; }
   // Of blocks, parameters and slots, when all are there.
   static size_t Footprint(const ShardOptions& options);
-  uint64_t last_update = 0;  // the number of the message that named it last: LaneCore finds entries that stand twice
 
  private:
   struct Record {
@@ -80,7 +79,8 @@ class Shard {
     Sequence last;
   };
   // The record says whether this is the next, a repeat or a gap.
-  absl::StatusOr<bool> IsRepeat(const Write& write) const;
+  absl::StatusOr<bool> IsRepeat(const Write& write, const Record* record) const;
+  Record* FindRecord(uint32_t worker);
   struct Payload {
     absl::Span<const float> values;
     BlockRef copy;  // where the message's bytes were not aligned for floats
@@ -89,7 +89,7 @@ class Shard {
   absl::Status EnsureParameters();
   absl::Status EnsureSlots();
   absl::Status NoMemory(size_t bytes) const;
-  void Recorded(const Write& write);
+  void Recorded(const Write& write, Record* record);
   std::string Place() const;
 
   const ShardOptions options_;
@@ -97,11 +97,12 @@ class Shard {
   const RuleSpec rule_;
   // Empty until first touched: a large model is there at once, and filled in as it is used.
   BlockRef parameters_;
-  std::vector<BlockRef> slots_;
+  const size_t slot_count_;
+  std::array<BlockRef, kMaxSlots> slots_;  // the first slot_count_, from the first push on
   Version version_;
   uint64_t rule_steps_ = 0;  // pushes since the slots (or the statistic) began
   uint64_t writes_ = 0;
-  std::map<uint32_t, Record> records_;
+  absl::flat_hash_map<uint32_t, Record> records_;  // by worker; looked up, never gone through
 };
 
 }  // namespace basin

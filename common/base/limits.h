@@ -12,16 +12,19 @@ inline constexpr size_t kShardAlignmentBytes = 64;
 inline constexpr size_t kMaxShardBytes = size_t{1} << 20;
 inline constexpr size_t kMinShardBytes = size_t{16} << 10;
 
-// Wire. A payload frame holds at most one shard (1 MiB); frame 0 holds a header, entries and inline payloads.
+// Wire. A payload frame holds a shard, or several that lie one behind the other, 1 MiB together; frame 0 holds a
+// header, entries and inline payloads.
 inline constexpr size_t kMaxFrameBytes = size_t{4} << 20;
-// A message carries at most this many shards' payloads (64 x 1 MiB) beside frame 0.
 inline constexpr size_t kMaxPayloadFrames = 64;
 inline constexpr size_t kMaxFrames = 1 + kMaxPayloadFrames;
-// Payloads below this are copied into frame 0; a frame of their own would cost more than the copy.
-inline constexpr size_t kInlinePayloadBytes = size_t{16} << 10;
-// Frame 0 is closed once this much has been gathered in it.
-inline constexpr size_t kGatherBytes = size_t{1} << 20;
-// Entries a message: frame 0 without payloads stays below kGatherBytes (16,384 x 40 B = 640 KiB).
+// Payloads below this are copied into frame 0: libzmq makes two system calls of each frame, which cost more than the
+// copy.
+inline constexpr size_t kInlinePayloadBytes = size_t{64} << 10;
+// A data message is closed once it, or its answer, has about this much payload, so that a lane applies one while the
+// next arrives. One entry alone may be larger: a shard has kMaxShardBytes at most, a bucket's rows kMaxRowsBytes.
+inline constexpr size_t kMessageBytes = size_t{1} << 20;
+inline constexpr size_t kMaxRowsBytes = size_t{1} << 20;
+// Entries a message: 16,384 x 40 B = 640 KiB.
 inline constexpr size_t kMaxEntries = size_t{16} << 10;
 
 // Names, shapes and models: a bound on what a peer can make a ps allocate.

@@ -50,7 +50,7 @@ void PutEntry(char* out, const Entry& entry) {
   Put<uint64_t>(out + 16, entry.version.value());
   Put<uint64_t>(out + 24, entry.bytes);
   Put<int32_t>(out + 32, entry.code);
-  Put<uint32_t>(out + 36, 0);
+  Put<uint32_t>(out + 36, entry.rows);
 }
 
 Entry GetEntry(const char* at) {
@@ -63,6 +63,7 @@ Entry GetEntry(const char* at) {
   entry.version = Version(Get<uint64_t>(at + 16));
   entry.bytes = Get<uint64_t>(at + 24);
   entry.code = Get<int32_t>(at + 32);
+  entry.rows = Get<uint32_t>(at + 36);
   return entry;
 }
 
@@ -82,9 +83,9 @@ Frame Frame::Copy(absl::string_view bytes) {
 
 absl::string_view Name(Kind kind) {
   static constexpr absl::string_view kNames[] = {
-      "?",         "Hello",     "Welcome",  "Error",  "Declare",   "Declared",   "Install",
-      "Installed", "Update",    "Updated",  "Step",   "NextInput", "InputPiece", "InputDone",
-      "Barrier",   "Heartbeat", "RunState", "Finish", "Goodbye",   "Stats",      "StatsText"};
+      "?",        "Hello",   "Welcome", "Error",     "Declare",    "Declared",  "Install",    "Installed",
+      "Update",   "Updated", "Step",    "NextInput", "InputPiece", "InputDone", "Barrier",    "Heartbeat",
+      "RunState", "Finish",  "Goodbye", "Stats",     "StatsText",  "Evicted",   "EvictedKeys"};
   const auto at = static_cast<size_t>(kind);
   return at < std::size(kNames) ? kNames[at] : kNames[0];
 }
@@ -111,7 +112,8 @@ absl::StatusOr<Parsed> Parse(Message message) {
   }
   Parsed parsed;
   const auto kind = Get<uint16_t>(at + 6);
-  if (kind < 1 || kind > static_cast<uint16_t>(Kind::kStatsText)) return Malformed(absl::StrCat("unknown kind ", kind));
+  if (kind < 1 || kind > static_cast<uint16_t>(Kind::kEvictedKeys))
+    return Malformed(absl::StrCat("unknown kind ", kind));
   parsed.header = {.kind = static_cast<Kind>(kind),
                    .request = Get<uint64_t>(at + 8),
                    .run = Get<uint64_t>(at + 16),
@@ -124,8 +126,8 @@ absl::StatusOr<Parsed> Parse(Message message) {
   const auto entries = Get<uint32_t>(at + 60);
   const auto body_bytes = Get<uint64_t>(at + 72);
   if (entries > kMaxEntries) return Malformed(absl::StrCat(entries, " entries, at most ", kMaxEntries, " are allowed"));
-  const size_t entries_end = kHeaderBytes + entries * kEntryBytes;
-  if (entries_end > first.size() || body_bytes != first.size() - entries_end) {
+  const size_t entry_bytes = entries * kEntryBytes;
+  if (entry_bytes > first.size() - kHeaderBytes || body_bytes != first.size() - kHeaderBytes - entry_bytes) {
     return Malformed(absl::StrCat(entries, " entries and a body of ", body_bytes, " bytes do not make a frame of ",
                                   first.size(), " bytes"));
   }
@@ -134,37 +136,48 @@ absl::StatusOr<Parsed> Parse(Message message) {
     if (entries != 0 || message.frames.size() != 1) {
       return Malformed(absl::StrCat(Name(parsed.header.kind), " carries entries or payload frames"));
     }
-    parsed.body = absl::string_view(at + entries_end, body_bytes);
+    parsed.body = absl::string_view(at + kHeaderBytes, body_bytes);
     parsed.message = std::move(message);
     return parsed;
   }
   if (std::isinf(parsed.header.learning_rate) || parsed.header.learning_rate < 0) {
     return Malformed("the learning rate is negative or infinite");
   }
-  parsed.entries.reserve(entries);
-  parsed.payloads.reserve(entries);
-  size_t inline_at = entries_end;
-  size_t frame_at = 1;
+  parsed.entries.resize(entries);
+  parsed.payloads.resize(entries);
+  const size_t body_end = kHeaderBytes + body_bytes;
+  size_t inline_at = kHeaderBytes;
+  size_t frame_at = 0, in_frame = 0;  // the payload frame that the last entry used, and how far
   for (uint32_t i = 0; i < entries; ++i) {
-    const Entry entry = GetEntry(at + kHeaderBytes + i * kEntryBytes);
+    Entry& entry = parsed.entries[i];
+    entry = GetEntry(at + body_end + i * kEntryBytes);
     if (entry.codec != Codec::kRaw) return Malformed("unknown codec; install the same Basin on both");
-    absl::Span<const char> payload;
     if (entry.flags & kInline) {
-      if (entry.bytes > first.size() - inline_at) return Malformed("an inline payload ends after frame 0");
-      payload = {at + inline_at, static_cast<size_t>(entry.bytes)};
+      if (entry.bytes > body_end - inline_at) return Malformed("an inline payload ends after frame 0's body");
+      parsed.payloads[i] = {at + inline_at, static_cast<size_t>(entry.bytes)};
       inline_at += entry.bytes;
     } else if (entry.bytes > 0) {
-      if (frame_at >= message.frames.size()) return Malformed("an entry's payload frame is missing");
-      const Frame& frame = message.frames[frame_at++];
-      if (frame.size() != entry.bytes) {
-        return Malformed(absl::StrCat("a payload frame has ", frame.size(), " bytes, its entry says ", entry.bytes));
+      if (!(entry.flags & kJoined)) {
+        if (frame_at > 0 && in_frame != message.frames[frame_at].size())
+          return Malformed("payload that no entry names");
+        ++frame_at;
+        in_frame = 0;
       }
-      payload = {frame.data(), frame.size()};
+      if (frame_at == 0 || frame_at >= message.frames.size()) return Malformed("an entry's payload frame is missing");
+      const Frame& frame = message.frames[frame_at];
+      if (entry.bytes > frame.size() - in_frame) {
+        return Malformed(
+            absl::StrCat("a payload frame has ", frame.size() - in_frame, " bytes left, its entry says ", entry.bytes));
+      }
+      parsed.payloads[i] = {frame.data() + in_frame, static_cast<size_t>(entry.bytes)};
+      in_frame += entry.bytes;
     }
-    parsed.entries.push_back(entry);
-    parsed.payloads.push_back(payload);
   }
-  if (inline_at != first.size() || frame_at != message.frames.size()) return Malformed("payload that no entry names");
+  const size_t last_frame = message.frames.size() - 1;
+  if (inline_at != body_end || frame_at != last_frame ||
+      (frame_at > 0 && in_frame != message.frames[frame_at].size())) {
+    return Malformed("payload that no entry names");
+  }
   parsed.message = std::move(message);
   return parsed;
 }
@@ -178,22 +191,51 @@ Message MakeControl(const Header& header, absl::string_view body) {
   return message;
 }
 
-bool DataBuilder::Fits(size_t bytes) const {
-  if (entries_.size() >= kMaxEntries) return false;
-  if (bytes >= kInlinePayloadBytes) return frames_.size() < kMaxPayloadFrames;
-  return inline_bytes_ + bytes <= kGatherBytes;
+bool DataBuilder::FitsInline(size_t bytes) const {
+  return entries_.size() < kMaxEntries && (entries_.empty() || payload_bytes() + bytes <= kMessageBytes);
+}
+
+bool DataBuilder::Fits(size_t bytes) const { return FitsInline(bytes) && frames_.size() < kMaxPayloadFrames; }
+
+// Twice as much where it does not suffice, so that bytes are moved once on average.
+void DataBuilder::Grow(size_t bytes) {
+  if (bytes <= capacity_) return;
+  constexpr size_t kFirst = 512;
+  const size_t capacity = std::max({kFirst, bytes, 2 * capacity_});
+  auto grown = std::make_unique_for_overwrite<char[]>(capacity);
+  if (inline_bytes_ > 0) std::memcpy(grown.get() + kHeaderBytes, frame0_.get() + kHeaderBytes, inline_bytes_);
+  frame0_ = std::move(grown);
+  capacity_ = capacity;
+}
+
+char* DataBuilder::AddInline(Entry entry, size_t bytes) {
+  const size_t at = kHeaderBytes + inline_bytes_;
+  // Room for the entries too, so that Build seldom grows it.
+  Grow(at + bytes + (entries_.size() + 1) * kEntryBytes);
+  entry.bytes = bytes;
+  entry.flags |= kInline;
+  entries_.push_back(entry);
+  inline_bytes_ += bytes;
+  return frame0_.get() + at;
 }
 
 void DataBuilder::Add(Entry entry, Frame payload) {
+  if (!payload.empty() && payload.size() < inline_below_) {
+    std::memcpy(AddInline(entry, payload.size()), payload.data(), payload.size());
+    return;
+  }
   entry.bytes = payload.size();
-  if (payload.size() >= kInlinePayloadBytes) {
-    frames_.push_back(std::move(payload));
-  } else if (!payload.empty()) {
-    // Alignment of inline payloads is the receiver's business: shards' payloads are multiples of the element's size,
-    // and the receiver copies before it computes where the alignment does not suit it.
-    entry.flags |= kInline;
-    inline_bytes_ += payload.size();
-    inline_.push_back(std::move(payload));
+  if (!payload.empty()) {
+    frame_bytes_ += payload.size();
+    Frame* last = frames_.empty() ? nullptr : &frames_.back();
+    if (last != nullptr && last->owner() == payload.owner() && last->data() + last->size() == payload.data() &&
+        last->size() + payload.size() <= kMaxShardBytes && !(entries_.back().flags & kInline) &&
+        entries_.back().bytes > 0) {
+      entry.flags |= kJoined;
+      *last = Frame(last->data(), last->size() + payload.size(), last->owner());
+    } else {
+      frames_.push_back(std::move(payload));
+    }
   }
   entries_.push_back(entry);
 }
@@ -201,21 +243,36 @@ void DataBuilder::Add(Entry entry, Frame payload) {
 Message DataBuilder::Build(const Header& header) && {
   Message message;
   message.frames.reserve(1 + frames_.size());
-  const size_t entries_end = kHeaderBytes + entries_.size() * kEntryBytes;
-  message.frames.push_back(Frame::Make(entries_end + inline_bytes_, [&](char* out) {
-    PutHeader(out, header, static_cast<uint32_t>(entries_.size()), inline_bytes_);
-    char* at = out + kHeaderBytes;
-    for (const Entry& entry : entries_) {
-      PutEntry(at, entry);
-      at += kEntryBytes;
-    }
-    for (const Frame& payload : inline_) {
-      std::memcpy(at, payload.data(), payload.size());
-      at += payload.size();
-    }
-  }));
+  const size_t body_end = kHeaderBytes + inline_bytes_;
+  const size_t size = body_end + entries_.size() * kEntryBytes;
+  Grow(size);
+  char* const out = frame0_.get();
+  PutHeader(out, header, static_cast<uint32_t>(entries_.size()), inline_bytes_);
+  for (size_t i = 0; i < entries_.size(); ++i) PutEntry(out + body_end + i * kEntryBytes, entries_[i]);
+  message.frames.emplace_back(out, size, std::shared_ptr<char[]>(std::move(frame0_)));
   for (Frame& frame : frames_) message.frames.push_back(std::move(frame));
   return message;
+}
+
+Message WithEntries(const Parsed& parsed, const std::vector<bool>& keep) {
+  DataBuilder builder;
+  size_t frame_at = 0;
+  for (size_t i = 0; i < parsed.entries.size(); ++i) {
+    Entry entry = parsed.entries[i];
+    const bool framed = !(entry.flags & kInline) && entry.bytes > 0;
+    if (framed && !(entry.flags & kJoined)) ++frame_at;
+    if (!keep[i]) continue;
+    const absl::Span<const char> payload = parsed.payloads[i];
+    const bool is_inline = (entry.flags & kInline) != 0;
+    entry.flags &= static_cast<uint16_t>(~(kInline | kJoined));
+    if (is_inline && !payload.empty()) {
+      std::memcpy(builder.AddInline(entry, payload.size()), payload.data(), payload.size());
+    } else {
+      const auto owner = framed ? parsed.message.frames[frame_at].owner() : nullptr;
+      builder.Add(entry, Frame(payload.data(), payload.size(), owner));
+    }
+  }
+  return std::move(builder).Build(parsed.header);
 }
 
 uint64_t RunHash(absl::string_view run_id) { return XXH64(run_id.data(), run_id.size(), /*seed=*/0); }

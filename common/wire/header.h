@@ -1,20 +1,25 @@
 // The fixed header that starts every message, and the entries of data messages.
 //
 //   message  := frame 0, then the payload frames
-//   frame 0  := header (80 bytes), entries (40 bytes each), body
+//   frame 0  := header (80 bytes), body, entries (40 bytes each)
 //   body     := control kinds: one protobuf of control.proto;  data kinds: the inline payloads, in entry order
-//   payload  := of an entry with kInline: `bytes` bytes of the body; otherwise the next payload frame, whole
+//   payload  := of an entry with kInline: the next `bytes` bytes of the body; with kJoined: the next `bytes` bytes of
+//   the
+//               payload frame that the entry before it began or went on with; otherwise the start of the next payload
+//               frame. Entries cover body and frames without a gap.
 //
 // All numbers are little-endian (DESIGN, "Wire"); offsets stand beside the fields.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
+#include "common/base/limits.h"
 #include "common/wire/frame.h"
 
 namespace basin::wire {
@@ -72,6 +77,7 @@ enum EntryFlags : uint16_t {
   kAssign = 4,   // request: payload is the shard's new value
   kInline = 8,   // the payload lies in frame 0
   kRepeat = 16,  // answer: that sequence had been applied before
+  kJoined = 32,  // the payload goes on in the frame of the entry before
 };
 enum class Codec : uint8_t { kRaw = 0 };
 
@@ -105,22 +111,41 @@ absl::StatusOr<Parsed> Parse(Message message);
 // REQUIRES: serialised `body` (of a control message) fits kMaxFrameBytes.
 Message MakeControl(const Header& header, absl::string_view body);
 
-// Builds a data message: small payloads are copied into frame 0, larger ones ride along as frames of their own.
+// Builds a data message. Small payloads are copied into frame 0; larger ones ride along as frames, and those that lie
+// one behind the other in memory (the shards of one variable) as one.
 class DataBuilder {
  public:
-  // Whether one more entry with `bytes` of payload keeps within kMaxEntries, kMaxPayloadFrames and kGatherBytes.
+  // Payloads of fewer bytes are copied into frame 0.
+  explicit DataBuilder(size_t inline_below = kInlinePayloadBytes) : inline_below_(inline_below) {}
+  // Whether one more entry with `bytes` of payload keeps within limits.h, and the message at about kMessageBytes.
   bool Fits(size_t bytes) const;
-  // REQUIRES: Fits(payload.size()); an entry without payload takes an empty frame. Sets bytes and kInline.
+  // REQUIRES: Fits(payload.size()). Sets the entry's bytes and the flags that say where the payload is.
   void Add(Entry entry, Frame payload);
+  // Adds an entry whose payload goes into frame 0, and returns where its `bytes` bytes are to be written before the
+  // next call. REQUIRES: FitsInline(bytes), bytes > 0.
+  bool FitsInline(size_t bytes) const;
+  char* AddInline(Entry entry, size_t bytes);
   bool empty() const { return entries_.empty(); }
+  size_t entries() const { return entries_.size(); }
+  size_t payload_bytes() const { return inline_bytes_ + frame_bytes_; }
   Message Build(const Header& header) &&;
 
  private:
+  void Grow(size_t bytes);
+
+  size_t inline_below_;
   std::vector<Entry> entries_;
-  std::vector<Frame> inline_;
-  std::vector<Frame> frames_;
+  // Frame 0 as it grows: room for the header, then the inline payloads.
+  std::unique_ptr<char[]> frame0_;
+  size_t capacity_ = 0;
   size_t inline_bytes_ = 0;
+  std::vector<Frame> frames_;
+  size_t frame_bytes_ = 0;
 };
+
+// A data message with those entries alone for which `keep` is true, and their payloads. REQUIRES: keep has an element
+// an entry.
+Message WithEntries(const Parsed& parsed, const std::vector<bool>& keep);
 
 // The 64-bit number that stands for a run id in headers.
 uint64_t RunHash(absl::string_view run_id);

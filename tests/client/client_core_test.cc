@@ -36,6 +36,7 @@ class ClientCoreTest : public ::testing::Test {
   };
   // Everything the core wants sent; dials and closes are kept in dials_ and closes_.
   std::vector<Sent> TakeSent() {
+    core_->Flush(now_);
     std::vector<Sent> sent;
     for (ClientAction& action : core_->TakeActions()) {
       if (action.kind == ClientAction::Kind::kDial) dials_.push_back(action.address);
@@ -127,7 +128,7 @@ class ClientCoreTest : public ::testing::Test {
           absl::MakeConstSpan(reinterpret_cast<const char*>(gradient.data()), gradient.size() * sizeof(float)),
           {},
           {}}},
-        now_);
+        nullptr, now_);
   }
 
   std::unique_ptr<ClientCore> core_;
@@ -262,7 +263,7 @@ TEST_F(ClientCoreTest, StalenessIsTheVersionAtApplyLessTheVersionPulled) {
   ConnectAndDeclare();
   std::vector<float> parameters(4);
   const CallId pull = *core_->StartUpdate(
-      {{VariableId(0), {}, {}, absl::MakeSpan(reinterpret_cast<char*>(parameters.data()), 16)}}, now_);
+      {{VariableId(0), {}, {}, absl::MakeSpan(reinterpret_cast<char*>(parameters.data()), 16)}}, nullptr, now_);
   const Sent asked = TakeOne(Kind::kUpdate);
   wire::DataBuilder builder;
   wire::Entry entry;
@@ -289,6 +290,55 @@ TEST_F(ClientCoreTest, InputDoneIsSentOnlyAfterThePushesBeforeItAreAcknowledged)
   EXPECT_TRUE(TakeSent().empty());
   GiveUpdated(update, 2);
   TakeOne(Kind::kInputDone);
+}
+
+TEST_F(ClientCoreTest, SmallPushesShareAMessageWhileAnotherIsUnderWay) {
+  ConnectAndDeclare();
+  std::vector<CallId> calls;
+  for (int i = 0; i < 5; ++i) calls.push_back(*Push({1, 1, 1, 1}));
+  std::vector<ClientAction> actions = core_->TakeActions();
+  ASSERT_EQ(actions.size(), 1u);  // the first, since nothing was under way
+  const auto first = wire::Parse(std::move(actions[0].message));
+  ASSERT_TRUE(first.ok());
+  EXPECT_EQ(first->entries.size(), 1u);
+  EXPECT_TRUE(core_->gathering());
+  // Its answer lets the others go, in one message.
+  GiveUpdated({.channel = 0, .parsed = *first}, 2);
+  actions = core_->TakeActions();
+  ASSERT_EQ(actions.size(), 1u);
+  const auto second = wire::Parse(std::move(actions[0].message));
+  ASSERT_TRUE(second.ok());
+  ASSERT_EQ(second->entries.size(), 4u);
+  for (uint64_t i = 0; i < 4; ++i) EXPECT_EQ(second->entries[i].sequence, Sequence(2 + i));
+  EXPECT_TRUE(core_->done(calls[0]));
+  EXPECT_FALSE(core_->done(calls[1]));
+  GiveUpdated({.channel = 0, .parsed = *second}, 6);
+  for (const CallId call : calls) EXPECT_TRUE(core_->Take(call).status.ok());
+  EXPECT_EQ(core_->bytes_in_flight(), 0u);
+}
+
+TEST_F(ClientCoreTest, SmallPushesLeaveAfterAMomentWithoutAnAnswer) {
+  ConnectAndDeclare();
+  (void)*Push({1, 1, 1, 1});
+  (void)*Push({1, 1, 1, 1});
+  EXPECT_EQ(core_->TakeActions().size(), 1u);
+  now_ += absl::Milliseconds(5);
+  EXPECT_LE(core_->next_wake(), now_);
+  core_->OnTime(now_);
+  EXPECT_FALSE(core_->gathering());
+  EXPECT_EQ(core_->TakeActions().size(), 1u);
+}
+
+TEST_F(ClientCoreTest, AnotherLearningRateBeginsAnotherMessage) {
+  ConnectAndDeclare();
+  (void)*Push({1, 1, 1, 1});
+  (void)*Push({1, 1, 1, 1});
+  core_->SetLearningRate(0.5f);
+  (void)*Push({1, 1, 1, 1});
+  const std::vector<Sent> sent = TakeSent();
+  ASSERT_EQ(sent.size(), 3u);
+  EXPECT_TRUE(std::isnan(sent[1].parsed.header.learning_rate));
+  EXPECT_EQ(sent[2].parsed.header.learning_rate, 0.5f);
 }
 
 TEST_F(ClientCoreTest, AFencedClientFailsForGoodWithTheReplacementsName) {

@@ -34,6 +34,7 @@ class ClientFaultsTest : public ::testing::Test {
   }
   std::vector<Sent> TakeSent() {
     std::vector<Sent> sent;
+    core_->Flush(now_);
     for (ClientAction& action : core_->TakeActions()) {
       if (action.kind == ClientAction::Kind::kDial) dials_.push_back(action.address);
       if (action.kind != ClientAction::Kind::kSend) continue;
@@ -118,10 +119,10 @@ class ClientFaultsTest : public ::testing::Test {
   }
   CallId Push() {
     static const float gradient[4] = {1, 1, 1, 1};
-    return *core_->StartUpdate({{VariableId(0), {reinterpret_cast<const char*>(gradient), 16}, {}, {}}}, now_);
+    return *core_->StartUpdate({{VariableId(0), {reinterpret_cast<const char*>(gradient), 16}, {}, {}}}, nullptr, now_);
   }
   CallId Pull() {
-    return *core_->StartUpdate({{VariableId(0), {}, {}, {reinterpret_cast<char*>(parameters_), 16}}}, now_);
+    return *core_->StartUpdate({{VariableId(0), {}, {}, {reinterpret_cast<char*>(parameters_), 16}}}, nullptr, now_);
   }
 
   std::unique_ptr<ClientCore> core_;

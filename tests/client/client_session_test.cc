@@ -61,7 +61,7 @@ class ClientSessionTest : public ::testing::Test {
     if (push != nullptr) item.push = {reinterpret_cast<const char*>(push->data()), push->size() * sizeof(float)};
     if (pull != nullptr) item.pull = {reinterpret_cast<char*>(pull->data()), pull->size() * sizeof(float)};
     const absl::StatusOr<CallId> call =
-        session.Run([&](ClientCore& core, absl::Time now) { return core.StartUpdate({item}, now); });
+        session.Run([&](ClientCore& core, absl::Time now) { return core.StartUpdate({item}, nullptr, now); });
     if (!call.ok()) return call.status();
     ClientCore::Result result;
     return session.Wait(*call, absl::InfiniteFuture(), &result);
@@ -156,11 +156,11 @@ TEST_F(ClientSessionTest, ALongWaitThatTellsNobodySleeps) {
 TEST_F(ClientSessionTest, CallsEndWhenTheSessionIsClosedAndMayBeAskedAboutAfterwards) {
   const std::unique_ptr<ClientSession> session = Connect();
   const CallId call = session->Run([](ClientCore& core, absl::Time now) { return core.NextInput("never", now); });
-  ASSERT_EQ(session->WaitDone(call, absl::Now() + absl::Seconds(30)), absl::OkStatus());  // refused, not taken
+  ASSERT_EQ(session->WaitDone(call, {}, absl::Now() + absl::Seconds(30)), absl::OkStatus());  // refused, not taken
   network_.Cut("ps0:1");
   const CallId lost = session->Run([](ClientCore& core, absl::Time now) { return core.Stats(now); });
   session->Close();
-  ASSERT_TRUE(session->Done(lost));
+  ASSERT_TRUE(session->Done(lost, {}));
   ClientCore::Result result;
   (void)session->Wait(lost, absl::Now(), &result);
   EXPECT_EQ(session->Wait(call, absl::Now(), &result).code(), absl::StatusCode::kInvalidArgument) << result.status;

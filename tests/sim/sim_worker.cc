@@ -34,12 +34,12 @@ CallId SimWorker::Push(absl::Time now) {
   ++life_.sent;
   const absl::Span<const char> gradient(reinterpret_cast<const char*>(gradient_.data()),
                                         gradient_.size() * sizeof(float));
-  return *core_.StartUpdate({{VariableId(0), gradient, {}, {}}}, now);
+  return *core_.StartUpdate({{VariableId(0), gradient, {}, {}}}, nullptr, now);
 }
 
 CallId SimWorker::Pull(absl::Time now) {
   const absl::Span<char> parameters(reinterpret_cast<char*>(parameters_.data()), parameters_.size() * sizeof(float));
-  return *core_.StartUpdate({{VariableId(0), {}, {}, parameters}}, now);
+  return *core_.StartUpdate({{VariableId(0), {}, {}, parameters}}, nullptr, now);
 }
 
 void SimWorker::Advance(absl::Time now) {

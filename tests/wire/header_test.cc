@@ -82,6 +82,37 @@ TEST(HeaderTest, LargePayloadsAreNotCopied) {
   EXPECT_EQ(parsed->payloads[0].data(), payload.data());
 }
 
+TEST(HeaderTest, PayloadsThatLieOneBehindTheOtherShareAFrame) {
+  const Frame whole = Frame::Copy(std::string(3 * kInlinePayloadBytes, 'x'));
+  DataBuilder builder;
+  for (uint32_t i = 0; i < 3; ++i) {
+    builder.Add({.shard = ShardId(i), .flags = kPush},
+                Frame(whole.data() + i * kInlinePayloadBytes, kInlinePayloadBytes, whole.owner()));
+  }
+  const auto parsed = Parse(std::move(builder).Build(AHeader(Kind::kUpdate)));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->message.frames.size(), 2u);
+  for (uint32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(parsed->payloads[i].data(), whole.data() + i * kInlinePayloadBytes);
+    EXPECT_EQ(parsed->payloads[i].size(), kInlinePayloadBytes);
+  }
+}
+
+TEST(HeaderTest, SomeEntriesCanBeTakenOutOfAMessage) {
+  const auto parsed = Parse(AnUpdate());
+  ASSERT_TRUE(parsed.ok());
+  const auto kept = Parse(WithEntries(*parsed, {false, true, true}));
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  ASSERT_EQ(kept->entries.size(), 2u);
+  EXPECT_EQ(kept->header.request, parsed->header.request);
+  EXPECT_EQ(kept->entries[0].shard, ShardId(2));
+  EXPECT_EQ(kept->payloads[0].data(), parsed->payloads[1].data());
+  EXPECT_EQ(kept->entries[1].shard, ShardId(3));
+  const auto first = Parse(WithEntries(*parsed, {true, false, false}));
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(std::string(first->payloads[0].begin(), first->payloads[0].end()), "inline!!");
+}
+
 TEST(HeaderTest, AFullBuilderTakesNoMoreAndParses) {
   DataBuilder builder;
   const Frame shard = Frame::Copy(std::string(kInlinePayloadBytes, 's'));
@@ -89,9 +120,7 @@ TEST(HeaderTest, AFullBuilderTakesNoMoreAndParses) {
   while (builder.Fits(shard.size())) {
     builder.Add({.shard = ShardId(static_cast<uint32_t>(frames++)), .flags = kPush}, shard);
   }
-  EXPECT_EQ(frames, kMaxPayloadFrames);
-  const Frame small = Frame::Copy(std::string(kInlinePayloadBytes - 64, 's'));
-  while (builder.Fits(small.size())) builder.Add({.flags = kPush}, small);
+  EXPECT_EQ(frames, kMessageBytes / kInlinePayloadBytes);
   while (builder.Fits(0)) builder.Add({.flags = kPull}, Frame());
   EXPECT_FALSE(builder.Fits(0));
   const auto parsed = Parse(std::move(builder).Build(AHeader(Kind::kUpdate)));
@@ -112,7 +141,7 @@ void PutAt(std::string& bytes, size_t at, T value) {
   std::memcpy(&bytes[at], &value, sizeof value);
 }
 
-constexpr size_t kFirstEntry = kHeaderBytes;
+constexpr size_t kFirstEntry = kHeaderBytes + 8;  // behind the inline payload "inline!!"
 
 class MalformedTest : public ::testing::TestWithParam<Malformation> {};
 
@@ -152,12 +181,18 @@ INSTANTIATE_TEST_SUITE_P(
         Malformation{"Trailing", [](auto& f, auto&) { f.push_back('x'); }, "do not make a frame"},
         Malformation{"Codec", [](auto& f, auto&) { f[kFirstEntry + 4] = 9; }, "unknown codec"},
         Malformation{"InlinePastTheEnd", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, 9); },
-                     "ends after frame 0"},
+                     "ends after frame 0's body"},
         Malformation{"InlineOverflow", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, ~uint64_t{0}); },
                      "ends after frame 0"},
         Malformation{"InlineShort", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 24, 7); }, "no entry names"},
-        Malformation{"FrameSize", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 40 + 24, 5); },
-                     "its entry says 5"},
+        Malformation{"FrameShort", [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 40 + 24, 5); },
+                     "no entry names"},
+        Malformation{"FrameLong",
+                     [](auto& f, auto&) { PutAt<uint64_t>(f, kFirstEntry + 40 + 24, kInlinePayloadBytes + 1); },
+                     "its entry says 65537"},
+        Malformation{"JoinedToNothing",
+                     [](auto& f, auto&) { PutAt<uint16_t>(f, kFirstEntry + 40 + 6, kPush | kJoined); },
+                     "payload frame is missing"},
         Malformation{"FrameMissing", [](auto&, auto& rest) { rest.clear(); }, "payload frame is missing"},
         Malformation{"FrameExtra", [](auto&, auto& rest) { rest.push_back(Frame::Copy("x")); }, "no entry names"},
         Malformation{"TooManyFrames", [](auto&, auto& rest) { rest.resize(kMaxFrames); }, "66 frames, at most 65"},
@@ -179,7 +214,7 @@ TEST(HeaderTest, AnotherVersionIsAFailedPrecondition) {
 }
 
 TEST(HeaderTest, EveryKindHasAName) {
-  for (int kind = 1; kind <= static_cast<int>(Kind::kStatsText); ++kind)
+  for (int kind = 1; kind <= static_cast<int>(Kind::kEvictedKeys); ++kind)
     EXPECT_NE(Name(static_cast<Kind>(kind)), "?") << kind;
   EXPECT_EQ(Name(Kind::kStatsText), "StatsText");
   EXPECT_EQ(Name(static_cast<Kind>(999)), "?");

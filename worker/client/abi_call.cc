@@ -1,12 +1,15 @@
 // basin.h: pushes and pulls, steps, inputs and the run's end.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "worker/client/abi_dtype.h"
 #include "worker/client/abi_types.h"
@@ -75,7 +78,7 @@ absl::Status CheckShape(const wire::v1::RunSpec& spec, uint32_t id, const basin_
 absl::Status Start(basin_client* client, const basin_item* items, size_t count, basin_call** call) {
   BASIN_RETURN_IF_ERROR(CheckProcess(client));
   if (count > 0 && items == nullptr) return absl::InvalidArgumentError("basin_start: items is NULL");
-  std::vector<UpdateItem> update(count);
+  absl::InlinedVector<UpdateItem, 8> update(count);
   auto handle = std::make_unique<basin_call>();
   for (size_t i = 0; i < count; ++i) {
     update[i].variable = VariableId(items[i].variable);
@@ -90,8 +93,13 @@ absl::Status Start(basin_client* client, const basin_item* items, size_t count, 
       BASIN_ASSIGN_OR_RETURN(update[i].pull, DenseBytes(items[i].pull, items[i].variable, "pull"));
     }
   }
-  BASIN_RETURN_IF_ERROR(client->session->WaitForRoom());
-  absl::StatusOr<CallId> id = client->session->Run([&](ClientCore& core, absl::Time now) -> absl::StatusOr<CallId> {
+  const auto is_large = [](const UpdateItem& item) {
+    return std::max(item.push.size(), item.assign.size()) >= kInlinePayloadBytes;
+  };
+  ClientSession::Lender lender;  // small payloads are copied at once
+  if (std::any_of(update.begin(), update.end(), is_large)) lender = client->session->NewLender();
+  handle->lent = lender;
+  const auto start = [&](ClientCore& core, absl::Time now) -> absl::StatusOr<CallId> {
     if (core.spec()) {
       for (size_t i = 0; i < count; ++i) {
         for (const auto& [tensor, what] : {std::pair(items[i].push, "gradient"), std::pair(items[i].assign, "value"),
@@ -100,12 +108,11 @@ absl::Status Start(basin_client* client, const basin_item* items, size_t count, 
         }
       }
     }
-    return core.StartUpdate(update, now);
-  });
-  BASIN_RETURN_IF_ERROR(id.status());
+    return core.StartUpdate(update, lender, now);
+  };
+  BASIN_ASSIGN_OR_RETURN(handle->id, client->session->RunUpdate(start));
   handle->session = client->session;
   handle->process = client->process;
-  handle->id = *id;
   *call = handle.release();
   return absl::OkStatus();
 }
@@ -123,7 +130,7 @@ absl::Status WaitCall(basin_call* call, double timeout_s) {
   if (call == nullptr) return absl::InvalidArgumentError("the call is NULL");
   BASIN_RETURN_IF_ERROR(CheckProcess(call->process));
   // Without the call's mutex: another thread may ask whether it is done, or wait for less long.
-  BASIN_RETURN_IF_ERROR(call->session->WaitDone(call->id, Deadline(timeout_s)));
+  BASIN_RETURN_IF_ERROR(call->session->WaitDone(call->id, call->lent, Deadline(timeout_s)));
   MutexLock lock(call->mutex);
   return Taken(call).status;
 }
@@ -143,7 +150,7 @@ absl::Status WaitBarrier(basin_client* client, const char* name, double timeout_
   if (!call) {
     call = client->session->Run([&](ClientCore& core, absl::Time now) { return core.Barrier(name, now); });
   }
-  if (absl::Status status = client->session->WaitDone(*call, Deadline(timeout_s)); !status.ok()) {
+  if (absl::Status status = client->session->WaitDone(*call, {}, Deadline(timeout_s)); !status.ok()) {
     MutexLock lock(client->barriers_mutex);
     client->barriers_in_doubt[name].push_front(*call);
     return status;
@@ -211,13 +218,17 @@ int32_t basin_start(basin_client* client, const basin_item* items, size_t count,
                     basin_status* status) {
   if (call == nullptr) return Report(absl::InvalidArgumentError("basin_start: call is NULL"), status);
   *call = nullptr;
-  // Copies of pushes are as large as the caller wants; where there is no memory for them, nothing was sent.
   try {
     return Report(basin::abi::Start(client, items, count, call), status);
-  } catch (const std::exception& error) {
-    return Report(absl::ResourceExhaustedError(absl::StrCat("no memory for a call over ", count, " variables (",
-                                                            error.what(), "); nothing was sent")),
-                  status);
+  } catch (const std::bad_alloc&) {
+    // Part of the call may be queued, with the caller's buffers in it.
+    const absl::Status no_memory = absl::ResourceExhaustedError(
+        absl::StrCat("no memory for a call over ", count, " variables; the client is broken, connect anew"));
+    client->session->Run([&](ClientCore& core, absl::Time) {
+      core.Abandon(no_memory);
+      return true;
+    });
+    return Report(no_memory, status);
   }
 }
 
@@ -227,7 +238,7 @@ int32_t basin_call_wait(basin_call* call, double timeout_s, basin_status* status
 
 int32_t basin_call_done(basin_call* call) {
   if (call == nullptr || !basin::abi::CheckProcess(call->process).ok()) return 1;
-  return call->session->Done(call->id) ? 1 : 0;
+  return call->session->Done(call->id, call->lent) ? 1 : 0;
 }
 
 void basin_call_staleness(basin_call* call, double* mean, uint64_t* max) {

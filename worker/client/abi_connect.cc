@@ -1,7 +1,9 @@
 // basin.h: options, connecting, the task, leaving.
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -44,10 +46,19 @@ absl::Status CheckName(const char* name, absl::string_view what) {
       absl::StrCat(what, " has a name of ", std::strlen(name), " bytes, at most ", kMaxNameBytes, " are allowed"));
 }
 
-absl::Status CheckProcess(pid_t owner) {
-  if (owner == getpid()) return absl::OkStatus();
+namespace {
+
+std::atomic<uint32_t> forks{0};
+[[maybe_unused]] const int counts_forks = pthread_atfork(nullptr, nullptr, [] { ++forks; });
+
+}  // namespace
+
+Process ThisProcess() { return {.forks = forks.load(std::memory_order_relaxed), .pid = getpid()}; }
+
+absl::Status CheckProcess(const Process& owner) {
+  if (owner.forks == forks.load(std::memory_order_relaxed)) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("this client belongs to process ", owner, ", of which this one (", getpid(),
+      absl::StrCat("this client belongs to process ", owner.pid, ", of which this one (", getpid(),
                    ") was forked; connect in the child, or spawn it before connecting"));
 }
 
@@ -134,7 +145,7 @@ absl::Status Connect(const basin_options& options, basin_client& client) {
   client.index = session.core.index;
   client.is_chief = session.core.is_chief;
   client.ps_count = static_cast<uint32_t>(session.core.ps_addresses.size());
-  client.process = getpid();
+  client.process = ThisProcess();
   wire::TransportOptions transport;
   // The session bounds what is in flight; the transport must not cut a channel for it.
   transport.max_bytes_in_flight = SIZE_MAX;
@@ -181,7 +192,7 @@ int32_t basin_connect(const basin_options* options, basin_client** client, basin
 void basin_close(basin_client* client) {
   if (client == nullptr) return;
   // In a fork's child nothing may be touched: its threads are gone and the sockets are the parent's.
-  if (client->process != getpid()) return;
+  if (!basin::abi::CheckProcess(client).ok()) return;
   client->session->Close();
   delete client;
 }

@@ -15,13 +15,24 @@
 #include "common/wire/control.pb.h"
 #include "worker/client/client_session.h"
 
+namespace basin::abi {
+
+// Whose process: compared on every call, so without asking the system.
+struct Process {
+  uint32_t forks = 0;  // this process is how many forks away from the one that loaded the library
+  pid_t pid = 0;
+};
+Process ThisProcess();
+
+}  // namespace basin::abi
+
 struct basin_model {
   basin::wire::v1::Model proto;
 };
 
 struct basin_client {
   std::shared_ptr<basin::ClientSession> session;  // shared with the calls' handles, which may outlive basin_close
-  pid_t process = 0;  // of the one that connected: a fork's child must not touch the session
+  basin::abi::Process process;                    // that connected: a fork's child must not touch the session
   std::string role, run_id;
   uint32_t index = 0;
   bool is_chief = false;
@@ -44,8 +55,9 @@ struct basin_client {
 
 struct basin_call {
   std::shared_ptr<basin::ClientSession> session;
-  pid_t process = 0;
+  basin::abi::Process process;
   basin::CallId id = 0;
+  basin::ClientSession::Lent lent;  // the call's buffers
   basin::Mutex mutex;
   bool taken ABSL_GUARDED_BY(mutex) = false;
   basin::ClientCore::Result result ABSL_GUARDED_BY(mutex);
@@ -57,7 +69,7 @@ namespace basin::abi {
 int32_t Report(const absl::Status& status, basin_status* out);
 
 // FAILED_PRECONDITION in a child made by fork.
-absl::Status CheckProcess(pid_t owner);
+absl::Status CheckProcess(const Process& owner);
 absl::Status CheckProcess(const basin_client* client);
 // INVALID_ARGUMENT for a name that is NULL, empty or too long.
 absl::Status CheckName(const char* name, absl::string_view what);

@@ -220,14 +220,17 @@ wire::Header ClientCore::HeaderFor(const Channel& channel, wire::Kind kind, uint
   return header;
 }
 
-void ClientCore::SendControl(Channel& channel, wire::Kind kind, const std::string& body, CallId call, absl::Time now) {
+uint64_t ClientCore::SendControl(Channel& channel, wire::Kind kind, const std::string& body, CallId call,
+                                 absl::Time now) {
   last_now_ = now;
   if (wire::kHeaderBytes + body.size() > kMaxFrameBytes) {
     // The transport would refuse it each time that it is sent.
-    return PartDone(call, absl::InvalidArgumentError(absl::StrCat(
-                              wire::Name(kind), " has ", body.size(), " bytes, at most ",
-                              kMaxFrameBytes - wire::kHeaderBytes, " fit a message; use fewer or shorter names")));
+    PartDone(call, absl::InvalidArgumentError(absl::StrCat(wire::Name(kind), " has ", body.size(), " bytes, at most ",
+                                                           kMaxFrameBytes - wire::kHeaderBytes,
+                                                           " fit a message; use fewer or shorter names")));
+    return 0;
   }
+  FlushChannel(channel);
   Pending pending;
   pending.request = channel.next_request++;
   pending.kind = kind;
@@ -237,18 +240,16 @@ void ClientCore::SendControl(Channel& channel, wire::Kind kind, const std::strin
   auto [at, added] = channel.pending.emplace(pending.request, std::move(pending));
   BASIN_CHECK(added);
   if (channel.state == Channel::State::kReady) SendPending(channel, at->second);
+  return at->first;
 }
 
 void ClientCore::SendPending(Channel& channel, Pending& pending) {
-  wire::Header header = HeaderFor(channel, pending.kind, pending.request);
-  header.clock = pending.clock;
-  header.learning_rate = pending.learning_rate;
   wire::Message message;
   if (pending.kind == wire::Kind::kUpdate) {
-    wire::DataBuilder builder;
-    for (const UpdateEntry& entry : pending.entries) builder.Add(entry.entry, entry.payload);
-    message = std::move(builder).Build(header);
+    message = pending.message;
   } else {
+    wire::Header header = HeaderFor(channel, pending.kind, pending.request);
+    header.clock = pending.clock;
     message = wire::MakeControl(header, pending.body);
   }
   actions_.push_back({.kind = ClientAction::Kind::kSend, .channel = channel.id, .message = std::move(message)});
@@ -269,7 +270,9 @@ void ClientCore::OnMessage(uint32_t id, wire::Message message, absl::Time now) {
   if (at == channel.pending.end()) return;  // answered before: a request that was sent again
   Pending pending = std::move(at->second);
   channel.pending.erase(at);
+  if (pending.kind == wire::Kind::kUpdate) --channel.updates_pending;
   OnAnswer(channel, std::move(pending), *parsed, now);
+  FlushIfDue(channel, now);
 }
 
 void ClientCore::OnTime(absl::Time now) {
@@ -278,18 +281,15 @@ void ClientCore::OnTime(absl::Time now) {
   if (!failure_.ok()) return;
   for (size_t i = 0; i < channels_.size(); ++i) {
     Channel& channel = *channels_[i];
+    FlushIfDue(channel, now);
     if (channel.state == Channel::State::kReady) {
       if (channel.lane.value() == 0 && channel.heartbeat_at <= now && channel.heartbeat_request == 0) {
         wire::v1::Heartbeat heartbeat;
         heartbeat.set_run_finished(run_state_.finished());
-        for (const auto& [call_id, call] : calls_) {
-          if (!call.done && now - call.since > heartbeat_) {
-            heartbeat.set_waiting_for(WaitingFor(call_id, now));
-            break;
-          }
+        if (const CallId oldest = OldestWaiting(now - heartbeat_); oldest != 0) {
+          heartbeat.set_waiting_for(WaitingFor(oldest, now));
         }
-        channel.heartbeat_request = channel.next_request;
-        SendControl(channel, wire::Kind::kHeartbeat, Bytes(heartbeat), 0, now);
+        channel.heartbeat_request = SendControl(channel, wire::Kind::kHeartbeat, Bytes(heartbeat), 0, now);
         channel.heartbeat_at = now + heartbeat_;
       }
       if (channel.lane.value() == 0) {

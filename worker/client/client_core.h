@@ -8,7 +8,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,12 +52,12 @@ struct ClientAction {
   wire::Message message;  // kSend
 };
 
-// One variable of an update. Buffers are of the whole variable.
+// One variable of an update. Buffers are of the whole variable, and lent until the call is done.
 struct UpdateItem {
   VariableId variable;
-  absl::Span<const char> push;    // copied before StartUpdate returns
-  absl::Span<const char> assign;  // likewise
-  absl::Span<char> pull;          // lent until the call is done
+  absl::Span<const char> push;
+  absl::Span<const char> assign;
+  absl::Span<char> pull;
 };
 
 struct LeasedPiece {
@@ -87,8 +86,14 @@ class ClientCore {
   // ---- Calls: each returns an id to ask about; the answer is taken once, with Take ----
   CallId Connect(absl::Time now);
   CallId Declare(const wire::v1::Model& model, absl::Time now);
-  // Checks the whole update first: an error here means that nothing was sent.
-  absl::StatusOr<CallId> StartUpdate(absl::Span<const UpdateItem> items, absl::Time now);
+  // Checks the whole update first: an error here means that nothing was sent. Messages refer to what is pushed and
+  // assigned, and hold `lender` for as long as they do; that may be a little longer than until the call is done. A
+  // small update may stay in an open message for a while: until the message is full, an answer comes, kGatherMost is
+  // over, or Flush.
+  absl::StatusOr<CallId> StartUpdate(absl::Span<const UpdateItem> items, const std::shared_ptr<const void>& lender,
+                                     absl::Time now);
+  // Lets all open messages go: somebody waits.
+  void Flush(absl::Time now);
   CallId NextInput(const std::string& name, absl::Time now);
   CallId InputDone(const std::string& name, uint64_t piece, absl::Time now);
   CallId Barrier(const std::string& name, absl::Time now);
@@ -97,6 +102,9 @@ class ClientCore {
   CallId Goodbye(absl::Time now);
   // Of pushes from now on, instead of their rule's; NaN: the rule's. REQUIRES: finite and not negative, or NaN.
   void SetLearningRate(float learning_rate) { learning_rate_ = learning_rate; }
+  // Whether an open message waits for more.
+  bool gathering() const;
+  bool has_actions() const { return !actions_.empty(); }
   // Ends the client: its calls are done with `status`, its channels closed.
   void Abandon(const absl::Status& status) { Fail(status); }
   // Counts the clock up and tells the coordinator; nothing to wait for.
@@ -110,6 +118,8 @@ class ClientCore {
     uint64_t staleness_max = 0;
   };
   bool done(CallId call) const;
+  // Calls that are not taken yet.
+  size_t calls() const;
   // REQUIRES: done(call).
   Result Take(CallId call);
   // "ps 1 at host:port, 12 s: connection refused": whom the call waits for and why.
@@ -130,8 +140,11 @@ class ClientCore {
   struct Channel;
   struct Call;
   struct Pending;
+  struct Open;
   struct UpdateEntry;
+  struct LaterPull;
   struct ShardState;
+  struct VariableState;
 
   Channel& AddChannel(PsOrdinal ps, LaneIndex lane, std::string address);
   void Dial(Channel& channel, absl::Time now);
@@ -141,10 +154,16 @@ class ClientCore {
   void OnHelloRefused(Channel& channel, const absl::Status& status, absl::Time now);
   void CheckConnected(absl::Time now);
   wire::Header HeaderFor(const Channel& channel, wire::Kind kind, uint64_t request) const;
-  void SendControl(Channel& channel, wire::Kind kind, const std::string& body, CallId call, absl::Time now);
+  // Returns the request's number; 0 where it was refused.
+  uint64_t SendControl(Channel& channel, wire::Kind kind, const std::string& body, CallId call, absl::Time now);
   void SendPending(Channel& channel, Pending& pending);
   void OnAnswer(Channel& channel, Pending pending, const wire::Parsed& parsed, absl::Time now);
   void OnUpdated(Channel& channel, Pending& pending, const wire::Parsed& parsed, absl::Time now);
+  // One shard's answer; what is to be pulled again goes to `later`.
+  absl::Status OnEntry(Channel& channel, Call& call, UpdateEntry& asked, const wire::Entry& answer,
+                       absl::Span<const char> payload, LaterPull& later);
+  // Each call that has entries here, once, where those of one call stand together.
+  static std::vector<CallId> CallsOf(const std::vector<UpdateEntry>& entries);
   void OnDeclared(Call& call, absl::string_view body, absl::Time now);
   absl::Status TakeSpec(absl::string_view spec);
   void SendInstall(Channel& channel, CallId call, absl::Time now);
@@ -157,9 +176,22 @@ class ClientCore {
   void NumberOnFrom(const UpdateEntry& refused);
   void PullAgain(absl::Time now);
   const std::string& VariableOf(ShardId shard) const;
-  void SendUpdate(Channel& channel, CallId call, std::vector<UpdateEntry> entries, absl::Time now);
+  absl::Status CheckUpdate(absl::Span<const UpdateItem> items);
+  // The channel's open message with room for the entry and its payload; sends the one before where there is none. The
+  // entry is in it on return, its payload is the caller's to add.
+  wire::DataBuilder& MakeRoom(Channel& channel, const UpdateEntry& entry, size_t payload_bytes, absl::Time now);
+  wire::Entry WireEntry(const UpdateEntry& entry) const;
+  void AddEntry(Channel& channel, const UpdateEntry& entry, wire::Frame payload, absl::Time now);
+  void FlushChannel(Channel& channel);
+  // Lets the open message go where there is no reason to wait for more.
+  void FlushIfDue(Channel& channel, absl::Time now);
+  void UpdateDone(CallId call);
   void ReleaseDeferred(absl::Time now);
   Call& NewCall(std::string what, absl::Time now);
+  // Of the calls that are not done and began before that; 0: none.
+  CallId OldestWaiting(absl::Time since_before) const;
+  Call* FindCall(CallId call);
+  const Call* FindCall(CallId call) const { return const_cast<ClientCore*>(this)->FindCall(call); }
   void PartDone(CallId call, const absl::Status& status);
   void Fail(const absl::Status& status);
   void Wake(absl::Time at) { next_wake_ = std::min(next_wake_, at); }
@@ -169,8 +201,10 @@ class ClientCore {
   std::vector<std::unique_ptr<Channel>> channels_;
   std::vector<uint32_t> lanes_of_ps_;                             // by ordinal; 0: not welcomed yet
   std::map<std::pair<uint32_t, uint32_t>, uint32_t> channel_of_;  // (ps, lane) -> channel
-  std::map<CallId, Call> calls_;
-  CallId next_call_ = 1;
+  // By slot, which is in the call's id (client_core_calls.cc).
+  std::deque<Call> calls_;
+  std::vector<uint32_t> free_calls_;
+  uint64_t next_serial_ = 1;
   std::optional<CallId> connect_call_;
   absl::Status failure_;
   Incarnation incarnation_;
@@ -184,19 +218,22 @@ class ClientCore {
   std::optional<wire::v1::RunSpec> spec_;
   std::string spec_bytes_, spec_hash_;
   std::optional<Placement> placement_;
+  ShardState& StateOf(ShardId shard);
+  std::vector<uint32_t> touched_;  // channels with entries of the update that is being started
+  std::vector<VariableState> variables_;
   std::vector<ShardState> shards_;
+  uint64_t update_number_ = 0;
   uint64_t bytes_in_flight_ = 0;
-  // Updates that are not answered yet, by their calls' ids; InputDone and Finish wait for those before them.
-  std::set<CallId> unfinished_updates_;
+  uint64_t unfinished_updates_ = 0;
+  // InputDone and Finish wait for the updates that were started before them.
   struct Deferred {
     CallId call;
-    CallId after;  // released once no unfinished update is below this
+    uint64_t updates_before;  // not answered yet
     wire::Kind kind;
     std::string body;
   };
   std::deque<Deferred> deferred_;
   // Entries whose shard waits for its first values, to be pulled again.
-  struct LaterPull;
   std::deque<LaterPull> later_pulls_;
   std::map<std::string, uint64_t> input_number_, barrier_number_;
   double staleness_sum_ = 0;

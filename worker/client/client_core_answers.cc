@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
 #include "worker/client/client_core.h"
 #include "worker/client/client_core_state.h"
 
@@ -55,24 +56,38 @@ absl::Status ClientCore::CheckApplied(const Channel& channel, const wire::v1::We
 // them too, or would have. Their numbers belong to others by now, and sent again they could pass for repeats of those.
 void ClientCore::SendAgain(Channel& channel) {
   const auto is_old = [this](const UpdateEntry& entry) {
-    return entry.entry.sequence.value() != 0 && entry.epoch != shards_[entry.shard.value()].epoch;
+    return entry.sequence.value() != 0 && entry.epoch != StateOf(entry.shard).epoch;
   };
   std::vector<CallId> emptied;
   for (auto at = channel.pending.begin(); at != channel.pending.end();) {
     Pending& pending = at->second;
     if (std::any_of(pending.entries.begin(), pending.entries.end(), is_old)) {
-      if (const auto call = calls_.find(pending.call); call != calls_.end()) {
-        call->second.result.status.Update(absl::OutOfRangeError(
-            absl::StrCat(PsName(channel), ": a push before this one was refused, so this one was too; push it again")));
+      const absl::Status refused = absl::OutOfRangeError(
+          absl::StrCat(PsName(channel), ": a push before this one was refused, so this one was too; push it again"));
+      std::vector<bool> keep;
+      std::vector<UpdateEntry> kept;
+      for (const UpdateEntry& entry : pending.entries) {
+        keep.push_back(!is_old(entry));
+        if (keep.back()) {
+          kept.push_back(entry);
+          continue;
+        }
+        if (Call* call = FindCall(entry.call); call != nullptr) call->result.status.Update(refused);
       }
-      pending.entries.erase(std::remove_if(pending.entries.begin(), pending.entries.end(), is_old),
-                            pending.entries.end());
-      if (pending.entries.empty()) {
+      for (const CallId call : CallsOf(pending.entries)) {
+        const auto is_of_call = [call](const UpdateEntry& entry) { return entry.call == call; };
+        if (std::none_of(kept.begin(), kept.end(), is_of_call)) emptied.push_back(call);
+      }
+      if (kept.empty()) {
         bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
-        emptied.push_back(pending.call);
+        --channel.updates_pending;
         at = channel.pending.erase(at);
         continue;
       }
+      absl::StatusOr<wire::Parsed> parsed = wire::Parse(std::move(pending.message));
+      BASIN_CHECK(parsed.ok());
+      pending.message = wire::WithEntries(*parsed, keep);
+      pending.entries = std::move(kept);
     }
     SendPending(channel, pending);
     ++at;
@@ -80,78 +95,94 @@ void ClientCore::SendAgain(Channel& channel) {
   for (const CallId call : emptied) PartDone(call, absl::OkStatus());
 }
 
+std::vector<CallId> ClientCore::CallsOf(const std::vector<UpdateEntry>& entries) {
+  std::vector<CallId> calls;
+  for (const UpdateEntry& entry : entries) {
+    if (calls.empty() || calls.back() != entry.call) calls.push_back(entry.call);
+  }
+  return calls;
+}
+
 void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parsed& parsed, absl::Time now) {
   bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
-  const auto at = calls_.find(pending.call);
-  if (at == calls_.end()) return;
-  Call& call = at->second;
   if (parsed.entries.size() != pending.entries.size()) {
-    return PartDone(pending.call, absl::InternalError(absl::StrCat(PsName(channel), " answered ", parsed.entries.size(),
-                                                                   " entries of ", pending.entries.size())));
+    const absl::Status status = absl::InternalError(
+        absl::StrCat(PsName(channel), " answered ", parsed.entries.size(), " entries of ", pending.entries.size()));
+    for (const CallId call : CallsOf(pending.entries)) PartDone(call, status);
+    return;
   }
-  absl::Status status;
-  LaterPull later{.at = now + kPullAgainAfter, .channel = channel.id, .call = pending.call};
-  for (size_t i = 0; i < pending.entries.size(); ++i) {
-    UpdateEntry& asked = pending.entries[i];
-    const wire::Entry& answer = parsed.entries[i];
-    ShardState& shard = shards_[asked.shard.value()];
-    const bool wrote = asked.entry.sequence.value() != 0;
-    if (answer.shard != asked.shard) {
-      status.Update(absl::InternalError(absl::StrCat(PsName(channel), " answered for another shard than asked")));
-      continue;
+  // Each run of entries is one call's.
+  for (size_t begin = 0, end; begin < pending.entries.size(); begin = end) {
+    const CallId id = pending.entries[begin].call;
+    end = begin;
+    while (end < pending.entries.size() && pending.entries[end].call == id) ++end;
+    Call* call = FindCall(id);
+    if (call == nullptr) continue;
+    absl::Status status;
+    LaterPull later{.at = now + kPullAgainAfter, .channel = channel.id, .call = id};
+    for (size_t i = begin; i < end; ++i) {
+      status.Update(OnEntry(channel, *call, pending.entries[i], parsed.entries[i], parsed.payloads[i], later));
     }
-    if (answer.code == static_cast<int32_t>(absl::StatusCode::kUnavailable) && asked.pull != nullptr) {
-      // The shard waits for its first values: a push or assignment of this entry, if any, went through.
-      asked.entry.flags = wire::kPull;
-      asked.entry.sequence = Sequence(0);
-      asked.payload = wire::Frame();
-      later.entries.push_back(std::move(asked));
-      continue;
+    if (!later.entries.empty()) {
+      ++call->parts;  // holds the call until the second pull is sent
+      Wake(later.at);
+      later_pulls_.push_back(std::move(later));
     }
-    if (answer.code != 0) {
-      NumberOnFrom(asked);
-      const absl::StatusCode code = RefusalCode(answer.code);
-      status.Update(
-          absl::Status(code, absl::StrCat(wrote ? "push to \"" : "pull of \"", VariableOf(asked.shard), "\" elements [",
-                                          shard.begin, ", ", shard.end, ") refused by ", PsName(channel), ": ",
-                                          absl::StatusCodeToString(code), "; the shard is unchanged")));
-      continue;
-    }
-    if (wrote) shard.acknowledged = std::max(shard.acknowledged, asked.entry.sequence);
-    if ((asked.entry.flags & wire::kPush) && !(answer.flags & wire::kRepeat)) {
-      const uint64_t before = answer.version.value() - 1;
-      const uint64_t staleness = before > asked.entry.version.value() ? before - asked.entry.version.value() : 0;
-      call.staleness_sum += static_cast<double>(staleness);
-      ++call.staleness_count;
-      call.result.staleness_max = std::max(call.result.staleness_max, staleness);
-      staleness_sum_ += static_cast<double>(staleness);
-      ++staleness_count_;
-      staleness_max_ = std::max(staleness_max_, staleness);
-    }
-    if (asked.pull != nullptr) {
-      const absl::Span<const char> payload = parsed.payloads[i];
-      if (payload.size() != asked.pull_bytes) {
-        status.Update(absl::InternalError(
-            absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for a shard of ", asked.pull_bytes)));
-        continue;
-      }
-      if (!payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
-      shard.pulled = answer.version;
-    }
+    PartDone(id, status);
   }
-  if (!later.entries.empty()) {
-    ++call.parts;  // holds the call until the second pull is sent
-    Wake(later.at);
-    later_pulls_.push_back(std::move(later));
-  }
-  PartDone(pending.call, status);
 }
+
+absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& asked, const wire::Entry& answer,
+                                 absl::Span<const char> payload, LaterPull& later) {
+  if (answer.shard != asked.shard) {
+    return absl::InternalError(absl::StrCat(PsName(channel), " answered for another shard than asked"));
+  }
+  ShardState& shard = StateOf(asked.shard);
+  const bool wrote = asked.sequence.value() != 0;
+  if (answer.code == static_cast<int32_t>(absl::StatusCode::kUnavailable) && asked.pull != nullptr) {
+    // The shard waits for its first values: a push or assignment of this entry, if any, went through.
+    asked.flags = wire::kPull;
+    asked.sequence = Sequence(0);
+    later.entries.push_back(asked);
+    return absl::OkStatus();
+  }
+  if (answer.code != 0) {
+    NumberOnFrom(asked);
+    const absl::StatusCode code = RefusalCode(answer.code);
+    return absl::Status(
+        code, absl::StrCat(wrote ? "push to \"" : "pull of \"", VariableOf(asked.shard), "\" elements [", shard.begin,
+                           ", ", shard.end, ") refused by ", PsName(channel), ": ", absl::StatusCodeToString(code),
+                           "; the shard is unchanged"));
+  }
+  if (wrote) shard.acknowledged = std::max(shard.acknowledged, asked.sequence);
+  if ((asked.flags & wire::kPush) && !(answer.flags & wire::kRepeat)) {
+    const uint64_t before = answer.version.value() - 1;
+    const uint64_t staleness = before > asked.pulled.value() ? before - asked.pulled.value() : 0;
+    call.staleness_sum += static_cast<double>(staleness);
+    ++call.staleness_count;
+    call.result.staleness_max = std::max(call.result.staleness_max, staleness);
+    staleness_sum_ += static_cast<double>(staleness);
+    ++staleness_count_;
+    staleness_max_ = std::max(staleness_max_, staleness);
+  }
+  if (asked.pull != nullptr) {
+    if (payload.size() != asked.pull_bytes) {
+      return absl::InternalError(
+          absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for a shard of ", asked.pull_bytes));
+    }
+    if (!payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
+    shard.pulled = answer.version;
+  }
+  return absl::OkStatus();
+}
+
+ClientCore::ShardState& ClientCore::StateOf(ShardId shard) { return shards_[shard.value()]; }
 
 // A lane does not use the sequence of a refused write up, and refuses the ones behind it: number on from there.
 void ClientCore::NumberOnFrom(const UpdateEntry& refused) {
-  ShardState& shard = shards_[refused.shard.value()];
-  if (refused.entry.sequence.value() == 0 || refused.epoch != shard.epoch) return;
-  shard.last = Sequence(refused.entry.sequence.value() - 1);
+  ShardState& shard = StateOf(refused.shard);
+  if (refused.sequence.value() == 0 || refused.epoch != shard.epoch) return;
+  shard.last = Sequence(refused.sequence.value() - 1);
   ++shard.epoch;
 }
 
@@ -171,7 +202,11 @@ void ClientCore::PullAgain(absl::Time now) {
                               "; \"", VariableOf(pull.entries[0].shard), "\" never got its first values")));
       continue;
     }
-    SendUpdate(*channels_[pull.channel], pull.call, std::move(pull.entries), now);
+    if (FindCall(pull.call) == nullptr) continue;
+    // In a message of its own: a call stands in a message in one place.
+    FlushChannel(*channels_[pull.channel]);
+    for (const UpdateEntry& entry : pull.entries) AddEntry(*channels_[pull.channel], entry, wire::Frame(), now);
+    FlushChannel(*channels_[pull.channel]);
     PartDone(pull.call, absl::OkStatus());
   }
   if (!later_pulls_.empty()) Wake(later_pulls_.front().at);
@@ -199,6 +234,7 @@ void ClientCore::OnRefused(const Pending& pending, const absl::Status& status) {
   if (pending.kind == wire::Kind::kUpdate) {
     bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
     for (const UpdateEntry& entry : pending.entries) NumberOnFrom(entry);
+    for (const CallId call : CallsOf(pending.entries)) PartDone(call, status);
   }
   if (pending.call != 0) PartDone(pending.call, status);
 }
@@ -214,6 +250,7 @@ void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed&
     }
     if (refused.code() == absl::StatusCode::kFailedPrecondition && parsed.header.worker == 0) {
       // The lane has closed this channel's session (it holds a bounded number of them): Hello, then all of it again.
+      if (pending.kind == wire::Kind::kUpdate) ++channel.updates_pending;
       channel.pending.emplace(pending.request, std::move(pending));
       actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel.id});
       OnCut(channel.id, refused, now);
@@ -231,12 +268,11 @@ void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed&
   }
   if (!refused.ok()) return OnRefused(pending, refused);
   if (kind == wire::Kind::kRunState && channel.id == 0) OnRunState(parsed.body);
-  const auto at = calls_.find(pending.call);
-  if (pending.call == 0 || at == calls_.end()) return;
-  Call& call = at->second;
+  if (pending.kind == wire::Kind::kUpdate) return OnUpdated(channel, pending, parsed, now);
+  Call* found = FindCall(pending.call);
+  if (found == nullptr) return;
+  Call& call = *found;
   switch (pending.kind) {
-    case wire::Kind::kUpdate:
-      return OnUpdated(channel, pending, parsed, now);
     case wire::Kind::kDeclare:
       return OnDeclared(call, parsed.body, now);
     case wire::Kind::kInstall: {

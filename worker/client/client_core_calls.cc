@@ -1,4 +1,6 @@
 // ClientCore, third part: the calls that training code makes, but for updates.
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
@@ -19,10 +21,23 @@ std::string Seconds(absl::Duration duration) { return absl::StrCat(absl::ToInt64
 
 // ---- Calls ----
 
+// A call's id: a serial number, counted up, above the slot that the call has in calls_. So a lookup is an index, ids of
+// calls that were taken are known as such, and earlier calls have smaller ids.
+constexpr int kSlotBits = 20;
+constexpr CallId kSlotMask = (CallId{1} << kSlotBits) - 1;
+
 ClientCore::Call& ClientCore::NewCall(std::string what, absl::Time now) {
-  const CallId id = next_call_++;
-  Call& call = calls_[id];
-  call.id = id;
+  if (free_calls_.empty()) {
+    BASIN_CHECK(calls_.size() <= kSlotMask);  // StartUpdate leaves room
+    free_calls_.push_back(static_cast<uint32_t>(calls_.size()));
+    calls_.emplace_back();
+  }
+  const uint32_t slot = free_calls_.back();
+  free_calls_.pop_back();
+  Call& call = calls_[slot];
+  call = Call();
+  call.in_use = true;
+  call.id = next_serial_++ << kSlotBits | slot;
   call.what = std::move(what);
   call.since = now;
   if (!failure_.ok()) {
@@ -32,69 +47,93 @@ ClientCore::Call& ClientCore::NewCall(std::string what, absl::Time now) {
   return call;
 }
 
+ClientCore::Call* ClientCore::FindCall(CallId id) {
+  const CallId slot = id & kSlotMask;
+  return id != 0 && slot < calls_.size() && calls_[slot].in_use && calls_[slot].id == id ? &calls_[slot] : nullptr;
+}
+
+size_t ClientCore::calls() const { return calls_.size() - free_calls_.size(); }
+
+CallId ClientCore::OldestWaiting(absl::Time since_before) const {
+  CallId oldest = 0;
+  for (const Call& call : calls_) {
+    if (call.in_use && !call.done && call.since < since_before && (oldest == 0 || call.id < oldest)) oldest = call.id;
+  }
+  return oldest;
+}
+
 bool ClientCore::done(CallId id) const {
-  const auto at = calls_.find(id);
-  return at == calls_.end() || at->second.done;
+  const Call* call = FindCall(id);
+  return call == nullptr || call->done;
 }
 
 ClientCore::Result ClientCore::Take(CallId id) {
-  const auto at = calls_.find(id);
-  if (at == calls_.end()) return Result{.status = absl::InternalError("the call's answer was taken before")};
-  BASIN_CHECK(at->second.done);
-  Result result = std::move(at->second.result);
-  calls_.erase(at);
-  return result;
+  Call* call = FindCall(id);
+  if (call == nullptr) return Result{.status = absl::InternalError("the call's answer was taken before")};
+  BASIN_CHECK(call->done);
+  call->in_use = false;
+  free_calls_.push_back(static_cast<uint32_t>(id & kSlotMask));
+  return std::move(call->result);
 }
 
 void ClientCore::PartDone(CallId id, const absl::Status& status) {
-  const auto at = calls_.find(id);
-  if (at == calls_.end()) return;
-  Call& call = at->second;
-  if (call.done) return;
+  Call* found = FindCall(id);
+  if (found == nullptr || found->done) return;
+  Call& call = *found;
   call.result.status.Update(status);
   if (--call.parts > 0) return;
   call.done = true;
   if (call.staleness_count > 0)
     call.result.staleness_mean = call.staleness_sum / static_cast<double>(call.staleness_count);
   for (auto& [ps, json] : call.stats) call.result.stats.push_back(std::move(json));
-  if (call.is_update) {
-    unfinished_updates_.erase(id);
-    ReleaseDeferred(last_now_);
+  if (call.is_update) UpdateDone(id);
+}
+
+void ClientCore::UpdateDone(CallId id) {
+  --unfinished_updates_;
+  for (Deferred& deferred : deferred_) {
+    if (id < deferred.call) --deferred.updates_before;
   }
+  ReleaseDeferred(last_now_);
 }
 
 void ClientCore::Fail(const absl::Status& status) {
   if (!failure_.ok()) return;
   failure_ = status;
   connect_call_.reset();
-  for (auto& [id, call] : calls_) {
-    if (call.done) continue;
+  for (Call& call : calls_) {
+    if (!call.in_use || call.done) continue;
     call.done = true;
     call.result.status = status;
   }
   for (auto& channel : channels_) {
     channel->pending.clear();
+    channel->updates_pending = 0;
+    channel->open = Open();
     if (channel->state != Channel::State::kIdle) {
       actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel->id});
     }
     channel->state = Channel::State::kClosed;
   }
-  unfinished_updates_.clear();
+  unfinished_updates_ = 0;
   deferred_.clear();
   later_pulls_.clear();
   bytes_in_flight_ = 0;
 }
 
 std::string ClientCore::WaitingFor(CallId id, absl::Time now) const {
-  const auto at = calls_.find(id);
-  if (at == calls_.end() || at->second.done) return "";
-  const Call& call = at->second;
+  const Call* found = FindCall(id);
+  if (found == nullptr || found->done) return "";
+  const Call& call = *found;
+  const auto is_of_call = [id](const UpdateEntry& entry) { return entry.call == id; };
   std::vector<std::string> whom;
   for (const auto& channel : channels_) {
     const bool connecting =
         connect_call_ == id && channel->state != Channel::State::kReady && channel->state != Channel::State::kIdle;
-    bool asked = false;
-    for (const auto& [request, pending] : channel->pending) asked = asked || pending.call == id;
+    bool asked = std::any_of(channel->open.entries.begin(), channel->open.entries.end(), is_of_call);
+    for (const auto& [request, pending] : channel->pending) {
+      asked = asked || pending.call == id || std::any_of(pending.entries.begin(), pending.entries.end(), is_of_call);
+    }
     if (!connecting && !asked) continue;
     if (channel->state == Channel::State::kReady) {
       whom.push_back(absl::StrCat(PsName(*channel), ", ", Seconds(now - call.since)));
@@ -133,7 +172,8 @@ CallId ClientCore::InputDone(const std::string& name, uint64_t piece, absl::Time
   wire::v1::InputDone request;
   request.set_name(name);
   request.set_piece(piece);
-  deferred_.push_back({call.id, call.id, wire::Kind::kInputDone, Bytes(request)});
+  deferred_.push_back({call.id, unfinished_updates_, wire::Kind::kInputDone, Bytes(request)});
+  Flush(now);
   ReleaseDeferred(now);
   return call.id;
 }
@@ -145,14 +185,14 @@ CallId ClientCore::Finish(const std::string& failure, absl::Time now) {
   wire::v1::Finish request;
   request.set_is_chief(options_.is_chief);
   request.set_failure(failure);
-  deferred_.push_back({call.id, call.id, wire::Kind::kFinish, Bytes(request)});
+  deferred_.push_back({call.id, unfinished_updates_, wire::Kind::kFinish, Bytes(request)});
+  Flush(now);
   ReleaseDeferred(now);
   return call.id;
 }
 
 void ClientCore::ReleaseDeferred(absl::Time now) {
-  while (!deferred_.empty() &&
-         (unfinished_updates_.empty() || *unfinished_updates_.begin() > deferred_.front().after)) {
+  while (!deferred_.empty() && deferred_.front().updates_before == 0) {
     Deferred request = std::move(deferred_.front());
     deferred_.pop_front();
     SendControl(*channels_[0], request.kind, request.body, request.call, now);

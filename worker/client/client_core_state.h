@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/dtype.h"
 #include "worker/client/client_core.h"
 
 namespace basin {
@@ -14,25 +15,42 @@ inline absl::StatusCode RefusalCode(int32_t code) {
   return code >= 1 && code <= 16 ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kInternal;
 }
 
+// One shard of an update, as long as it is not answered.
 struct ClientCore::UpdateEntry {
   ShardId shard;
-  wire::Entry entry;
-  wire::Frame payload;
+  uint32_t rows = 0;  // as wire::Entry's
+  uint8_t dtype = 0;
+  uint16_t flags = 0;  // kPush, kPull, kAssign
+  uint32_t epoch = 0;  // of the shard's numbering when the sequence was given
+  Sequence sequence;   // 0: only pulls
+  Version pulled;      // the version pulled before
+  CallId call = 0;
   char* pull = nullptr;  // where the shard's parameters go
   uint64_t pull_bytes = 0;
-  uint32_t epoch = 0;  // of the shard's numbering when the sequence was given
+
+  bool writes() const { return (flags & (wire::kPush | wire::kAssign)) != 0; }
 };
 
 // A request that is not answered yet: kept whole, to be sent again after a cut.
 struct ClientCore::Pending {
   uint64_t request = 0;
   wire::Kind kind = wire::Kind::kError;
-  CallId call = 0;                   // 0: nobody waits for it
+  CallId call = 0;                   // of a control kind; 0: nobody waits for it
   std::string body;                  // control kinds
-  std::vector<UpdateEntry> entries;  // kUpdate
+  std::vector<UpdateEntry> entries;  // kUpdate; those of one call stand together
+  wire::Message message;             // kUpdate
+  StepClock clock;
+  uint64_t bytes = 0;  // of pushed payload
+};
+
+// An update message that still takes entries.
+struct ClientCore::Open {
+  wire::DataBuilder builder;
+  std::vector<UpdateEntry> entries;
+  size_t answer_bytes = 0;
   StepClock clock;
   float learning_rate = wire::Header::kRuleOwn;
-  uint64_t bytes = 0;
+  absl::Time since;
 };
 
 struct ClientCore::Channel {
@@ -52,7 +70,9 @@ struct ClientCore::Channel {
   std::string spec_hash;
   uint64_t next_request = 1;
   std::map<uint64_t, Pending> pending;  // by request: ordered, as they must be sent again
-  absl::Time down_since;                // since when it is not ready
+  Open open;
+  uint32_t updates_pending = 0;
+  absl::Time down_since;  // since when it is not ready
   absl::Time redial_at;
   absl::Duration redial_delay;
   absl::Time last_heard;
@@ -69,6 +89,7 @@ struct ClientCore::Call {
   absl::Time since;
   int parts = 0;  // requests that must be answered
   bool done = false;
+  bool in_use = false;
   bool is_update = false;
   bool installs = false;                  // a Declare that has gone on to the lanes
   std::map<uint32_t, std::string> stats;  // by ps
@@ -91,6 +112,14 @@ struct ClientCore::LaterPull {
   uint32_t channel = 0;
   CallId call = 0;
   std::vector<UpdateEntry> entries;
+};
+
+// What the checks of an update need of a variable.
+struct ClientCore::VariableState {
+  DType dtype = DType::kF32;
+  uint64_t bytes = 0;
+  ShardId first_shard, end_shard;
+  uint64_t named_by = 0;  // the number of the update that named it last: finds those that stand twice
 };
 
 }  // namespace basin

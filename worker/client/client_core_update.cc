@@ -7,40 +7,33 @@
 #include "common/base/dtype.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/rules/apply.h"
 #include "worker/client/client_core.h"
 #include "worker/client/client_core_state.h"
 
 namespace basin {
 namespace {
 
-uint64_t ElementsOf(const wire::v1::Variable& variable) {
-  uint64_t elements = 1;
-  for (const int64_t dim : variable.shape()) elements *= static_cast<uint64_t>(dim);
-  return elements;
-}
+// An open message that has gathered this much leaves, even while others are under way: long enough that what a message
+// costs by itself is small beside it.
+constexpr size_t kGatherBytes = size_t{64} << 10;
+constexpr size_t kGatherEntries = 1024;
+// Small updates wait at most this long for others.
+constexpr absl::Duration kGatherMost = absl::Milliseconds(1);
+// Of handles that were not freed; below what a call's id can number.
+constexpr size_t kMaxUpdateCalls = (size_t{1} << 20) - 1024;
 
-// The first element that is NaN or Inf; npos: none. Exponents that are all ones, eight at a time.
-size_t FirstNotFinite(absl::Span<const char> bytes) {
-  const size_t count = bytes.size() / sizeof(float);
-  constexpr size_t kBlock = 256;
-  for (size_t begin = 0; begin < count; begin += kBlock) {
-    const size_t n = std::min(kBlock, count - begin);
-    uint32_t bits[kBlock];
-    std::memcpy(bits, bytes.data() + begin * sizeof(float), n * sizeof(float));
-    uint32_t found = 0;
-    for (size_t i = 0; i < n; ++i) found |= static_cast<uint32_t>((bits[i] & 0x7f800000u) == 0x7f800000u);
-    if (found == 0) continue;
-    for (size_t i = 0; i < n; ++i) {
-      if ((bits[i] & 0x7f800000u) == 0x7f800000u) return begin + i;
-    }
-  }
-  return std::string::npos;
-}
-
-absl::Status CheckSize(const wire::v1::Variable& variable, absl::string_view what, size_t bytes, uint64_t expected) {
-  if (bytes == expected) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\": the buffer has ", bytes,
+absl::Status WrongSize(absl::string_view name, absl::string_view what, size_t bytes, uint64_t expected) {
+  return absl::InvalidArgumentError(absl::StrCat(what, " of \"", name, "\": the buffer has ", bytes,
                                                  " bytes, the variable ", expected, "; fix the tensor's shape"));
+}
+
+absl::Status NotFinite(absl::string_view name, absl::string_view what, absl::Span<const float> values) {
+  size_t at = 0;
+  while (std::isfinite(values[at])) ++at;
+  return absl::InvalidArgumentError(absl::StrCat(what, " of \"", name, "\" has ",
+                                                 std::isnan(values[at]) ? "NaN" : "Inf", " at element ", at,
+                                                 "; nothing of this call was sent"));
 }
 
 // What is there already must stay where it is.
@@ -120,6 +113,12 @@ absl::Status ClientCore::TakeSpec(absl::string_view bytes) {
     shards_[i].end = place.end;
     shards_[i].channel = channel_of_.at({place.ps.value(), lane.value()});
   }
+  variables_.resize(placement.variables().size());
+  for (uint32_t i = 0; i < variables_.size(); ++i) {
+    const PlacedVariable& variable = placement.variables()[i];
+    const auto [first, end] = placement.shards_of(VariableId(i));
+    variables_[i] = {.dtype = variable.dtype, .bytes = variable.bytes(), .first_shard = first, .end_shard = end};
+  }
   placement_ = std::move(placement);
   spec_ = std::move(spec);
   spec_bytes_ = std::string(bytes);
@@ -136,130 +135,180 @@ void ClientCore::SendInstall(Channel& channel, CallId call, absl::Time now) {
 
 // ---- Updates ----
 
-absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> items, absl::Time now) {
+absl::Status ClientCore::CheckUpdate(absl::Span<const UpdateItem> items) {
+  const uint64_t number = ++update_number_;
+  for (const UpdateItem& item : items) {
+    if (item.variable.value() >= variables_.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("variable ", item.variable.value(), " does not exist; the model has ", variables_.size()));
+    }
+    VariableState& state = variables_[item.variable.value()];
+    const auto name = [&]() -> const std::string& {
+      return spec_->model().variables(static_cast<int>(item.variable.value())).name();
+    };
+    if (state.named_by == number) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("\"", name(), "\" stands twice in one call; sum its gradients first"));
+    }
+    state.named_by = number;
+    const bool pushes = item.push.data() != nullptr, assigns = item.assign.data() != nullptr;
+    if ((pushes || assigns) && options_.role != wire::v1::ROLE_CHIEF && options_.role != wire::v1::ROLE_WORKER) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("\"", name(), "\": an ", options_.role == wire::v1::ROLE_EVALUATOR ? "evaluator" : "observer",
+                       " only reads"));
+    }
+    if (pushes && assigns) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", name(), "\": push and assign in one call; choose one"));
+    }
+    if (pushes || assigns) {
+      const absl::Span<const char> written = pushes ? item.push : item.assign;
+      const absl::string_view what = pushes ? "gradient" : "value";
+      if (written.size() != state.bytes) return WrongSize(name(), what, written.size(), state.bytes);
+      if (state.dtype == DType::kF32) {
+        const absl::Span<const float> values(reinterpret_cast<const float*>(written.data()),
+                                             written.size() / sizeof(float));
+        if (!AllFinite(values)) return NotFinite(name(), what, values);
+      }
+    }
+    if (item.pull.data() != nullptr && item.pull.size() != state.bytes) {
+      return WrongSize(name(), "pull", item.pull.size(), state.bytes);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> items,
+                                               const std::shared_ptr<const void>& lender, absl::Time now) {
+  last_now_ = now;
   if (!failure_.ok()) return failure_;
   if (!spec_) return absl::FailedPreconditionError("declare the model before pushing or pulling");
-  std::set<VariableId> seen;
-  for (const UpdateItem& item : items) {
-    if (item.variable.value() >= static_cast<uint32_t>(spec_->model().variables_size())) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "variable ", item.variable.value(), " does not exist; the model has ", spec_->model().variables_size()));
-    }
-    const wire::v1::Variable& variable = spec_->model().variables(static_cast<int>(item.variable.value()));
-    if (!seen.insert(item.variable).second) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"", variable.name(), "\" stands twice in one call; sum its gradients first"));
-    }
-    const auto dtype = static_cast<DType>(variable.dtype());
-    const uint64_t bytes = ElementsOf(variable) * SizeOf(dtype);
-    const bool writes = item.push.data() != nullptr || item.assign.data() != nullptr;
-    if (writes && options_.role != wire::v1::ROLE_CHIEF && options_.role != wire::v1::ROLE_WORKER) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("\"", variable.name(), "\": an ",
-                       options_.role == wire::v1::ROLE_EVALUATOR ? "evaluator" : "observer", " only reads"));
-    }
-    if (item.push.data() != nullptr && item.assign.data() != nullptr) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"", variable.name(), "\": push and assign in one call; choose one"));
-    }
-    for (const auto& [what, buffer] : {std::pair("gradient", item.push), std::pair("value", item.assign)}) {
-      if (buffer.data() == nullptr) continue;
-      BASIN_RETURN_IF_ERROR(CheckSize(variable, what, buffer.size(), bytes));
-      if (dtype != DType::kF32) continue;
-      if (const size_t at = FirstNotFinite(buffer); at != std::string::npos) {
-        float found;
-        std::memcpy(&found, buffer.data() + at * sizeof(float), sizeof(float));
-        return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\" has ",
-                                                       std::isnan(found) ? "NaN" : "Inf", " at element ", at,
-                                                       "; nothing of this call was sent"));
-      }
-    }
-    if (item.pull.data() != nullptr) BASIN_RETURN_IF_ERROR(CheckSize(variable, "pull", item.pull.size(), bytes));
+  if (calls() >= kMaxUpdateCalls) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(kMaxUpdateCalls, " calls were started and their handles not freed; free those that are done"));
   }
-
-  // All that is copied first: where memory does not suffice for it, nothing was numbered yet.
-  std::map<uint32_t, std::vector<UpdateEntry>> by_channel;
+  BASIN_RETURN_IF_ERROR(CheckUpdate(items));
+  Call& call = NewCall("update", now);
+  call.is_update = true;
+  ++unfinished_updates_;
+  call.parts = 1;  // held until everything is queued
+  touched_.clear();
   for (const UpdateItem& item : items) {
-    const wire::v1::Variable& variable = spec_->model().variables(static_cast<int>(item.variable.value()));
-    const size_t element = SizeOf(static_cast<DType>(variable.dtype()));
-    const absl::Span<const char> written = item.push.data() != nullptr ? item.push : item.assign;
-    if (written.data() == nullptr && item.pull.data() == nullptr) continue;
-    const auto [first, last] = placement_->shards_of(item.variable);
-    for (ShardId id = first; id < last; id = id.next()) {
-      const ShardState& shard = shards_[id.value()];
+    const VariableState& variable = variables_[item.variable.value()];
+    const size_t element = SizeOf(variable.dtype);
+    const bool pushes = item.push.data() != nullptr;
+    const absl::Span<const char> written = pushes ? item.push : item.assign;
+    const bool writes = written.data() != nullptr, pulls = item.pull.data() != nullptr;
+    if (!writes && !pulls) continue;
+    for (ShardId id = variable.first_shard; id < variable.end_shard; id = id.next()) {
+      ShardState& shard = StateOf(id);
       const uint64_t offset = shard.begin * element, bytes = (shard.end - shard.begin) * element;
-      UpdateEntry entry;
-      entry.shard = id;
-      entry.entry.shard = id;
-      entry.entry.dtype = static_cast<uint8_t>(variable.dtype());
-      entry.entry.version = shard.pulled;
-      if (written.data() != nullptr) {
-        entry.entry.flags |= item.push.data() != nullptr ? wire::kPush : wire::kAssign;
-        entry.payload = wire::Frame::Copy(absl::string_view(written.data() + offset, bytes));
-      }
-      if (item.pull.data() != nullptr) {
-        entry.entry.flags |= wire::kPull;
+      UpdateEntry entry{.shard = id, .call = call.id};
+      entry.dtype = static_cast<uint8_t>(variable.dtype);
+      if (pulls) {
+        entry.flags |= wire::kPull;
         entry.pull = item.pull.data() + offset;
         entry.pull_bytes = bytes;
       }
-      by_channel[shard.channel].push_back(std::move(entry));
+      wire::Frame payload;
+      if (writes) {
+        entry.flags |= pushes ? wire::kPush : wire::kAssign;
+        payload = wire::Frame(written.data() + offset, bytes, bytes >= kInlinePayloadBytes ? lender : nullptr);
+      }
+      AddEntry(*channels_[shard.channel], entry, std::move(payload), now);
     }
   }
-  Call& call = NewCall("update", now);
-  call.is_update = true;
-  unfinished_updates_.insert(call.id);
-  call.parts = 1;  // held until everything is queued
-  for (auto& [channel, entries] : by_channel) {
-    for (UpdateEntry& entry : entries) {
-      if ((entry.entry.flags & (wire::kPush | wire::kAssign)) == 0) continue;
-      ShardState& shard = shards_[entry.shard.value()];
-      shard.last = shard.last.next();
-      entry.epoch = shard.epoch;
-      entry.entry.sequence = shard.last;
-    }
-    SendUpdate(*channels_[channel], call.id, std::move(entries), now);
-  }
+  for (const uint32_t channel : touched_) FlushIfDue(*channels_[channel], now);
   PartDone(call.id, absl::OkStatus());
   return call.id;
 }
 
-void ClientCore::SendUpdate(Channel& channel, CallId call_id, std::vector<UpdateEntry> entries, absl::Time now) {
-  last_now_ = now;
-  size_t at = 0;
-  while (at < entries.size()) {
-    // One message: as many entries as both it and its answer may hold.
-    wire::DataBuilder request;
-    size_t answer_frames = 0, answer_inline = 0;
-    Pending pending;
-    for (; at < entries.size(); ++at) {
-      UpdateEntry& entry = entries[at];
-      const bool framed = entry.pull_bytes >= kInlinePayloadBytes;
-      if (!request.Fits(entry.payload.size()) || answer_frames + framed > kMaxPayloadFrames ||
-          answer_inline + (framed ? 0 : entry.pull_bytes) > kGatherBytes) {
-        break;
-      }
-      request.Add(entry.entry, entry.payload);
-      answer_frames += framed;
-      answer_inline += framed ? 0 : entry.pull_bytes;
-      pending.bytes += entry.payload.size();
-      pending.entries.push_back(std::move(entry));
-    }
-    BASIN_CHECK(!pending.entries.empty());
-    pending.request = channel.next_request++;
-    pending.kind = wire::Kind::kUpdate;
-    pending.call = call_id;
-    pending.clock = clock_;
-    bytes_in_flight_ += pending.bytes;
-    ++calls_.at(call_id).parts;
-    pending.learning_rate = learning_rate_;
-    wire::Header header = HeaderFor(channel, wire::Kind::kUpdate, pending.request);
-    header.learning_rate = learning_rate_;
-    channel.pending.emplace(pending.request, std::move(pending));
-    if (channel.state == Channel::State::kReady) {
-      actions_.push_back(
-          {.kind = ClientAction::Kind::kSend, .channel = channel.id, .message = std::move(request).Build(header)});
-    }
+wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& entry, size_t payload_bytes,
+                                        absl::Time now) {
+  Open* open = &channel.open;
+  const auto rate_differs = [&] {  // NaN is the rule's own, and equals itself here
+    return std::memcmp(&open->learning_rate, &learning_rate_, sizeof(float)) != 0;
+  };
+  if (!open->entries.empty() &&
+      (!open->builder.Fits(payload_bytes) || open->answer_bytes + entry.pull_bytes > kMessageBytes ||
+       open->clock != clock_ || rate_differs())) {
+    FlushChannel(channel);
   }
+  if (open->entries.empty()) {
+    open->clock = clock_;
+    open->learning_rate = learning_rate_;
+    open->since = now;
+  }
+  if (touched_.empty() || touched_.back() != channel.id) touched_.push_back(channel.id);
+  // A message answers each of its calls once.
+  if (open->entries.empty() || open->entries.back().call != entry.call) ++FindCall(entry.call)->parts;
+  open->answer_bytes += entry.pull_bytes;
+  bytes_in_flight_ += payload_bytes;
+  open->entries.push_back(entry);
+  if (entry.writes()) {
+    ShardState& shard = StateOf(entry.shard);
+    shard.last = shard.last.next();
+    open->entries.back().epoch = shard.epoch;
+    open->entries.back().sequence = shard.last;
+  }
+  open->entries.back().pulled = StateOf(entry.shard).pulled;
+  return open->builder;
+}
+
+wire::Entry ClientCore::WireEntry(const UpdateEntry& entry) const {
+  return {.shard = entry.shard,
+          .dtype = entry.dtype,
+          .flags = entry.flags,
+          .sequence = entry.sequence,
+          .version = entry.pulled,
+          .rows = entry.rows};
+}
+
+void ClientCore::AddEntry(Channel& channel, const UpdateEntry& entry, wire::Frame payload, absl::Time now) {
+  wire::DataBuilder& builder = MakeRoom(channel, entry, payload.size(), now);
+  builder.Add(WireEntry(channel.open.entries.back()), std::move(payload));
+}
+
+void ClientCore::FlushChannel(Channel& channel) {
+  if (channel.open.entries.empty()) return;
+  Open open = std::exchange(channel.open, Open());
+  Pending pending;
+  pending.request = channel.next_request++;
+  pending.kind = wire::Kind::kUpdate;
+  pending.clock = open.clock;
+  pending.bytes = open.builder.payload_bytes();
+  pending.entries = std::move(open.entries);
+  wire::Header header = HeaderFor(channel, wire::Kind::kUpdate, pending.request);
+  header.clock = open.clock;
+  header.learning_rate = open.learning_rate;
+  pending.message = std::move(open.builder).Build(header);
+  ++channel.updates_pending;
+  if (channel.state == Channel::State::kReady) {
+    actions_.push_back({.kind = ClientAction::Kind::kSend, .channel = channel.id, .message = pending.message});
+  }
+  channel.pending.emplace(pending.request, std::move(pending));
+}
+
+void ClientCore::FlushIfDue(Channel& channel, absl::Time now) {
+  const Open& open = channel.open;
+  if (open.entries.empty()) return;
+  const bool large = open.builder.payload_bytes() + open.answer_bytes >= kGatherBytes ||
+                     open.builder.entries() >= kGatherEntries || now - open.since >= kGatherMost;
+  // With nothing under way there is no answer to wait for.
+  if (large || channel.updates_pending == 0) {
+    FlushChannel(channel);
+  } else {
+    Wake(open.since + kGatherMost);
+  }
+}
+
+bool ClientCore::gathering() const {
+  return std::any_of(channels_.begin(), channels_.end(),
+                     [](const auto& channel) { return !channel->open.entries.empty(); });
+}
+
+void ClientCore::Flush(absl::Time now) {
+  last_now_ = now;
+  for (auto& channel : channels_) FlushChannel(*channel);
 }
 
 }  // namespace basin

@@ -8,11 +8,39 @@ namespace basin {
 namespace {
 // Heartbeats and late answers are looked after this often while no call drives the channels.
 constexpr absl::Duration kLookAfterEvery = absl::Milliseconds(100);
+// And this often while small updates wait for others to share a message with.
+constexpr absl::Duration kLookAfterGathering = absl::Milliseconds(1);
 constexpr absl::Duration kGoodbyeWait = absl::Seconds(5);
+// A call is answered, and a transport's thread is just about to let go of its buffers: looked at again this soon.
+constexpr absl::Duration kLetGoWait = absl::Microseconds(100);
+constexpr int kStartsPerPump = 32;
+// Of one channel, before others have their turn.
+constexpr int kReceivesPerPump = 64;
 }  // namespace
 
+// How many lenders are out: Close waits for them, since a transport's threads may still read.
+struct ClientSession::Lendings {
+  Mutex mutex;
+  CondVar changed;
+  int out ABSL_GUARDED_BY(mutex) = 0;
+};
+
+ClientSession::Lender ClientSession::NewLender() const {
+  {
+    MutexLock lock(lendings_->mutex);
+    ++lendings_->out;
+  }
+  return Lender(static_cast<const void*>(lendings_.get()), [lendings = lendings_](const void*) {
+    MutexLock lock(lendings->mutex);
+    if (--lendings->out == 0) lendings->changed.NotifyAll();
+  });
+}
+
 ClientSession::ClientSession(ClientSessionOptions options, std::unique_ptr<wire::Dialer> dialer)
-    : options_(std::move(options)), dialer_(std::move(dialer)), core_(options_.core) {}
+    : options_(std::move(options)),
+      dialer_(std::move(dialer)),
+      core_(options_.core),
+      lendings_(std::make_shared<Lendings>()) {}
 
 absl::StatusOr<std::unique_ptr<ClientSession>> ClientSession::Connect(ClientSessionOptions options,
                                                                       std::unique_ptr<wire::Dialer> dialer) {
@@ -40,6 +68,8 @@ void ClientSession::Close() {
     changed_.NotifyAll();
   }
   look_after_.join();
+  MutexLock lock(lendings_->mutex);
+  while (lendings_->out > 0) lendings_->changed.WaitFor(lendings_->mutex, absl::Seconds(1));
 }
 
 void ClientSession::CarryOut(ClientAction action) {
@@ -72,22 +102,25 @@ void ClientSession::Tell(const std::string& line) const {
 
 bool ClientSession::Pump() {
   bool progress = false;
+  starts_since_pump_ = 0;
   absl::Time now = absl::Now();
   for (auto at = channels_.begin(); at != channels_.end();) {
     const uint32_t id = at->first;
-    absl::StatusOr<std::unique_ptr<wire::Message>> got = at->second->Receive();
-    if (!got.ok()) {
-      at = channels_.erase(at);
-      core_.OnCut(id, got.status(), now);
+    absl::Status cut;
+    for (int i = 0; i < kReceivesPerPump; ++i) {
+      absl::StatusOr<std::unique_ptr<wire::Message>> got = at->second->Receive();
+      cut = got.status();
+      if (!got.ok() || *got == nullptr) break;
+      core_.OnMessage(id, std::move(**got), now);
       progress = true;
-      continue;
     }
-    if (*got == nullptr) {
+    if (cut.ok()) {
       ++at;
-      continue;
+    } else {
+      at = channels_.erase(at);
+      core_.OnCut(id, cut, now);
+      progress = true;
     }
-    core_.OnMessage(id, std::move(**got), now);
-    progress = true;
   }
   if (core_.next_wake() <= now) core_.OnTime(now);
   for (std::vector<ClientAction> actions = core_.TakeActions(); !actions.empty(); actions = core_.TakeActions()) {
@@ -101,6 +134,14 @@ bool ClientSession::Pump() {
   return progress;
 }
 
+void ClientSession::KickIfNeeded() {
+  if (core_.has_actions() || ++starts_since_pump_ >= kStartsPerPump) Kick();
+  if (look_after_idles_ && core_.gathering()) {
+    look_after_idles_ = false;
+    changed_.NotifyAll();
+  }
+}
+
 void ClientSession::Kick() {
   if (driving_) {
     dialer_->Wake();
@@ -112,23 +153,29 @@ void ClientSession::Kick() {
   driving_ = false;
 }
 
-bool ClientSession::DriveUntil(const std::function<bool()>& ready, absl::Time deadline, CallId waiting_for) {
+bool ClientSession::DriveUntil(absl::FunctionRef<bool()> ready, absl::Time deadline, CallId waiting_for) {
   const bool tells = options_.log && waiting_for != 0;
-  absl::Time tell_at = absl::Now() + options_.tell_every;
+  absl::Time tell_at = absl::InfiniteFuture();
   while (!ready()) {
     const absl::Time now = absl::Now();
+    if (tells && tell_at == absl::InfiniteFuture()) tell_at = now + options_.tell_every;
     if (now >= deadline) return false;
     if (tells && now >= tell_at) {
       Tell(core_.WaitingFor(waiting_for, now));
       tell_at = now + options_.tell_every;
     }
+    core_.Flush(now);
     if (driving_) {
-      changed_.WaitFor(mutex_, std::min(deadline - now, absl::Seconds(1)));
+      if (core_.has_actions()) dialer_->Wake();
+      changed_.WaitFor(mutex_, std::min(deadline - now,
+                                        waiting_for != 0 && core_.done(waiting_for) ? kLetGoWait : absl::Seconds(1)));
       continue;
     }
     driving_ = true;
     if (!Pump() && !ready()) {
-      const absl::Time until = std::min({deadline, core_.next_wake(), tells ? tell_at : absl::InfiniteFuture()});
+      const absl::Time until =
+          std::min({deadline, core_.next_wake(), tells ? tell_at : absl::InfiniteFuture(),
+                    waiting_for != 0 && core_.done(waiting_for) ? now + kLetGoWait : absl::InfiniteFuture()});
       mutex_.Unlock();
       dialer_->Wait(until);
       mutex_.Lock();
@@ -139,16 +186,15 @@ bool ClientSession::DriveUntil(const std::function<bool()>& ready, absl::Time de
   return true;
 }
 
-absl::Status ClientSession::WaitDone(CallId call, absl::Time deadline) {
+absl::Status ClientSession::WaitDone(CallId call, const Lent& lent, absl::Time deadline) {
   MutexLock lock(mutex_);
-  if (DriveUntil([this, call]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return core_.done(call); }, deadline, call)) {
-    return absl::OkStatus();
-  }
+  const auto done = [this, call, &lent]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return core_.done(call) && lent.expired(); };
+  if (DriveUntil(done, deadline, call)) return absl::OkStatus();
   return absl::DeadlineExceededError(absl::StrCat("in doubt: ", core_.WaitingFor(call, absl::Now())));
 }
 
 absl::Status ClientSession::Wait(CallId call, absl::Time deadline, ClientCore::Result* result) {
-  BASIN_RETURN_IF_ERROR(WaitDone(call, deadline));
+  BASIN_RETURN_IF_ERROR(WaitDone(call, Lent(), deadline));
   *result = Take(call);
   return result->status;
 }
@@ -158,14 +204,17 @@ ClientCore::Result ClientSession::Take(CallId call) {
   return core_.Take(call);
 }
 
-bool ClientSession::Done(CallId call) {
+bool ClientSession::Done(CallId call, const Lent& lent) {
   MutexLock lock(mutex_);
-  if (!core_.done(call)) Kick();
-  return core_.done(call);
+  if (!core_.done(call)) {
+    core_.Flush(absl::Now());
+    Kick();
+  }
+  return core_.done(call) && lent.expired();
 }
 
 absl::Status ClientSession::WaitForRoom() {
-  MutexLock lock(mutex_);
+  if (core_.failure().ok() && core_.bytes_in_flight() <= options_.max_bytes_in_flight) return absl::OkStatus();
   DriveUntil(
       [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
         return !core_.failure().ok() || core_.bytes_in_flight() <= options_.max_bytes_in_flight;
@@ -187,7 +236,9 @@ void ClientSession::LookAfter() {
   MutexLock lock(mutex_);
   while (!ending_) {
     if (!driving_) Kick();
-    changed_.WaitFor(mutex_, kLookAfterEvery);
+    const bool gathering = core_.gathering();
+    look_after_idles_ = !gathering;
+    changed_.WaitFor(mutex_, gathering ? kLookAfterGathering : kLookAfterEvery);
   }
 }
 

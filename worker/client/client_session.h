@@ -2,12 +2,12 @@
 // it waits; a thread of the session looks after heartbeats when nobody does.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "common/base/mutex.h"
 #include "common/wire/transport.h"
 #include "worker/client/client_core.h"
@@ -38,27 +38,44 @@ class ClientSession final {
   auto Run(Start start) ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
     auto result = start(core_, absl::Now());
-    Kick();
+    KickIfNeeded();
     return result;
   }
+  // As Run, for an update: waits first until there is room for it.
+  template <class Start>
+  absl::StatusOr<CallId> RunUpdate(Start start) ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    if (absl::Status status = WaitForRoom(); !status.ok()) return status;
+    absl::StatusOr<CallId> result = start(core_, absl::Now());
+    KickIfNeeded();
+    return result;
+  }
+  // For the buffers of one call that messages refer to: held by whoever may still read them. The call is done for its
+  // caller once that is nobody, see `lent` below.
+  using Lender = std::shared_ptr<const void>;
+  using Lent = std::weak_ptr<const void>;
+  Lender NewLender() const;
+
   // Waits for the call and takes its answer. DEADLINE_EXCEEDED: in doubt, the call goes on.
   absl::Status Wait(CallId call, absl::Time deadline, ClientCore::Result* result) ABSL_LOCKS_EXCLUDED(mutex_);
-  // The first half of Wait: the answer stays, so several threads may wait for one call.
-  absl::Status WaitDone(CallId call, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The first half of Wait: the answer stays, so several threads may wait for one call. Also waits until `lent` is let
+  // go.
+  absl::Status WaitDone(CallId call, const Lent& lent, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   // The second half. REQUIRES: the call is done.
   ClientCore::Result Take(CallId call) ABSL_LOCKS_EXCLUDED(mutex_);
-  bool Done(CallId call) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Waits until there is room for another update.
-  absl::Status WaitForRoom() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool Done(CallId call, const Lent& lent) ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits until the run has ended. DEADLINE_EXCEEDED: it goes on.
   absl::Status WaitFinished(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   ClientSession(ClientSessionOptions options, std::unique_ptr<wire::Dialer> dialer);
   // Drives, or waits for the thread that does, until `ready` or the deadline. Returns whether it is ready.
-  bool DriveUntil(const std::function<bool()>& ready, absl::Time deadline, CallId waiting_for)
+  bool DriveUntil(absl::FunctionRef<bool()> ready, absl::Time deadline, CallId waiting_for)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // After the core was given something to send: pumps, or wakes the driver to do it.
+  absl::Status WaitForRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // After the core was given something: a pump costs more than a small push, so it is not made for each.
+  void KickIfNeeded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Pumps, or wakes the driver to do it.
   void Kick() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // One round without waiting: takes what came, lets time pass, carries actions out. REQUIRES: this thread drives.
   bool Pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -74,6 +91,10 @@ class ClientSession final {
   std::map<uint32_t, std::unique_ptr<wire::Channel>> channels_ ABSL_GUARDED_BY(mutex_);
   bool driving_ ABSL_GUARDED_BY(mutex_) = false;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  int starts_since_pump_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool look_after_idles_ ABSL_GUARDED_BY(mutex_) = false;  // it waits for long, and must be woken to watch the time
+  struct Lendings;
+  const std::shared_ptr<Lendings> lendings_;  // outlives the session in the buffers' lenders
   std::thread look_after_;
 };
 

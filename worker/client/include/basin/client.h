@@ -43,7 +43,7 @@ struct Target {
   size_t elements;
 };
 
-// A push or pull under way. Pull buffers are lent until it is done; the destructor waits for that.
+// A push or pull under way. Its buffers are lent until it is done; the destructor waits for that.
 class [[nodiscard]] Call final {
  public:
   Call(Status status, basin_call* call) : status_(std::move(status)), call_(call, &basin_call_free) {}
@@ -162,7 +162,6 @@ class Client final {
   }
 
   Call Pull(const std::vector<Target>& targets) { return Start({}, {}, targets); }
-  // The gradients are copied before it returns.
   Call Push(const std::vector<Source>& gradients) { return Start(gradients, {}, {}); }
   // Pushes, then pulls the parameters that the push has led to, in one round trip.
   Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets) {
