@@ -1,5 +1,6 @@
 #include "worker/train/feature_data.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -63,10 +64,17 @@ absl::StatusOr<FeatureData> FeatureData::Load(const std::string& path, const Fea
   absl::StatusOr<FeatureData> data = Read(*csv, schema);
   if (!data.ok()) return data;
   for (const auto& [part, name] : {std::make_pair(&data->train_, "training"), std::make_pair(&data->test_, "test")}) {
-    if (part->count() > 0) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": the ", name, " part has no examples; does the schema's split, ", schema.split_column,
-                     " from \"", schema.test_from, "\" on, fit the column's texts?"));
+    const auto positives = std::count(part->labels.begin(), part->labels.end(), 1);
+    if (part->count() == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": the ", name, " part has no examples; does the schema's split, ", schema.split_column,
+                       " from \"", schema.test_from, "\" on, fit the column's texts?"));
+    }
+    if (positives == 0 || static_cast<uint64_t>(positives) == part->count()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ": all ", part->count(), " examples of the ", name, " part have the label ", positives == 0 ? 0 : 1,
+          "; does the schema's label, ", schema.label_column, " above ", schema.label_above, ", fit the column?"));
+    }
   }
   return data;
 }

@@ -28,7 +28,7 @@ class FeatureData final {
   };
 
   // INVALID_ARGUMENT names line and column: a column that is missing, a field that is no number. Both parts must have
-  // examples.
+  // examples of both labels.
   static absl::StatusOr<FeatureData> Load(const std::string& path, const FeatureSchema& schema);
   static absl::StatusOr<FeatureData> Read(CsvReader& csv, const FeatureSchema& schema);
 

@@ -24,6 +24,7 @@ absl::StatusOr<WideDeep> WideDeep::Make(const FeatureSchema& schema, const WideD
   BASIN_RETURN_IF_ERROR(Validate(options.wide_rule));
   BASIN_RETURN_IF_ERROR(Validate(options.embedding_rule));
   WideDeep model;
+  model.seed_ = options.seed;
   model.numeric_ = static_cast<int64_t>(schema.numeric.size());
   model.features_ = static_cast<int64_t>(schema.features());
   model.categories_ = static_cast<int64_t>(schema.categories.size());

@@ -50,6 +50,8 @@ class WideDeep final {
   // "wide", then "embedding/CATEGORY" for each, in the order of FeatureBatch::tables.
   const std::vector<TableDecl>& tables() const { return tables_; }
 
+  uint64_t seed() const { return seed_; }
+
   // Sizes *values for a batch's keys, by table. What its buffers hold is left or zeros.
   void Resize(const std::vector<TableKeys>& keys, WideDeepValues* values) const;
 
@@ -73,6 +75,7 @@ class WideDeep final {
   // Leaves the logits in outputs_.back().
   void Forward(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters);
 
+  uint64_t seed_ = 0;
   int64_t numeric_ = 0, features_ = 0, categories_ = 0;
   int64_t dim_ = 0;              // of an embedding
   std::vector<int64_t> widths_;  // of the deep part: input, hidden layers, 1

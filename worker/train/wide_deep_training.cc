@@ -71,42 +71,45 @@ absl::StatusOr<WideDeepEvaluation> EvaluateWideDeep(WideDeep& model, Device& dev
     correct += result.correct;
   }
   const auto count = static_cast<double>(part.count());
+  if (!std::isfinite(loss_sum)) {
+    return absl::AbortedError(absl::StrCat("the loss over the examples is ", loss_sum, ": training has diverged"));
+  }
   return WideDeepEvaluation{loss_sum / count, Auc(logits, part.labels), static_cast<double>(correct) / count};
 }
 
-absl::StatusOr<std::vector<double>> TrainWideDeepLocally(WideDeep& model, Device& device,
-                                                         LocalWideDeepParameters& parameters, const FeatureData& data,
-                                                         const WideDeepTrainingOptions& options) {
+absl::StatusOr<WideDeepTrained> TrainWideDeepLocally(WideDeep& model, Device& device,
+                                                     LocalWideDeepParameters& parameters, const FeatureData& data,
+                                                     const WideDeepTrainingOptions& options) {
   if (options.batch_size < 1 || options.epochs < 1) {
     return absl::InvalidArgumentError(absl::StrCat("batches of ", options.batch_size, " examples, ", options.epochs,
                                                    " epochs; both must be at least 1"));
   }
   WideDeepTrainer trainer(model, device, parameters, data);
   const uint64_t count = data.train().count();
-  std::vector<double> losses;
-  uint64_t steps = 0;
-  for (uint32_t epoch = 0; epoch < options.epochs; ++epoch) {
+  WideDeepTrained trained;
+  double loss_sum = 0;
+  const auto add = [&](const absl::StatusOr<WideDeepTrainer::Step>& step) {
+    if (!step.ok() || step->examples == 0) return step.status();
+    loss_sum += step->loss;
+    trained.examples += step->examples;
+    ++trained.steps;
+    return absl::OkStatus();
+  };
+  uint64_t taken = 0;  // batches
+  for (uint32_t epoch = 0; epoch < options.epochs && (options.max_steps == 0 || taken < options.max_steps); ++epoch) {
     const std::vector<uint32_t> order = Permutation(count, options.seed, epoch);
-    double loss_sum = 0;
-    uint64_t batches = 0;
-    const auto add = [&](const WideDeepTrainer::Step& step) {
-      if (step.examples == 0) return;
-      loss_sum += step.loss;
-      ++batches;
-    };
-    for (uint64_t begin = 0; begin < count && (options.max_steps == 0 || steps < options.max_steps);
-         begin += options.batch_size, ++steps) {
+    const uint64_t steps_before = trained.steps;
+    loss_sum = 0;
+    for (uint64_t begin = 0; begin < count && (options.max_steps == 0 || taken < options.max_steps);
+         begin += options.batch_size, ++taken) {
       const double progress = (epoch + static_cast<double>(begin) / static_cast<double>(count)) / options.epochs;
-      BASIN_ASSIGN_OR_RETURN(const WideDeepTrainer::Step step,
-                             trainer.Feed(absl::MakeConstSpan(order).subspan(begin, options.batch_size),
-                                          RateAt(options.schedule, 1, progress)));
-      add(step);
+      BASIN_RETURN_IF_ERROR(add(trainer.Feed(absl::MakeConstSpan(order).subspan(begin, options.batch_size),
+                                             RateAt(options.schedule, 1, progress))));
     }
-    BASIN_ASSIGN_OR_RETURN(const WideDeepTrainer::Step last, trainer.Drain());
-    add(last);
-    losses.push_back(batches == 0 ? 0 : loss_sum / static_cast<double>(batches));
+    BASIN_RETURN_IF_ERROR(add(trainer.Drain()));
+    trained.loss_per_epoch.push_back(loss_sum / static_cast<double>(trained.steps - steps_before));
   }
-  return losses;
+  return trained;
 }
 
 }  // namespace basin

@@ -52,7 +52,7 @@ class WideDeepTrainer final {
 struct WideDeepEvaluation {
   double loss = 0, auc = 0, accuracy = 0;
 };
-// Over a whole part of `data`, standardised by `scale`.
+// Over a whole part of `data`, standardised by `scale`. ABORTED: the loss is no number.
 absl::StatusOr<WideDeepEvaluation> EvaluateWideDeep(WideDeep& model, Device& device, WideDeepParameters& parameters,
                                                     const FeatureData& data, const FeatureData::Part& part,
                                                     const NumericScale& scale);
@@ -64,10 +64,13 @@ struct WideDeepTrainingOptions {
   uint64_t max_steps = 0;  // 0: no limit
   uint64_t seed = 1;       // of the order of examples
 };
-// Trains on parameters of this process, in the order in which a cluster's workers take the examples. Returns the mean
-// loss of each epoch's batches, as they came.
-absl::StatusOr<std::vector<double>> TrainWideDeepLocally(WideDeep& model, Device& device,
-                                                         LocalWideDeepParameters& parameters, const FeatureData& data,
-                                                         const WideDeepTrainingOptions& options);
+struct WideDeepTrained {
+  std::vector<double> loss_per_epoch;  // mean over the batches, as they came
+  uint64_t steps = 0, examples = 0;
+};
+// Trains on parameters of this process, in the order in which a cluster's workers take the examples.
+absl::StatusOr<WideDeepTrained> TrainWideDeepLocally(WideDeep& model, Device& device,
+                                                     LocalWideDeepParameters& parameters, const FeatureData& data,
+                                                     const WideDeepTrainingOptions& options);
 
 }  // namespace basin
