@@ -1,7 +1,5 @@
 #include "cluster_spec/table_placement.h"
 
-#include <xxhash.h>
-
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 
@@ -12,12 +10,6 @@ TablePlacement TablePlacement::Make(int ps_count) {
   uint32_t bits = 8;
   while (bits < 16 && (uint64_t{1} << bits) < uint64_t{64} * static_cast<uint64_t>(ps_count)) ++bits;
   return TablePlacement(static_cast<uint32_t>(ps_count), bits);
-}
-
-uint32_t TablePlacement::BucketOf(uint64_t key) const {
-  unsigned char bytes[8];
-  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<unsigned char>(key >> (8 * i));
-  return static_cast<uint32_t>(XXH64(bytes, sizeof bytes, 0) >> (64 - bits_));
 }
 
 std::pair<uint32_t, uint32_t> TablePlacement::BucketsOf(PsOrdinal ps) const {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/ids.h"
+#include "common/base/key_hash.h"
 
 namespace basin {
 
@@ -23,8 +24,9 @@ class TablePlacement final {
 
   int ps_count() const { return static_cast<int>(ps_count_); }
   uint32_t buckets() const { return uint32_t{1} << bits_; }
+  uint32_t bits() const { return bits_; }
   // The top bits of XXH64 of the key's 8 little-endian bytes. A ps can use the low bits for its own hash table.
-  uint32_t BucketOf(uint64_t key) const;
+  uint32_t BucketOf(uint64_t key) const { return static_cast<uint32_t>(KeyHash(key) >> (64 - bits_)); }
   // Contiguous ranges of buckets, so that keys sorted by bucket are sorted by ps.
   PsOrdinal PsOf(uint32_t bucket) const {
     return PsOrdinal(static_cast<uint32_t>((static_cast<uint64_t>(bucket) * ps_count_) >> bits_));

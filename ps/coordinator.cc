@@ -258,14 +258,15 @@ void Coordinator::Declare(const Session& session, uint64_t request, const wire::
                        .observer = session.role == wire::v1::ROLE_OBSERVER};
   if (!session.is_chief) {
     parked_declares_.erase(session.key());
-    const bool complete = model_ && model_->spec().model().variables_size() >= parked.model.variables_size() &&
-                          model_->spec().model().inputs_size() >= parked.model.inputs_size();
+    const bool complete = model_ && Covers(model_->spec().model(), parked.model);
     const absl::Status same =
         model_ ? Compare(model_->spec().model(), parked.model, parked.who, /*loose=*/true) : absl::OkStatus();
     if (complete || !same.ok() || finished_) return AnswerDeclare(parked);
-    if (static_cast<size_t>(parked.model.variables_size()) > kMaxVariables) {
+    if (static_cast<size_t>(parked.model.variables_size()) > kMaxVariables ||
+        static_cast<size_t>(parked.model.tables_size()) > kMaxTables) {
       return Refuse(session, request,
-                    absl::InvalidArgumentError(absl::StrCat("the model has more than ", kMaxVariables, " variables")));
+                    absl::InvalidArgumentError(absl::StrCat("the model has more than ", kMaxVariables,
+                                                            " variables or more than ", kMaxTables, " tables")));
     }
     parked_declares_.emplace(session.key(), std::move(parked));
     return;
@@ -292,13 +293,13 @@ void Coordinator::Declare(const Session& session, uint64_t request, const wire::
   if (changed) {
     notes_.push_back(absl::StrCat(parked.who, " declared the model: ", model_->spec().model().variables_size(),
                                   " variables, ", model_->elements(), " elements, ",
-                                  model_->placement().shards().size(), " shards"));
+                                  model_->placement().shards().size(), " shards, ",
+                                  model_->spec().model().tables_size(), " tables"));
   }
   for (const wire::v1::Input& input : model_->spec().model().inputs()) inputs_.try_emplace(input.name(), input);
   AnswerDeclare(parked);
   for (auto at = parked_declares_.begin(); at != parked_declares_.end();) {
-    if (model_->spec().model().variables_size() < at->second.model.variables_size() ||
-        model_->spec().model().inputs_size() < at->second.model.inputs_size()) {
+    if (!Covers(model_->spec().model(), at->second.model)) {
       ++at;
       continue;
     }
@@ -314,10 +315,11 @@ void Coordinator::AnswerDeclare(const ParkedDeclare& parked) {
     return;
   }
   absl::Status status = Compare(model_->spec().model(), parked.model, parked.who, /*loose=*/true);
-  if (status.ok() && model_->spec().model().variables_size() < parked.model.variables_size()) {
-    status = absl::FailedPreconditionError(absl::StrCat("the run ended; its model has ",
-                                                        model_->spec().model().variables_size(),
-                                                        " variables, this one ", parked.model.variables_size()));
+  if (const wire::v1::Model& spec = model_->spec().model(), &said = parked.model; status.ok() && !Covers(spec, said)) {
+    status = absl::FailedPreconditionError(absl::StrCat("the run ended; its model has ", spec.variables_size(),
+                                                        " variables, ", spec.tables_size(), " tables and ",
+                                                        spec.inputs_size(), " inputs, this one ", said.variables_size(),
+                                                        ", ", said.tables_size(), " and ", said.inputs_size()));
   }
   if (!status.ok()) {
     answers_.push_back(RefusalAnswer(parked.at.peer, parked.at.request, status));

@@ -7,6 +7,7 @@
 #include "common/base/status_macros.h"
 #include "ps/block.h"
 #include "ps/coordinator.h"
+#include "ps/lane_rows.h"
 #include "ps/mutants.h"
 #include "ps/presence.h"
 #include "ps/run_spec.h"
@@ -40,6 +41,11 @@ LaneCore::LaneCore(LaneCoreOptions options)
             .run_id = run_id_, .trainers = options_.trainers, .ps_count = std::max<uint32_t>(1, ps_count_)},
         *presence_);
   }
+  rows_ = std::make_unique<LaneRows>(LaneRowsOptions{.ordinal = options_.ordinal,
+                                                     .lane = options_.lane,
+                                                     .lanes = options_.lanes,
+                                                     .pool = pool_,
+                                                     .counters = counters_});
   UpdateGauges();
 }
 
@@ -162,7 +168,7 @@ std::vector<Reply> LaneCore::OnMessage(wire::PeerId peer, wire::Message message,
   } else if (header.kind == wire::Kind::kUpdate) {
     session->last_heard = now;
     if (presence_) Heard(*session, now);
-    OnUpdate(*session, *parsed);
+    OnUpdate(*session, *parsed, now);
   } else {
     session->last_heard = now;
     Heard(*session, now);
@@ -245,6 +251,13 @@ void LaneCore::OnControl(Session& session, const wire::Parsed& parsed, absl::Tim
       if (!read(goodbye)) return unreadable();
       return OnGoodbye(session, header, goodbye.run_finished(), now);
     }
+    case wire::Kind::kEvicted: {
+      wire::v1::Evicted evicted;
+      if (!read(evicted)) return unreadable();
+      const absl::StatusOr<wire::v1::EvictedKeys> keys = rows_->Evicted(evicted);
+      if (!keys.ok()) return Refuse(peer, header.request, keys.status());
+      return Send(peer, header.request, wire::Kind::kEvictedKeys, keys->SerializeAsString());
+    }
     case wire::Kind::kStats: {
       if (!presence_) break;
       wire::v1::StatsText text;
@@ -304,14 +317,15 @@ std::vector<Reply> LaneCore::OnTime(absl::Time now) {
       }
     }
   }
+  rows_->OnTime(now);
   Forward();
   UpdateGauges();
   return std::exchange(replies_, {});
 }
 
 absl::Time LaneCore::next_wake() const {
-  if (!presence_) return absl::InfiniteFuture();
-  absl::Time next = presence_->next_death();
+  if (!presence_) return rows_->next_wake();
+  absl::Time next = std::min(presence_->next_death(), rows_->next_wake());
   if (run_over() && next != absl::InfiniteFuture()) next = std::min(next, run_over_at_ + options_.finish_grace);
   return next;
 }

@@ -32,6 +32,7 @@ namespace basin {
 class BlockPool;
 class Coordinator;
 class Presence;
+class LaneRows;
 class RunModel;
 class Shard;
 struct Answer;
@@ -101,6 +102,7 @@ class LaneCore {
   const RunModel* model() const { return model_.get(); }
   // nullptr: not of this lane.
   const Shard* shard(ShardId id) const;
+  const LaneRows& rows() const { return *rows_; }
   // Lines for a person, oldest first.
   std::vector<std::string> TakeNotes() { return std::exchange(notes_, {}); }
   // The JSON of docs/wire.md.
@@ -133,9 +135,12 @@ class LaneCore {
   absl::Status MakeShards(const RunModel& model);
 
   // lane_update.cc
-  void OnUpdate(const Session& session, const wire::Parsed& parsed);
+  void OnUpdate(const Session& session, const wire::Parsed& parsed, absl::Time now);
   absl::Status CheckUpdate(const wire::Parsed& parsed);
   Shard* FindShard(ShardId id);
+  // Of buckets: rows that are pulled are written straight into the answer.
+  absl::Status CarryRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                         absl::Span<const char> payload, absl::Time now, wire::Entry& answer);
   // Carries one entry out; fills in the answer's flags and version.
   absl::Status Carry(const Session& session, const wire::Header& header, const wire::Entry& entry,
                      absl::Span<const char> payload, wire::Entry& answer, wire::Frame& pulled);
@@ -172,6 +177,7 @@ class LaneCore {
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<RunModel> model_;
   std::vector<std::unique_ptr<Shard>> shards_;  // by shard id; null where another lane owns it
+  std::unique_ptr<LaneRows> rows_;
   int refusals_noted_ = 0;
   static constexpr int kMaxRefusalsNoted = 20;
   absl::Time run_over_at_ = absl::InfiniteFuture();

@@ -25,6 +25,8 @@ struct LaneCounters {
   Counter pulled;            // shards sent
   Counter bytes_in, bytes_out;
   Counter shards;
+  Counter rows, row_candidates, table_bytes;  // of tables, now
+  Counter evicted, dropped_gradients;         // of tables, ever
   Counter sessions;
   Counter busy_us;  // the lane's thread not waiting; set by the thread
   // Lane 0 alone:

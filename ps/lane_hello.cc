@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "ps/coordinator.h"
 #include "ps/lane_core.h"
+#include "ps/lane_rows.h"
 #include "ps/mutants.h"
 #include "ps/presence.h"
 #include "ps/run_spec.h"
@@ -202,6 +203,7 @@ void LaneCore::OnHello(wire::PeerId peer, const wire::Parsed& parsed, absl::Time
         if (shard) shard->ForgetSequence(session.worker());
       }
     }
+    if (BASIN_MUTANT(kForgetBucketsOnReconnect)) rows_->ForgetSequences(session.worker());
   }
   const Session& opened = sessions_.Open(session, kMaxConnectionsPerLane);
   if (presence_ && presence_->Arrive(opened, now) && coordinator_) {
@@ -230,13 +232,18 @@ void LaneCore::SendWelcome(const Session& session) {
   welcome.set_dead_after_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options_.dead_after)));
   if (session.trains()) {
     for (const auto& shard : shards_) {
-      if (!shard || welcome.applied_size() >= kMaxApplied) continue;
+      if (!shard) continue;
       const Sequence last = shard->last_sequence(session.worker(), session.incarnation);
       if (last.value() == 0) continue;
+      if (welcome.applied_size() >= kMaxApplied) {
+        welcome.set_applied_is_cut(true);
+        break;
+      }
       auto* applied = welcome.add_applied();
       applied->set_shard(shard->id().value());
       applied->set_sequence(last.value());
     }
+    rows_->ListApplied(session.worker(), session.incarnation, kMaxApplied, &welcome);
   }
   *welcome.mutable_state() = State();
   welcome.set_host(options_.host);

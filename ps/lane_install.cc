@@ -4,6 +4,7 @@
 #include "ps/block.h"
 #include "ps/coordinator.h"
 #include "ps/lane_core.h"
+#include "ps/lane_rows.h"
 #include "ps/run_spec.h"
 #include "ps/shard.h"
 
@@ -63,6 +64,7 @@ absl::Status LaneCore::MakeShards(const RunModel& model) {
                      " bytes are promised already; use more ps, or start basin-ps with a larger --memory-limit"));
   }
   for (auto& shard : made) shards_.push_back(std::move(shard));
+  rows_->Install(model);
   counters_->shards.Add(count);
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "ps/lane_core.h"
+#include "ps/lane_rows.h"
 #include "ps/run_spec.h"
 #include "ps/shard.h"
 
@@ -16,6 +17,10 @@ absl::Status LaneCore::CheckUpdate(const wire::Parsed& parsed) {
   size_t frames = 0, inlined = 0;
   for (const wire::Entry& entry : parsed.entries) {
     if (!(entry.flags & wire::kPull)) continue;
+    if (IsBucket(entry.shard)) {
+      inlined += rows_->AnswerBytes(entry);
+      continue;
+    }
     const Shard* shard = FindShard(entry.shard);
     if (shard == nullptr) continue;
     if (shard->bytes() >= options_.inline_below) {
@@ -77,7 +82,30 @@ absl::Status LaneCore::Carry(const Session& session, const wire::Header& header,
   return absl::OkStatus();
 }
 
-void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed) {
+absl::Status LaneCore::CarryRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                                 absl::Span<const char> payload, absl::Time now, wire::Entry& answer) {
+  BASIN_ASSIGN_OR_RETURN(const LaneRows::Written written, rows_->Carry({.entry = &entry,
+                                                                        .payload = payload,
+                                                                        .worker = session.worker(),
+                                                                        .incarnation = header.incarnation,
+                                                                        .learning_rate = header.learning_rate,
+                                                                        .may_write = session.trains()},
+                                                                       now, answer));
+  if (written.repeat) {
+    answer.flags |= wire::kRepeat;
+    counters_->repeats.Add();
+  } else if (written.applied) {
+    counters_->applied.Add();
+    if (options_.on_staleness) options_.on_staleness(written.staleness);
+  }
+  if (entry.flags & wire::kPull) {
+    answer.flags |= wire::kPull;
+    counters_->pulled.Add();
+  }
+  return absl::OkStatus();
+}
+
+void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl::Time now) {
   if (!session.knows_all_ps) {
     return Refuse(session.peer, parsed.header.request,
                   absl::FailedPreconditionError("this client does not know every ps; give it all their addresses"));
@@ -89,7 +117,11 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed) {
     const wire::Entry& entry = parsed.entries[i];
     wire::Entry answer{.shard = entry.shard, .dtype = entry.dtype, .sequence = entry.sequence};
     wire::Frame pulled;
-    const absl::Status status = Carry(session, parsed.header, entry, parsed.payloads[i], answer, pulled);
+    const bool is_bucket = IsBucket(entry.shard);
+    if (i + 1 < parsed.entries.size() && IsBucket(parsed.entries[i + 1].shard))
+      rows_->Prefetch(parsed.entries[i + 1], parsed.payloads[i + 1]);
+    const absl::Status status = is_bucket ? CarryRows(session, parsed.header, entry, parsed.payloads[i], now, answer)
+                                          : Carry(session, parsed.header, entry, parsed.payloads[i], answer, pulled);
     answer.code = static_cast<int32_t>(status.code());
     if (!status.ok() && status.code() != absl::StatusCode::kUnavailable) {
       counters_->refused.Add();
@@ -99,8 +131,13 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed) {
             ++refusals_noted_ == kMaxRefusalsNoted ? " (further refusals are counted and not shown)" : ""));
       }
     }
-    builder.Add(answer, std::move(pulled));
+    if (is_bucket && (answer.flags & wire::kPull)) {
+      rows_->Read(entry, parsed.payloads[i], builder.AddInline(answer, rows_->AnswerBytes(entry)));
+    } else {
+      builder.Add(answer, std::move(pulled));
+    }
   }
+  rows_->Count();
   SendMessage(session.peer,
               std::move(builder).Build(HeaderFor(session.peer, wire::Kind::kUpdated, parsed.header.request)));
 }

@@ -19,6 +19,9 @@ enum class Mutant {
   kBarrierReleasesEarly,       // does not wait for the last one
   kClockGoesBack,              // takes a Step older than the clock
   kRefusedPushUsesSequence,    // a refused push counts as the sequence's
+  kForgetToRecordBucket,       // now and then does not record a push of rows that it applied
+  kForgetBucketsOnReconnect,   // a repeated Hello clears the buckets' sequence records
+  kApplyRowsOfRefusedPush,     // applies those rows of a refused push that are finite
 };
 
 #ifdef BASIN_MUTANTS

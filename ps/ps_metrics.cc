@@ -33,6 +33,13 @@ class Served final : public PsMetrics {
       total("basin_ps_sent_bytes_total", "Bytes of messages sent.", &LaneCounters::bytes_out);
       total("basin_ps_lane_busy_seconds_total", "Time the lane's thread was not waiting.", &LaneCounters::busy_us,
             1e-6);
+      total("basin_ps_rows_evicted_total", "Rows of tables that made room or were not used.", &LaneCounters::evicted);
+      total("basin_ps_gradients_dropped_total", "Gradients of keys that are not admitted yet, or found no room.",
+            &LaneCounters::dropped_gradients);
+      gauge("basin_ps_rows", "Rows of the lane's tables.", &LaneCounters::rows);
+      gauge("basin_ps_row_candidates", "Keys that were pushed and are not admitted yet.",
+            &LaneCounters::row_candidates);
+      gauge("basin_ps_tables_bytes", "Memory of the lane's tables.", &LaneCounters::table_bytes);
       gauge("basin_ps_shards", "Shards of the lane.", &LaneCounters::shards);
       gauge("basin_ps_sessions", "Channels that have said Hello to the lane.", &LaneCounters::sessions);
       staleness_.push_back(registry_.AddHistogram("basin_ps_staleness_versions",

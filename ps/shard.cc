@@ -75,31 +75,8 @@ absl::Status Shard::EnsureSlots() {
   return absl::OkStatus();
 }
 
-Sequence Shard::last_sequence(uint32_t worker, Incarnation incarnation) const {
-  const auto at = records_.find(worker);
-  return at == records_.end() || at->second.incarnation != incarnation ? Sequence(0) : at->second.last;
-}
-
-void Shard::ForgetSequence(uint32_t worker) { records_.erase(worker); }
-
-Shard::Record* Shard::FindRecord(uint32_t worker) {
-  const auto at = records_.find(worker);
-  return at == records_.end() ? nullptr : &at->second;
-}
-
-absl::StatusOr<bool> Shard::IsRepeat(const Write& write, const Record* record) const {
-  if (write.sequence.value() == 0)
-    return absl::InvalidArgumentError(absl::StrCat("push to ", Place(), " without a sequence"));
-  if (record != nullptr && write.incarnation < record->incarnation && !BASIN_MUTANT(kSkipFence)) {
-    return absl::AbortedError(absl::StrCat("push to ", Place(), " by a life of the task that was replaced"));
-  }
-  const Sequence last = record != nullptr && record->incarnation == write.incarnation ? record->last : Sequence(0);
-  if (write.sequence <= last) return !BASIN_MUTANT(kApplyRepeat);
-  if (write.sequence != last.next() && !BASIN_MUTANT(kAcceptGap)) {
-    return absl::OutOfRangeError(absl::StrCat("push to ", Place(), ": sequence ", write.sequence.value(),
-                                              " comes after a gap, expected ", last.value() + 1));
-  }
-  return false;
+absl::StatusOr<bool> Shard::IsRepeat(const Write& write, const WriteRecord::Entry* record) const {
+  return records_.IsRepeat({write.worker, write.incarnation, write.sequence}, record, [this] { return Place(); });
 }
 
 absl::StatusOr<Shard::Payload> Shard::CheckPayload(const Write& write) {
@@ -124,21 +101,20 @@ absl::StatusOr<Shard::Payload> Shard::CheckPayload(const Write& write) {
   return payload;
 }
 
-void Shard::Recorded(const Write& write, Record* record) {
-  if (record == nullptr) record = &records_[write.worker];
-  record->last = record->incarnation == write.incarnation ? std::max(record->last, write.sequence) : write.sequence;
-  record->incarnation = write.incarnation;
+void Shard::Recorded(const Write& write, WriteRecord::Entry* record) {
+  records_.Note({write.worker, write.incarnation, write.sequence}, record);
   version_ = version_.next();
   ++writes_;
 }
 
 absl::StatusOr<Shard::Written> Shard::Apply(const Write& write) {
-  Record* const record = FindRecord(write.worker);
+  WriteRecord::Entry* const record = records_.Find(write.worker);
   BASIN_ASSIGN_OR_RETURN(const bool repeat, IsRepeat(write, record));
   if (repeat) return Written{.repeat = true};
   const absl::StatusOr<Payload> payload = CheckPayload(write);
   if (!payload.ok()) {
-    if (BASIN_MUTANT(kRefusedPushUsesSequence)) records_[write.worker] = {write.incarnation, write.sequence};
+    if (BASIN_MUTANT(kRefusedPushUsesSequence))
+      records_.Note({write.worker, write.incarnation, write.sequence}, record);
     return payload.status();
   }
   if (!has_values()) {
@@ -193,7 +169,7 @@ absl::StatusOr<Shard::Written> Shard::Apply(const Write& write) {
 }
 
 absl::StatusOr<Shard::Written> Shard::Assign(const Write& write) {
-  Record* const record = FindRecord(write.worker);
+  WriteRecord::Entry* const record = records_.Find(write.worker);
   BASIN_ASSIGN_OR_RETURN(const bool repeat, IsRepeat(write, record));
   if (repeat) return Written{.repeat = true};
   BASIN_ASSIGN_OR_RETURN(const Payload payload, CheckPayload(write));

@@ -7,7 +7,6 @@
 #include <memory>
 #include <string>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -16,6 +15,7 @@
 #include "common/wire/control.pb.h"
 #include "common/wire/frame.h"
 #include "ps/block.h"
+#include "ps/write_record.h"
 
 namespace basin {
 
@@ -55,8 +55,8 @@ class Shard {
   absl::StatusOr<wire::Frame> Read();
 
   // 0: none. Of another incarnation than the last one that wrote: 0.
-  Sequence last_sequence(uint32_t worker, Incarnation incarnation) const;
-  void ForgetSequence(uint32_t worker);  // for a mutant
+  Sequence last_sequence(uint32_t worker, Incarnation incarnation) const { return records_.last(worker, incarnation); }
+  void ForgetSequence(uint32_t worker) { records_.Forget(worker); }  // for a mutant
 
   ShardId id() const { return options_.id; }
   const wire::v1::Variable& variable() const { return options_.variable; }
@@ -74,13 +74,8 @@ class Shard {
   static size_t Footprint(const ShardOptions& options);
 
  private:
-  struct Record {
-    Incarnation incarnation;
-    Sequence last;
-  };
   // The record says whether this is the next, a repeat or a gap.
-  absl::StatusOr<bool> IsRepeat(const Write& write, const Record* record) const;
-  Record* FindRecord(uint32_t worker);
+  absl::StatusOr<bool> IsRepeat(const Write& write, const WriteRecord::Entry* record) const;
   struct Payload {
     absl::Span<const float> values;
     BlockRef copy;  // where the message's bytes were not aligned for floats
@@ -89,7 +84,7 @@ class Shard {
   absl::Status EnsureParameters();
   absl::Status EnsureSlots();
   absl::Status NoMemory(size_t bytes) const;
-  void Recorded(const Write& write, Record* record);
+  void Recorded(const Write& write, WriteRecord::Entry* record);
   std::string Place() const;
 
   const ShardOptions options_;
@@ -102,7 +97,7 @@ class Shard {
   Version version_;
   uint64_t rule_steps_ = 0;  // pushes since the slots (or the statistic) began
   uint64_t writes_ = 0;
-  absl::flat_hash_map<uint32_t, Record> records_;  // by worker; looked up, never gone through
+  WriteRecord records_;
 };
 
 }  // namespace basin

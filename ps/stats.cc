@@ -57,12 +57,17 @@ std::string InputJson(const InputQueue& queue) {
 
 std::string LaneCore::StatsJson(absl::Time now) const {
   uint64_t shards = 0, applied = 0, refused = 0, bytes_in = 0, bytes_out = 0;
+  uint64_t rows = 0, table_bytes = 0, evicted = 0, dropped = 0;
   const auto add = [&](const LaneCounters& lane) {
     shards += lane.shards.value();
     applied += lane.applied.value();
     refused += lane.refused.value();
     bytes_in += lane.bytes_in.value();
     bytes_out += lane.bytes_out.value();
+    rows += lane.rows.value();
+    table_bytes += lane.table_bytes.value();
+    evicted += lane.evicted.value();
+    dropped += lane.dropped_gradients.value();
   };
   if (options_.all_lanes.empty()) add(*counters_);
   for (const auto& lane : options_.all_lanes) add(*lane);
@@ -80,12 +85,14 @@ std::string LaneCore::StatsJson(absl::Time now) const {
   const double progress = coordinator_ ? coordinator_->progress() : -1;
   absl::StrAppend(&json, ", \"progress\": ", progress < 0 ? "null" : Number(progress));
   absl::StrAppend(&json, ", \"model\": {\"variables\": ", model != nullptr ? model->spec().model().variables_size() : 0,
+                  ", \"tables\": ", model != nullptr ? model->spec().model().tables_size() : 0,
                   ", \"elements\": ", model != nullptr ? model->elements() : 0,
                   ", \"bytes\": ", model != nullptr ? model->bytes_of_parameters() : 0, "}");
-  absl::StrAppend(&json, ", \"ps\": [{\"index\": ", options_.ordinal.value(),
-                  ", \"address\": ", JsonQuote(options_.address), ", \"lanes\": ", options_.lanes,
-                  ", \"shards\": ", shards, ", \"applied\": ", applied, ", \"refused\": ", refused,
-                  ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out, "}]");
+  absl::StrAppend(
+      &json, ", \"ps\": [{\"index\": ", options_.ordinal.value(), ", \"address\": ", JsonQuote(options_.address),
+      ", \"lanes\": ", options_.lanes, ", \"shards\": ", shards, ", \"applied\": ", applied, ", \"refused\": ", refused,
+      ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out, ", \"rows\": ", rows,
+      ", \"table_bytes\": ", table_bytes, ", \"evicted\": ", evicted, ", \"dropped_gradients\": ", dropped, "}]");
   std::vector<std::string> clients, inputs;
   if (coordinator_) {
     for (const auto& [key, client] : presence_->clients())

@@ -31,6 +31,8 @@ inline constexpr size_t kMaxEntries = size_t{16} << 10;
 inline constexpr size_t kMaxNameBytes = 512;
 inline constexpr size_t kMaxRank = 16;
 inline constexpr size_t kMaxVariables = size_t{1} << 16;
+inline constexpr uint32_t kMaxTableDim = 4096;
+inline constexpr uint64_t kMaxEvictUnusedMs = uint64_t{100} * 366 * 24 * 3600 * 1000;  // 100 years
 inline constexpr size_t kMaxTasks = size_t{1} << 16;
 inline constexpr size_t kMaxConnectionsPerLane = size_t{16} << 10;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstddef>
+#include <cstring>
 
 #include "common/base/status_macros.h"
 #include "common/rules/rule_math.h"
@@ -95,11 +96,13 @@ BASIN_VECTOR_CLONES void SumLoop(size_t n, const float* x, const float* in, floa
 }
 
 // NaN and the infinities are the floats whose exponent bits are all ones.
-BASIN_VECTOR_CLONES bool AnyNonFinite(size_t n, const float* x) {
+BASIN_VECTOR_CLONES bool AnyNonFinite(size_t n, const char* x) {
   constexpr uint32_t kExponent = 0x7f800000u;
   uint32_t found = 0;
   for (size_t i = 0; i < n; ++i) {
-    const uint32_t exponent = std::bit_cast<uint32_t>(x[i]) & kExponent;
+    uint32_t bits;
+    std::memcpy(&bits, x + i * sizeof(bits), sizeof(bits));
+    const uint32_t exponent = bits & kExponent;
     found |= static_cast<uint32_t>(exponent == kExponent);
   }
   return found != 0;
@@ -148,13 +151,17 @@ void Apply(const RuleSpec& spec, const ApplyArguments& a) {
   BASIN_CHECK(false && "the caller validated the rule");
 }
 
-bool AllFinite(absl::Span<const float> values) {
+bool AllFinite(const char* floats, size_t n) {
   // In pieces of 16 KiB, so that a bad gradient is found early and the inner loop has no exit to stop it vectorising.
   constexpr size_t kPiece = 4096;
-  for (size_t begin = 0; begin < values.size(); begin += kPiece) {
-    if (AnyNonFinite(std::min(kPiece, values.size() - begin), values.data() + begin)) return false;
+  for (size_t begin = 0; begin < n; begin += kPiece) {
+    if (AnyNonFinite(std::min(kPiece, n - begin), floats + begin * sizeof(float))) return false;
   }
   return true;
+}
+
+bool AllFinite(absl::Span<const float> values) {
+  return AllFinite(reinterpret_cast<const char*>(values.data()), values.size());
 }
 
 void ApplyStatistic(Statistic statistic, uint64_t count, absl::Span<const float> update, absl::Span<const float> in,

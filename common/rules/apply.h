@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/types/span.h"
@@ -29,6 +30,8 @@ void Apply(const RuleSpec& spec, const ApplyArguments& arguments);
 
 // False if any element is NaN or infinite.
 bool AllFinite(absl::Span<const float> values);
+// The same of n floats at any address.
+bool AllFinite(const char* floats, size_t n);
 
 // What a push does to a variable that the rule does not train. The numbers are those of control.proto.
 enum class Statistic : uint8_t {

@@ -28,9 +28,10 @@ struct TableOptions {
   InitSpec init;
   RuleSpec rule;
   uint32_t admit_after = 1;
+  // Of a push that would make a row. Where admit_after is 1, keys that wait are not remembered and cost nothing.
   float admit_probability = 1;
-  absl::Duration evict_unused = absl::InfiniteDuration();
-  size_t max_bytes = 0;  // this lane's share; 0: until the pool gives no more
+  absl::Duration evict_unused = absl::InfiniteDuration();  // to 1/16 s
+  size_t max_bytes = 0;                                    // this lane's share; 0: until the pool gives no more
 };
 
 struct TableCounters {
@@ -44,6 +45,8 @@ struct TableCounters {
 // Not thread-safe: its lane's.
 class Table {
  public:
+  // REQUIRES: dim >= 1; storage is one of the three; rule and init are valid, and init is one that rows have (FillRow);
+  // admit_after >= 1.
   Table(TableOptions options, std::shared_ptr<BlockPool> pool);
   ~Table();
   Table(const Table&) = delete;
@@ -55,9 +58,11 @@ class Table {
   void Pull(const char* keys, size_t n, char* rows) const;
   // Applies n gradients, key by key (a key that stands twice is applied twice). INVALID_ARGUMENT, and nothing has
   // changed: a NaN or Inf, named by its key and place. Never fails for want of memory: rows make room, or the gradient
-  // is dropped and counted. `learning_rate`: instead of the rule's, when it is not NaN.
+  // is dropped and counted. `learning_rate`: instead of the rule's, when it is not NaN; finite and at least 0 then.
   absl::Status Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now);
-  // Evicts what was not pushed for evict_unused, a bounded number of rows at a time; returns whether there may be more.
+  // Evicts what was not pushed for evict_unused, rows and candidates, a few thousand entries looked at in a call;
+  // returns whether there are more to look at now. Looks at all of them sixteen times in evict_unused, and costs
+  // nothing between.
   bool EvictUnused(absl::Time now);
 
   // Evicted keys are numbered from 0; the last kRemembered are remembered.

@@ -44,7 +44,7 @@ class PushPullTest(clusters.ClusterCase):
         stats = processes.wait_until(lambda: (lambda s: s if s["global_step"] == 20 else None)(self.stats(layout)), "20 steps are counted")
         self.assertEqual(stats["state"], "training")
         self.assertEqual(stats["min_clock"], 10)
-        self.assertEqual(stats["model"], {"variables": 1, "elements": 40000, "bytes": 160000})
+        self.assertEqual(stats["model"], {"variables": 1, "tables": 0, "elements": 40000, "bytes": 160000})
         seen = {one["index"]: one for one in stats["clients"] if one["role"] == "worker"}
         for index, worker in enumerate(workers):
             self.assertEqual((seen[index]["pid"], seen[index]["state"], seen[index]["clock"], seen[index]["lag"]), (worker.pid, "alive", 10, 0))

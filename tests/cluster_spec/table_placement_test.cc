@@ -1,6 +1,7 @@
 #include "cluster_spec/table_placement.h"
 
 #include <gtest/gtest.h>
+#include <xxhash.h>
 
 #include <vector>
 
@@ -24,6 +25,16 @@ TEST(TablePlacementTest, TheHashIsFixed) {
   EXPECT_EQ(table.BucketOf(1), 159u);
   EXPECT_EQ(table.BucketOf(0x0123456789abcdef), 234u);
   EXPECT_EQ(TablePlacement::Make(1024).BucketOf(0x0123456789abcdef), 59964u);
+}
+
+TEST(TablePlacementTest, KeysAreHashedByXxh64) {
+  uint64_t key = 0;
+  for (int i = 0; i < 1000; ++i) {
+    unsigned char bytes[8];
+    for (int b = 0; b < 8; ++b) bytes[b] = static_cast<unsigned char>(key >> (8 * b));
+    ASSERT_EQ(KeyHash(key), XXH64(bytes, sizeof bytes, 0)) << key;
+    key = i < 500 ? key + 1 : key * 0x9e3779b97f4a7c15 + 1;
+  }
 }
 
 TEST(TablePlacementTest, RangesOfBucketsCoverAllAndAgreeWithOwners) {

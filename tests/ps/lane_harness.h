@@ -82,6 +82,7 @@ struct TestEntry {
   uint64_t sequence = 0;
   uint64_t version = 0;
   std::string payload;
+  uint32_t rows = 0;
 };
 
 class LaneHarness {
@@ -172,6 +173,7 @@ class LaneHarness {
       wire::Entry out{.shard = ShardId(entry.shard), .dtype = static_cast<uint8_t>(DType::kF32), .flags = entry.flags};
       out.sequence = Sequence(entry.sequence);
       out.version = Version(entry.version);
+      out.rows = entry.rows;
       builder.Add(out, wire::Frame::Copy(entry.payload));
     }
     return std::move(builder).Build(header);

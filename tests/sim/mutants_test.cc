@@ -60,7 +60,10 @@ INSTANTIATE_TEST_SUITE_P(Plants, MutantTest,
                                            Plant{Mutant::kBarrierReleasesEarly, "BarrierReleasesEarly"},
                                            Plant{Mutant::kClockGoesBack, "ClockGoesBack"},
                                            Plant{Mutant::kAcceptGap, "AcceptGap"},
-                                           Plant{Mutant::kRefusedPushUsesSequence, "RefusedPushUsesSequence"}),
+                                           Plant{Mutant::kRefusedPushUsesSequence, "RefusedPushUsesSequence"},
+                                           Plant{Mutant::kForgetToRecordBucket, "ForgetToRecordBucket"},
+                                           Plant{Mutant::kForgetBucketsOnReconnect, "ForgetBucketsOnReconnect"},
+                                           Plant{Mutant::kApplyRowsOfRefusedPush, "ApplyRowsOfRefusedPush"}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

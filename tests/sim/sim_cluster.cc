@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/wire/header.h"
 #include "ps/coordinator.h"
+#include "ps/lane_rows.h"
 #include "ps/shard.h"
 #include "tests/sim/sim_messages.h"
 #include "tests/sim/sim_parts.h"
@@ -371,8 +372,9 @@ class Simulation {
     return text;
   }
 
-  // A life's marks by shard; 0 where the shard is not there yet.
+  // A life's marks by shard, then by row; 0 where the shard is not there yet.
   std::vector<float> MarksOf(uint32_t life) const;
+  std::vector<float> RowOf(uint64_t key) const;
   void CheckTheEnd();
 
   const SimOptions options_;
@@ -400,7 +402,18 @@ std::vector<float> Simulation::MarksOf(uint32_t life) const {
       if (const Shard* shard = lane->core->shard(ShardId(id)); shard != nullptr) marks[id] = -shard->parameters()[life];
     }
   }
+  for (uint64_t row = 0; row < kRowsOfLife; ++row) {
+    for (const float value : RowOf(RowKey(life, row))) marks.push_back(-value);
+  }
   return marks;
+}
+
+std::vector<float> Simulation::RowOf(uint64_t key) const {
+  std::vector<float> values(kRowDim);
+  for (const auto& [address, lane] : lanes_) {
+    if (lane->core->rows().Row(0, key, values.data())) break;
+  }
+  return values;
 }
 
 void Simulation::CheckTheEnd() {
@@ -435,6 +448,17 @@ void Simulation::CheckTheEnd() {
         Violation(absl::StrCat("shard ", id, ": life ", life->number, " of worker ", life->worker,
                                life->killed ? " (killed)" : "", " has ", applied, " pushes applied; sent ", life->sent,
                                ", acknowledged ", life->acknowledged));
+      }
+    }
+  }
+  for (const auto& life : lives_) {
+    const uint64_t most = life->killed ? life->rows_sent : life->rows_acknowledged + life->rows_refused;
+    for (uint64_t row = 0; row < kRowsOfLife; ++row) {
+      for (const float value : RowOf(RowKey(life->number, row))) {
+        if (-value >= static_cast<float>(life->rows_acknowledged) && -value <= static_cast<float>(most)) continue;
+        Violation(absl::StrCat("row ", row, " of life ", life->number, " of worker ", life->worker,
+                               life->killed ? " (killed)" : "", " has ", -value, " pushes applied; sent ",
+                               life->rows_sent, ", acknowledged ", life->rows_acknowledged));
       }
     }
   }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "cluster_spec/table_placement.h"
 #include "common/base/random.h"
 #include "common/wire/header.h"
 
@@ -16,13 +17,18 @@ wire::Message Poisoned(wire::Message message) {
   wire::DataBuilder builder;
   for (size_t i = 0; i < parsed->entries.size(); ++i) {
     wire::Entry entry = parsed->entries[i];
-    entry.flags &= static_cast<uint16_t>(~wire::kInline);
+    entry.flags &= static_cast<uint16_t>(~(wire::kInline | wire::kJoined));
     const absl::Span<const char> payload = parsed->payloads[i];
+    if (!(entry.flags & wire::kPush)) {
+      builder.Add(entry, wire::Frame::Copy({payload.data(), payload.size()}));
+      continue;
+    }
     // A copy: the client keeps the frame, to send it again.
     builder.Add(entry, wire::Frame::Make(payload.size(), [&](char* out) {
                   std::copy(payload.begin(), payload.end(), out);
                   const float nan = std::nanf("");
-                  std::memcpy(out, &nan, sizeof(nan));
+                  // A bucket's payload begins with keys: there its last gradient is hit.
+                  std::memcpy(IsBucket(entry.shard) ? out + payload.size() - sizeof(nan) : out, &nan, sizeof(nan));
                 }));
   }
   return std::move(builder).Build(parsed->header);
@@ -45,7 +51,7 @@ std::vector<std::string> TornReads(const wire::Message& message, size_t lives) {
   if (!parsed.ok()) return {absl::StrCat("a lane sent a malformed answer: ", parsed.status().ToString())};
   std::vector<std::string> torn;
   for (size_t i = 0; i < parsed->entries.size(); ++i) {
-    if (parsed->payloads[i].empty()) continue;
+    if (parsed->payloads[i].empty() || IsBucket(parsed->entries[i].shard)) continue;
     float marks = 0;
     for (size_t life = 0; life < lives; ++life) {
       float value;

@@ -34,6 +34,13 @@ wire::v1::Model ModelOf(const SimOptions& options) {
   variable->set_dtype(2);
   variable->add_shape(kVariableElements);
   variable->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
+  auto* table = model.add_tables();
+  table->set_name("rows");
+  table->set_dim(kRowDim);
+  table->set_storage(2);
+  table->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
+  table->set_admit_after(1);
+  table->set_admit_probability(1);
   model.mutable_rule()->set_kind(wire::v1::RULE_KIND_SGD);
   model.mutable_rule()->set_learning_rate(1);
   model.set_consistency(wire::v1::CONSISTENCY_ASYNC);

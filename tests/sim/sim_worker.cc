@@ -16,6 +16,9 @@ SimWorker::SimWorker(ClientCoreOptions options, wire::v1::Model model, uint32_t 
   for (uint64_t shard = 0; shard < kVariableElements / kShardElements; ++shard) {
     gradient_[shard * kShardElements + life_.number] = 1;
   }
+  for (uint64_t row = 0; row < kRowsOfLife; ++row) keys_.push_back(RowKey(life_.number, row));
+  rows_.resize(kRowsOfLife * kRowDim);
+  row_gradients_.assign(kRowsOfLife * kRowDim, 1);
 }
 
 void SimWorker::Start(absl::Time now) { Await(State::kConnecting, core_.Connect(now)); }
@@ -42,11 +45,43 @@ CallId SimWorker::Pull(absl::Time now) {
   return *core_.StartUpdate({{VariableId(0), {}, {}, parameters}}, nullptr, now);
 }
 
+CallId SimWorker::PushRows(absl::Time now) {
+  ++life_.rows_sent;
+  return *core_.StartRows({RowsItem{.keys = keys_, .push = row_gradients_.data()}}, now);
+}
+
+CallId SimWorker::PullRows(absl::Time now) {
+  return *core_.StartRows({RowsItem{.keys = keys_, .pull = rows_.data()}}, now);
+}
+
+// What this life was told to be applied must be in what it reads.
+void SimWorker::CheckRead() {
+  for (uint64_t at = life_.number; at < kVariableElements; at += kShardElements) {
+    const float read = -parameters_[at];
+    if (read < static_cast<float>(life_.acknowledged) ||
+        read > static_cast<float>(life_.acknowledged + life_.refused)) {
+      hooks_.violation(absl::StrCat("life ", life_.number, " of worker ", life_.worker, " reads ", read,
+                                    " of its pushes, ", life_.acknowledged, " were acknowledged"));
+    }
+  }
+}
+
+void SimWorker::CheckRowsRead() {
+  for (const float value : rows_) {
+    if (-value < static_cast<float>(life_.rows_acknowledged) ||
+        -value > static_cast<float>(life_.rows_acknowledged + life_.rows_refused)) {
+      hooks_.violation(absl::StrCat("life ", life_.number, " of worker ", life_.worker, " reads ", -value,
+                                    " of its pushes in a row, ", life_.rows_acknowledged, " were acknowledged"));
+    }
+  }
+}
+
 void SimWorker::Advance(absl::Time now) {
   while (state_ != State::kEnded && core_.done(call_)) {
     const ClientCore::Result result = core_.Take(call_);
     if (!core_.failure().ok()) return End(core_.failure());
-    const bool pushing = state_ == State::kPushing || state_ == State::kPushingAgain;
+    const bool pushing_rows = state_ == State::kPushingRows || state_ == State::kPushingRowsAgain;
+    const bool pushing = state_ == State::kPushing || state_ == State::kPushingAgain || pushing_rows;
     if (!result.status.ok() && !pushing) {
       // A lost lease is no end: another task has the piece now.
       if (state_ == State::kFinishingPiece && result.status.code() == absl::StatusCode::kAborted) {
@@ -81,17 +116,15 @@ void SimWorker::Advance(absl::Time now) {
         Await(State::kPulling, Pull(now));
         break;
       case State::kPulling:
-        // What this life was told to be applied must be in what it reads.
-        for (uint64_t at = life_.number; at < kVariableElements; at += kShardElements) {
-          const float read = -parameters_[at];
-          if (read < static_cast<float>(life_.acknowledged) ||
-              read > static_cast<float>(life_.acknowledged + life_.refused)) {
-            hooks_.violation(absl::StrCat("life ", life_.number, " of worker ", life_.worker, " reads ", read,
-                                          " of its pushes, ", life_.acknowledged, " were acknowledged"));
-          }
-        }
+        CheckRead();
+        Await(State::kPullingRows, PullRows(now));
+        break;
+      case State::kPullingRows:
+        CheckRowsRead();
         call_ = Push(now);
         second_push_ = Push(now);
+        rows_push_ = PushRows(now);
+        second_rows_push_ = PushRows(now);
         Await(State::kPushing, call_);
         break;
       case State::kPushing:
@@ -105,6 +138,15 @@ void SimWorker::Advance(absl::Time now) {
         core_.Step({{"loss", 1.0}}, now);
         if (state_ == State::kPushing) {
           Await(State::kPushingAgain, second_push_);
+        } else {
+          Await(State::kPushingRows, rows_push_);
+        }
+        break;
+      case State::kPushingRows:
+      case State::kPushingRowsAgain:
+        ++(result.status.ok() ? life_.rows_acknowledged : life_.rows_refused);
+        if (state_ == State::kPushingRows) {
+          Await(State::kPushingRowsAgain, second_rows_push_);
         } else if (++pushed_ < pushes_per_piece_) {
           Await(State::kPulling, Pull(now));
         } else {

@@ -16,6 +16,10 @@ namespace basin::sim {
 
 inline constexpr uint64_t kVariableElements = 3 * 4096;  // three shards of 16 KiB
 inline constexpr uint64_t kShardElements = 4096;
+// Rows of a table that each life pushes to, besides: its own keys, in buckets all over.
+inline constexpr uint64_t kRowsOfLife = 6;
+inline constexpr uint32_t kRowDim = 2;
+inline uint64_t RowKey(uint32_t life, uint64_t row) { return life * kRowsOfLife + row; }
 
 // Where a life of a worker leaves its marks within each shard.
 struct Life {
@@ -23,6 +27,8 @@ struct Life {
   uint32_t worker = 0;
   // Pushes. Of a refused one some shards may have been applied: each shard is a unit of its own.
   uint64_t sent = 0, acknowledged = 0, refused = 0;
+  // Likewise, of rows: each bucket is a unit of its own.
+  uint64_t rows_sent = 0, rows_acknowledged = 0, rows_refused = 0;
   Incarnation incarnation;
   bool killed = false;  // no verdict on what was under way
   bool finished = false;
@@ -58,8 +64,11 @@ class SimWorker {
     kDeclaring,
     kAsking,
     kPulling,
+    kPullingRows,
     kPushing,
     kPushingAgain,
+    kPushingRows,
+    kPushingRowsAgain,
     kFinishingPiece,
     kBarrier,
     kFinishing,
@@ -73,6 +82,10 @@ class SimWorker {
   void End(const absl::Status& status);
   CallId Push(absl::Time now);
   CallId Pull(absl::Time now);
+  CallId PushRows(absl::Time now);
+  CallId PullRows(absl::Time now);
+  void CheckRead();
+  void CheckRowsRead();
 
   ClientCore core_;
   const wire::v1::Model model_;
@@ -81,10 +94,13 @@ class SimWorker {
   Hooks hooks_;
   State state_ = State::kConnecting;
   CallId call_ = 0;
-  CallId second_push_ = 0;  // sent before the first is answered
+  CallId second_push_ = 0;                       // sent before the first is answered
+  CallId rows_push_ = 0, second_rows_push_ = 0;  // likewise
   LeasedPiece piece_;
   uint32_t pushed_ = 0;
   std::vector<float> parameters_, gradient_;
+  std::vector<uint64_t> keys_;
+  std::vector<float> rows_, row_gradients_;
   absl::Status status_;
 };
 

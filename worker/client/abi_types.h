@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ Process ThisProcess();
 
 struct basin_model {
   basin::wire::v1::Model proto;
+  std::set<std::string, std::less<>> names;  // of its variables and tables
 };
 
 struct basin_client {
@@ -42,7 +44,7 @@ struct basin_client {
   // Barriers whose wait timed out, by name: the next basin_barrier of that name goes on waiting for them.
   basin::Mutex barriers_mutex;
   std::map<std::string, std::deque<basin::CallId>> barriers_in_doubt ABSL_GUARDED_BY(barriers_mutex);
-  // The run's model as basin_get_variable hands it out: replaced by basin_declare.
+  // The run's model as basin_get_variable and basin_get_table hand it out: replaced by basin_declare.
   basin::Mutex described_mutex;
   struct Described {
     std::string name;
@@ -51,6 +53,12 @@ struct basin_client {
     basin_variable variable = {};
   };
   std::vector<std::unique_ptr<Described>> described ABSL_GUARDED_BY(described_mutex);
+  struct DescribedTable {
+    std::string name;
+    basin_rule rule = {};
+    basin_table table = {};
+  };
+  std::vector<std::unique_ptr<DescribedTable>> described_tables ABSL_GUARDED_BY(described_mutex);
 };
 
 struct basin_call {

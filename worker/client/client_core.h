@@ -18,9 +18,11 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "cluster_spec/placement.h"
+#include "cluster_spec/table_placement.h"
 #include "common/base/ids.h"
 #include "common/wire/control.pb.h"
 #include "common/wire/header.h"
+#include "worker/client/row_batch.h"
 
 namespace basin {
 
@@ -60,6 +62,16 @@ struct UpdateItem {
   absl::Span<char> pull;
 };
 
+// Rows of one table. Keys and bags are the caller's again when StartRows returns, and so is `push`; `pull` is lent
+// until the call is done. Both have a row a key, or a bag.
+struct RowsItem {
+  uint32_t table = 0;
+  absl::Span<const uint64_t> keys;
+  RowBags bags;
+  const float* push = nullptr;
+  float* pull = nullptr;
+};
+
 struct LeasedPiece {
   bool end = false;
   uint64_t piece = 0;
@@ -92,6 +104,18 @@ class ClientCore {
   // over, or Flush.
   absl::StatusOr<CallId> StartUpdate(absl::Span<const UpdateItem> items, const std::shared_ptr<const void>& lender,
                                      absl::Time now);
+  // As StartUpdate, over rows of tables.
+  absl::StatusOr<CallId> StartRows(absl::Span<const RowsItem> items, absl::Time now);
+  // Asks all lanes which rows of the table they have evicted since they were asked last; the keys wait for TakeEvicted.
+  absl::StatusOr<CallId> AskEvicted(uint32_t table, absl::Time now);
+  struct EvictedRows {
+    size_t count = 0;     // of keys written
+    size_t waiting = 0;   // further keys that wait
+    bool more = false;    // a lane has more to tell
+    bool missed = false;  // the lanes had forgotten some
+  };
+  // Writes at most `capacity` keys. REQUIRES: the table exists.
+  EvictedRows TakeEvicted(uint32_t table, uint64_t* keys, size_t capacity);
   // Lets all open messages go: somebody waits.
   void Flush(absl::Time now);
   CallId NextInput(const std::string& name, absl::Time now);
@@ -145,6 +169,8 @@ class ClientCore {
   struct LaterPull;
   struct ShardState;
   struct VariableState;
+  struct TableState;
+  struct RowsCall;
 
   Channel& AddChannel(PsOrdinal ps, LaneIndex lane, std::string address);
   void Dial(Channel& channel, absl::Time now);
@@ -175,8 +201,23 @@ class ClientCore {
   void OnRefused(const Pending& pending, const absl::Status& status);
   void NumberOnFrom(const UpdateEntry& refused);
   void PullAgain(absl::Time now);
+  // The shard in words.
+  std::string Describe(ShardId shard) const;
   const std::string& VariableOf(ShardId shard) const;
+
+  // client_core_rows.cc
+  void TakeTables();
+  absl::Status CheckRows(absl::Span<const RowsItem> items);
+  void AddRows(CallId call, const RowsItem& item, const RowBatch& batch, absl::Time now);
+  std::unique_ptr<RowBatch> NewBatch();
+  void KeepBatch(std::unique_ptr<RowBatch> batch);
+  absl::Status OnRows(const Channel& channel, Call& call, const UpdateEntry& asked, absl::Span<const char> payload);
+  void RowsDone(Call& call);
+  void SendEvicted(Channel& channel, uint32_t table, CallId call, absl::Time now);
+  absl::Status OnEvictedKeys(const Channel& channel, const Pending& pending, absl::string_view body);
+
   absl::Status CheckUpdate(absl::Span<const UpdateItem> items);
+  absl::Status CheckCalls() const;
   // The channel's open message with room for the entry and its payload; sends the one before where there is none. The
   // entry is in it on return, its payload is the caller's to add.
   wire::DataBuilder& MakeRoom(Channel& channel, const UpdateEntry& entry, size_t payload_bytes, absl::Time now);
@@ -222,6 +263,8 @@ class ClientCore {
   std::vector<uint32_t> touched_;  // channels with entries of the update that is being started
   std::vector<VariableState> variables_;
   std::vector<ShardState> shards_;
+  std::vector<std::unique_ptr<TableState>> tables_;
+  std::vector<std::unique_ptr<RowBatch>> spare_batches_;
   uint64_t update_number_ = 0;
   uint64_t bytes_in_flight_ = 0;
   uint64_t unfinished_updates_ = 0;

@@ -24,6 +24,8 @@ wire::Kind AnswerTo(wire::Kind request) {
       return wire::Kind::kInputPiece;
     case wire::Kind::kStats:
       return wire::Kind::kStatsText;
+    case wire::Kind::kEvicted:
+      return wire::Kind::kEvictedKeys;
     default:
       return wire::Kind::kRunState;
   }
@@ -34,20 +36,26 @@ wire::Kind AnswerTo(wire::Kind request) {
 absl::Status ClientCore::CheckApplied(const Channel& channel, const wire::v1::Welcome& welcome) const {
   std::map<uint32_t, uint64_t> applied;  // shards that the lane does not list: none
   for (const auto& shard : welcome.applied()) applied[shard.shard()] = shard.sequence();
-  for (uint32_t id = 0; id < shards_.size(); ++id) {
-    const ShardState& shard = shards_[id];
-    if (shard.channel != channel.id) continue;
-    const auto at = applied.find(id);
+  const auto check = [&](ShardId id, const ShardState& shard) -> absl::Status {
+    if (shard.channel != channel.id) return absl::OkStatus();
+    const auto at = applied.find(id.value());
+    if (at == applied.end() && welcome.applied_is_cut()) return absl::OkStatus();
     const uint64_t has = at == applied.end() ? 0 : at->second;
     if (has < shard.acknowledged.value()) {
-      return absl::DataLossError(absl::StrCat(PsName(channel), " has applied pushes to shard ", id, " up to ", has,
+      return absl::DataLossError(absl::StrCat(PsName(channel), " has applied pushes to ", Describe(id), " up to ", has,
                                               ", and had acknowledged ", shard.acknowledged.value(),
                                               "; start the job again"));
     }
     if (has > shard.last.value()) {
-      return absl::InternalError(absl::StrCat(PsName(channel), " has applied push ", has, " to shard ", id,
+      return absl::InternalError(absl::StrCat(PsName(channel), " has applied push ", has, " to ", Describe(id),
                                               ", this client made only ", shard.last.value()));
     }
+    return absl::OkStatus();
+  };
+  for (uint32_t id = 0; id < shards_.size(); ++id) BASIN_RETURN_IF_ERROR(check(ShardId(id), shards_[id]));
+  for (uint32_t table = 0; table < tables_.size(); ++table) {
+    const std::vector<ShardState>& buckets = tables_[table]->buckets;
+    for (uint32_t i = 0; i < buckets.size(); ++i) BASIN_RETURN_IF_ERROR(check(BucketShard(table, i), buckets[i]));
   }
   return absl::OkStatus();
 }
@@ -139,6 +147,7 @@ absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& aske
   }
   ShardState& shard = StateOf(asked.shard);
   const bool wrote = asked.sequence.value() != 0;
+  const bool is_bucket = IsBucket(asked.shard);
   if (answer.code == static_cast<int32_t>(absl::StatusCode::kUnavailable) && asked.pull != nullptr) {
     // The shard waits for its first values: a push or assignment of this entry, if any, went through.
     asked.flags = wire::kPull;
@@ -149,10 +158,8 @@ absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& aske
   if (answer.code != 0) {
     NumberOnFrom(asked);
     const absl::StatusCode code = RefusalCode(answer.code);
-    return absl::Status(
-        code, absl::StrCat(wrote ? "push to \"" : "pull of \"", VariableOf(asked.shard), "\" elements [", shard.begin,
-                           ", ", shard.end, ") refused by ", PsName(channel), ": ", absl::StatusCodeToString(code),
-                           "; the shard is unchanged"));
+    return absl::Status(code, absl::StrCat(wrote ? "push to " : "pull of ", Describe(asked.shard), " refused by ",
+                                           PsName(channel), ": ", absl::StatusCodeToString(code), "; it is unchanged"));
   }
   if (wrote) shard.acknowledged = std::max(shard.acknowledged, asked.sequence);
   if ((asked.flags & wire::kPush) && !(answer.flags & wire::kRepeat)) {
@@ -165,18 +172,30 @@ absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& aske
     ++staleness_count_;
     staleness_max_ = std::max(staleness_max_, staleness);
   }
-  if (asked.pull != nullptr) {
+  if (asked.flags & wire::kPull) {
     if (payload.size() != asked.pull_bytes) {
-      return absl::InternalError(
-          absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for a shard of ", asked.pull_bytes));
+      return absl::InternalError(absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for ",
+                                              Describe(asked.shard), ", expected ", asked.pull_bytes));
     }
-    if (!payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
+    if (is_bucket) BASIN_RETURN_IF_ERROR(OnRows(channel, call, asked, payload));
+    if (!is_bucket && !payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
     shard.pulled = answer.version;
   }
   return absl::OkStatus();
 }
 
-ClientCore::ShardState& ClientCore::StateOf(ShardId shard) { return shards_[shard.value()]; }
+ClientCore::ShardState& ClientCore::StateOf(ShardId shard) {
+  return IsBucket(shard) ? tables_[TableOf(shard)]->buckets[BucketIn(shard)] : shards_[shard.value()];
+}
+
+std::string ClientCore::Describe(ShardId shard) const {
+  if (IsBucket(shard)) {
+    return absl::StrCat("bucket ", BucketIn(shard), " of table \"",
+                        spec_->model().tables(static_cast<int>(TableOf(shard))).name(), "\"");
+  }
+  return absl::StrCat("\"", VariableOf(shard), "\" elements [", shards_[shard.value()].begin, ", ",
+                      shards_[shard.value()].end, ")");
+}
 
 // A lane does not use the sequence of a refused write up, and refuses the ones behind it: number on from there.
 void ClientCore::NumberOnFrom(const UpdateEntry& refused) {
@@ -269,6 +288,7 @@ void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed&
   if (!refused.ok()) return OnRefused(pending, refused);
   if (kind == wire::Kind::kRunState && channel.id == 0) OnRunState(parsed.body);
   if (pending.kind == wire::Kind::kUpdate) return OnUpdated(channel, pending, parsed, now);
+  if (pending.kind == wire::Kind::kEvicted) refused = OnEvictedKeys(channel, pending, parsed.body);
   Call* found = FindCall(pending.call);
   if (found == nullptr) return;
   Call& call = *found;
@@ -298,6 +318,8 @@ void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed&
       call.stats[channel.ps.value()] = text.json();
       return PartDone(call.id, absl::OkStatus());
     }
+    case wire::Kind::kEvicted:
+      return PartDone(call.id, refused);
     case wire::Kind::kGoodbye:
       channel.state = Channel::State::kClosed;
       return PartDone(call.id, absl::OkStatus());

@@ -72,6 +72,7 @@ ClientCore::Result ClientCore::Take(CallId id) {
   if (call == nullptr) return Result{.status = absl::InternalError("the call's answer was taken before")};
   BASIN_CHECK(call->done);
   call->in_use = false;
+  call->rows.reset();
   free_calls_.push_back(static_cast<uint32_t>(id & kSlotMask));
   return std::move(call->result);
 }
@@ -83,6 +84,7 @@ void ClientCore::PartDone(CallId id, const absl::Status& status) {
   call.result.status.Update(status);
   if (--call.parts > 0) return;
   call.done = true;
+  if (call.rows) RowsDone(call);
   if (call.staleness_count > 0)
     call.result.staleness_mean = call.staleness_sum / static_cast<double>(call.staleness_count);
   for (auto& [ps, json] : call.stats) call.result.stats.push_back(std::move(json));

@@ -25,8 +25,9 @@ struct ClientCore::UpdateEntry {
   Sequence sequence;   // 0: only pulls
   Version pulled;      // the version pulled before
   CallId call = 0;
-  char* pull = nullptr;  // where the shard's parameters go
+  char* pull = nullptr;  // where the shard's parameters go; of a bucket: its call's RowsCall knows
   uint64_t pull_bytes = 0;
+  uint32_t first_key = 0;  // of a bucket: its different keys [first_key, first_key + rows) in the call
 
   bool writes() const { return (flags & (wire::kPush | wire::kAssign)) != 0; }
 };
@@ -83,6 +84,17 @@ struct ClientCore::Channel {
   absl::Time claim_since = absl::InfiniteFuture();
 };
 
+// Where the rows that a call pulls go.
+struct ClientCore::RowsCall {
+  struct Part {
+    uint32_t table = 0;
+    std::unique_ptr<RowBatch> batch;
+    float* pull = nullptr;
+    std::unique_ptr<float[]> places;  // of bags: their rows, until all are there to be pooled
+  };
+  std::vector<Part> parts;
+};
+
 struct ClientCore::Call {
   CallId id = 0;
   std::string what;
@@ -93,6 +105,7 @@ struct ClientCore::Call {
   bool is_update = false;
   bool installs = false;                  // a Declare that has gone on to the lanes
   std::map<uint32_t, std::string> stats;  // by ps
+  std::unique_ptr<RowsCall> rows;         // of a call that pulls rows
   double staleness_sum = 0;
   uint64_t staleness_count = 0;
   Result result;
@@ -120,6 +133,19 @@ struct ClientCore::VariableState {
   uint64_t bytes = 0;
   ShardId first_shard, end_shard;
   uint64_t named_by = 0;  // the number of the update that named it last: finds those that stand twice
+};
+
+struct ClientCore::TableState {
+  uint32_t dim = 0;
+  std::vector<ShardState> buckets;  // from the first call on
+  uint64_t named_by = 0;            // as VariableState's
+  // Of evicted keys: by channel, the number that is asked for next; kFromNow before it was told one.
+  static constexpr uint64_t kFromNow = ~uint64_t{0};
+  std::vector<uint64_t> evicted_next;
+  std::vector<bool> evicted_more;  // by channel
+  std::vector<uint64_t> evicted;   // told by lanes and not taken yet, from evicted_taken on
+  size_t evicted_taken = 0;
+  bool missed = false;
 };
 
 }  // namespace basin

@@ -121,6 +121,7 @@ absl::Status ClientCore::TakeSpec(absl::string_view bytes) {
   }
   placement_ = std::move(placement);
   spec_ = std::move(spec);
+  TakeTables();
   spec_bytes_ = std::string(bytes);
   return absl::OkStatus();
 }
@@ -177,15 +178,18 @@ absl::Status ClientCore::CheckUpdate(absl::Span<const UpdateItem> items) {
   return absl::OkStatus();
 }
 
+absl::Status ClientCore::CheckCalls() const {
+  if (calls() < kMaxUpdateCalls) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat(kMaxUpdateCalls, " calls were started and their handles not freed; free those that are done"));
+}
+
 absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> items,
                                                const std::shared_ptr<const void>& lender, absl::Time now) {
   last_now_ = now;
   if (!failure_.ok()) return failure_;
   if (!spec_) return absl::FailedPreconditionError("declare the model before pushing or pulling");
-  if (calls() >= kMaxUpdateCalls) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(kMaxUpdateCalls, " calls were started and their handles not freed; free those that are done"));
-  }
+  BASIN_RETURN_IF_ERROR(CheckCalls());
   BASIN_RETURN_IF_ERROR(CheckUpdate(items));
   Call& call = NewCall("update", now);
   call.is_update = true;

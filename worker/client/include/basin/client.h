@@ -43,6 +43,22 @@ struct Target {
   size_t elements;
 };
 
+// Rows of one table, by key. A key may stand several times: its gradients are summed first. Keys and bags are the
+// caller's again when the call has started, push and pull buffers when it is done.
+enum class Pooling { kSum = BASIN_POOL_SUM, kMean = BASIN_POOL_MEAN };
+struct Rows {
+  const Table* table = nullptr;
+  const uint64_t* keys = nullptr;  // [count]
+  size_t count = 0;
+  const float* push = nullptr;  // [count, dim] gradients, or [bag_count, dim]; nullptr: none
+  float* pull = nullptr;        // likewise, filled with rows; nullptr: none
+  // Bag i has keys[bags[i]] to keys[bags[i + 1] - 1]: bag_count + 1 offsets, ascending from 0 to count. nullptr: each
+  // key stands alone.
+  const uint64_t* bags = nullptr;
+  size_t bag_count = 0;
+  Pooling pooling = Pooling::kSum;
+};
+
 // A push or pull under way. Its buffers are lent until it is done; the destructor waits for that.
 class [[nodiscard]] Call final {
  public:
@@ -162,12 +178,97 @@ class Client final {
   }
 
   Call Pull(const std::vector<Target>& targets) { return Start({}, {}, targets); }
+  // The gradients must not change until the call is done.
   Call Push(const std::vector<Source>& gradients) { return Start(gradients, {}, {}); }
   // Pushes, then pulls the parameters that the push has led to, in one round trip.
   Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets) {
     return Start(gradients, {}, targets);
   }
   Call Assign(const std::vector<Source>& values) { return Start({}, values, {}); }
+
+  // ---- Rows of tables ----
+
+  // Any of the calls below, over several tables in one; each may stand once.
+  Call Start(const std::vector<Rows>& tables) {
+    std::vector<basin_rows> rows;
+    for (const Rows& of : tables) {
+      basin_rows c = {};
+      c.size = sizeof(c);
+      c.table = of.table->id;
+      c.keys = of.keys;
+      c.count = of.count;
+      c.push = of.push;
+      c.pull = of.pull;
+      c.bags = of.bags;
+      c.bag_count = of.bag_count;
+      c.pooling = of.bags == nullptr ? 0 : static_cast<int32_t>(of.pooling);
+      rows.push_back(c);
+    }
+    basin_call* call = nullptr;
+    Status status = Run([&](basin_status* s) { basin_start_rows(client_.get(), rows.data(), rows.size(), &call, s); });
+    return Call(std::move(status), call);
+  }
+  // rows: [count, dim]. A key without a row: its initial value; no row is made.
+  Call Pull(const Table& table, const uint64_t* keys, size_t count, float* rows) {
+    return Start(std::vector<Rows>{{&table, keys, count, nullptr, rows}});
+  }
+  Call Pull(const Table& table, const std::vector<uint64_t>& keys, std::vector<float>& rows) {
+    if (Status s = Fits(table, "rows", keys.size(), rows.size()); !s.ok()) return Call(std::move(s), nullptr);
+    return Pull(table, keys.data(), keys.size(), rows.data());
+  }
+  Call Push(const Table& table, const uint64_t* keys, size_t count, const float* gradients) {
+    return Start(std::vector<Rows>{{&table, keys, count, gradients, nullptr}});
+  }
+  Call Push(const Table& table, const std::vector<uint64_t>& keys, const std::vector<float>& gradients) {
+    if (Status s = Fits(table, "gradients", keys.size(), gradients.size()); !s.ok()) return Call(std::move(s), nullptr);
+    return Push(table, keys.data(), keys.size(), gradients.data());
+  }
+  // Pushes, then pulls the rows that the push has led to, in one round trip.
+  Call PushPull(const Table& table, const uint64_t* keys, size_t count, const float* gradients, float* rows) {
+    return Start(std::vector<Rows>{{&table, keys, count, gradients, rows}});
+  }
+  Call PushPull(const Table& table, const std::vector<uint64_t>& keys, const std::vector<float>& gradients,
+                std::vector<float>& rows) {
+    if (Status s = Fits(table, "gradients", keys.size(), gradients.size()); !s.ok()) return Call(std::move(s), nullptr);
+    if (Status s = Fits(table, "rows", keys.size(), rows.size()); !s.ok()) return Call(std::move(s), nullptr);
+    return PushPull(table, keys.data(), keys.size(), gradients.data(), rows.data());
+  }
+  // pooled: [offsets.size() - 1, dim], the sum or mean of each bag's rows; zeros for an empty bag.
+  Call PullBags(const Table& table, const std::vector<uint64_t>& keys, const std::vector<uint64_t>& offsets,
+                Pooling pooling, std::vector<float>& pooled) {
+    if (Status s = FitsBags(table, "pooled", offsets, pooled.size()); !s.ok()) return Call(std::move(s), nullptr);
+    return Start(std::vector<Rows>{
+        {&table, keys.data(), keys.size(), nullptr, pooled.data(), offsets.data(), offsets.size() - 1, pooling}});
+  }
+  // gradients: [offsets.size() - 1, dim], one a bag, given to each row of it (divided by their number for the mean).
+  Call PushBags(const Table& table, const std::vector<uint64_t>& keys, const std::vector<uint64_t>& offsets,
+                Pooling pooling, const std::vector<float>& gradients) {
+    if (Status s = FitsBags(table, "gradients", offsets, gradients.size()); !s.ok()) return Call(std::move(s), nullptr);
+    return Start(std::vector<Rows>{
+        {&table, keys.data(), keys.size(), gradients.data(), nullptr, offsets.data(), offsets.size() - 1, pooling}});
+  }
+  // Keys of evicted rows that this client was not told yet, for whoever keeps copies of rows. `missed`: the servers
+  // have forgotten some, so that no copy can be trusted. Begins with the first call for the table.
+  struct Evicted {
+    std::vector<uint64_t> keys;
+    bool missed = false;
+  };
+  Result<Evicted> EvictedKeys(const Table& table) {
+    Evicted evicted;
+    constexpr size_t kAtOnce = 65536;
+    for (size_t count = kAtOnce; count == kAtOnce;) {
+      const size_t before = evicted.keys.size();
+      evicted.keys.resize(before + kAtOnce);
+      int32_t missed = 0;
+      Status status = Run([&](basin_status* s) {
+        basin_evicted_keys(client_.get(), table.id, evicted.keys.data() + before, kAtOnce, &count, &missed, s);
+      });
+      if (!status.ok()) return status;
+      evicted.keys.resize(before + count);
+      evicted.missed = evicted.missed || missed != 0;
+    }
+    return evicted;
+  }
 
   // Pushes from now on are applied with this rate instead of their rule's; NaN: the rule's again.
   Status SetLearningRate(float learning_rate) {
@@ -235,6 +336,17 @@ class Client final {
     basin_status status = {};
     call(&status);
     return internal::ToStatus(status);
+  }
+
+  static Status Fits(const Table& table, const char* what, size_t rows, size_t elements) {
+    if (elements == rows * table.dim) return {};
+    return {BASIN_INVALID_ARGUMENT, std::string(what) + ": " + std::to_string(elements) + " numbers, expected " +
+                                        std::to_string(rows) + " rows of " + std::to_string(table.dim)};
+  }
+
+  static Status FitsBags(const Table& table, const char* what, const std::vector<uint64_t>& offsets, size_t elements) {
+    if (offsets.empty()) return {BASIN_INVALID_ARGUMENT, std::string(what) + ": no offsets; n bags have n + 1"};
+    return Fits(table, what, offsets.size() - 1, elements);
   }
 
   // A buffer of the right number of elements is passed with the variable's shape; another as it is, to be refused by

@@ -1,6 +1,7 @@
-// The declaration of a model: variables, initial values, rules, inputs. Part of <basin/client.h>.
+// The declaration of a model: variables, tables, initial values, rules, inputs. Part of <basin/client.h>.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -41,6 +42,19 @@ struct Adam {
   float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-7f;
 };
 
+// McMahan et al., "Ad click prediction: a view from the trenches", KDD 2013.
+struct Ftrl {
+  float learning_rate = 0.01f;
+  float l1 = 0, l2 = 0, beta = 0;
+  float initial_accumulator = 0.1f;
+};
+// Adagrad with one accumulator a row, of the mean of the squares of its gradient: for tables alone.
+struct RowwiseAdagrad {
+  float learning_rate = 0.01f;
+  float initial_accumulator = 0.1f;
+  float epsilon = 1e-7f;
+};
+
 // Any of the rules above.
 class Rule final {
  public:
@@ -61,6 +75,18 @@ class Rule final {
     rule_.beta2 = r.beta2;
     rule_.epsilon = r.epsilon;
   }
+  Rule(const Ftrl& r) {  // NOLINT
+    basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_FTRL, r.learning_rate);
+    rule_.l1 = r.l1;
+    rule_.l2 = r.l2;
+    rule_.beta = r.beta;
+    rule_.initial_accumulator = r.initial_accumulator;
+  }
+  Rule(const RowwiseAdagrad& r) {  // NOLINT
+    basin_rule_init(&rule_, sizeof(rule_), BASIN_RULE_ROWWISE_ADAGRAD, r.learning_rate);
+    rule_.initial_accumulator = r.initial_accumulator;
+    rule_.epsilon = r.epsilon;
+  }
   const basin_rule* get() const { return &rule_; }
 
  private:
@@ -74,6 +100,27 @@ enum class Statistic { kMean = BASIN_STATISTIC_MEAN, kSum = BASIN_STATISTIC_SUM,
 struct Variable {
   uint32_t id = 0;
   std::vector<int64_t> shape;
+};
+
+// How the rows of a table are stored; buffers of calls are float32 all the same.
+enum Storage { kF32, kF16, kBF16 };
+
+// As the fields of basin_table in basin.h, which says what they do.
+struct TableOptions {
+  uint32_t dim = 0;  // 1 to 4096; must be set
+  Storage storage = kF32;
+  Initializer initializer = Zeros();  // zeros, constant, uniform or normal
+  std::optional<Rule> rule = {};      // the model's, where there is none
+  uint32_t admit_after = 1;
+  float admit_probability = 1;
+  std::chrono::duration<double> evict_unused{0};  // 0: never
+  uint64_t max_bytes = 0;                         // 0: what the servers' memory limit leaves
+};
+
+// An embedding table of a model: its number, and the length of its rows.
+struct Table {
+  uint32_t id = 0;
+  uint32_t dim = 0;
 };
 
 // The declaration. Errors (a name twice, a negative dimension) are kept and returned by Client::Declare.
@@ -90,6 +137,25 @@ class Model final {
   Variable Untrained(const std::string& name, std::vector<int64_t> shape, const Initializer& initializer,
                      Statistic statistic) {
     return Add(name, std::move(shape), initializer, static_cast<int32_t>(statistic), nullptr);
+  }
+  // Rows of `options.dim` numbers by 64-bit key, moved by Client::Pull and Push.
+  basin::Table Table(const std::string& name, const TableOptions& options) {
+    basin_table table = {};
+    table.size = sizeof(table);
+    table.name = name.c_str();
+    table.dim = options.dim;
+    table.storage = {static_cast<uint8_t>(options.storage == kBF16 ? 4 : 2),
+                     static_cast<uint8_t>(options.storage == kF32 ? 32 : 16), 1};
+    table.initializer = options.initializer;
+    table.rule = options.rule ? options.rule->get() : nullptr;
+    table.admit_after = options.admit_after;
+    table.admit_probability = options.admit_probability;
+    table.evict_unused_s = options.evict_unused.count();
+    table.max_bytes = options.max_bytes;
+    basin::Table added;
+    added.dim = options.dim;
+    Note([&](basin_status* s) { basin_model_add_table(model_.get(), &table, &added.id, s); });
+    return added;
   }
   void SetRule(const Rule& rule) {
     Note([&](basin_status* s) { basin_model_set_rule(model_.get(), rule.get(), s); });
