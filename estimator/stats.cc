@@ -73,6 +73,7 @@ absl::StatusOr<ClusterStats> ParseStats(absl::string_view text) {
   }
   if (const Json& model = Part(json, "model"); model.is_object()) {
     Get(model, "variables", &stats.variables);
+    Get(model, "tables", &stats.tables);
     Get(model, "elements", &stats.elements);
     Get(model, "bytes", &stats.model_bytes);
   }
@@ -87,6 +88,10 @@ absl::StatusOr<ClusterStats> ParseStats(absl::string_view text) {
     Get(one, "refused", &ps.refused);
     Get(one, "bytes_in", &ps.bytes_in);
     Get(one, "bytes_out", &ps.bytes_out);
+    Get(one, "rows", &ps.rows);
+    Get(one, "table_bytes", &ps.table_bytes);
+    Get(one, "evicted", &ps.evicted);
+    Get(one, "dropped_gradients", &ps.dropped_gradients);
     stats.ps.push_back(ps);
   }
   for (const Json& one : Part(json, "clients")) {

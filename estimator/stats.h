@@ -16,6 +16,7 @@ struct PsStats {
   int index = 0;
   std::string address;
   int64_t lanes = 0, shards = 0, applied = 0, refused = 0, bytes_in = 0, bytes_out = 0;
+  int64_t rows = 0, table_bytes = 0, evicted = 0, dropped_gradients = 0;  // of its tables
 };
 
 struct ClientStats {
@@ -42,7 +43,7 @@ struct ClusterStats {
   std::string state;  // waiting, training, finished
   int64_t global_step = 0, min_clock = 0, view = 0;
   double uptime_s = 0;
-  int64_t variables = 0, elements = 0, model_bytes = 0;
+  int64_t variables = 0, tables = 0, elements = 0, model_bytes = 0;
   std::vector<PsStats> ps;
   std::vector<ClientStats> clients;
   std::vector<InputStats> inputs;

@@ -57,7 +57,19 @@ std::string RenderTop(const ClusterStats& stats) {
                    stats.min_clock, "  view ", stats.view, "  up ", ShortDuration(absl::Seconds(stats.uptime_s)));
   if (stats.progress) absl::StrAppend(&out, absl::StrFormat("  %.0f%%", *stats.progress * 100));
   absl::StrAppend(&out, "\n", "model ", stats.variables, " variables, ", stats.elements, " elements, ",
-                  Bytes(stats.model_bytes), "\n\n");
+                  Bytes(stats.model_bytes), "\n");
+  if (stats.tables > 0) {
+    PsStats sum;
+    for (const PsStats& ps : stats.ps) {
+      sum.rows += ps.rows;
+      sum.table_bytes += ps.table_bytes;
+      sum.evicted += ps.evicted;
+      sum.dropped_gradients += ps.dropped_gradients;
+    }
+    absl::StrAppend(&out, "tables ", stats.tables, ", ", sum.rows, " rows, ", Bytes(sum.table_bytes), ", ", sum.evicted,
+                    " rows evicted, ", sum.dropped_gradients, " gradients dropped\n");
+  }
+  out += "\n";
 
   std::vector<Row> rows = {{"PS", "LANES", "SHARDS", "APPLIED", "REFUSED", "IN", "OUT", "ADDRESS"}};
   for (const PsStats& ps : stats.ps) {

@@ -100,6 +100,25 @@ TEST(AddTableTest, AnOlderCallersStructIsShorter) {
   EXPECT_EQ(basin_model_add_table(holder.model, &table, nullptr, nullptr), BASIN_OK);
 }
 
+TEST(RowsTest, NullsAreRefused) {
+  basin_call* call = nullptr;
+  basin_rows rows = {};
+  rows.size = sizeof(rows);
+  basin_status status = {};
+  EXPECT_EQ(basin_start_rows(nullptr, &rows, 1, &call, &status), BASIN_INVALID_ARGUMENT);
+  EXPECT_EQ(basin_start_rows(nullptr, &rows, 1, nullptr, &status), BASIN_INVALID_ARGUMENT);
+  EXPECT_EQ(call, nullptr);
+  uint64_t key = 0;
+  size_t count = 9;
+  int32_t missed = 9;
+  EXPECT_EQ(basin_evicted_keys(nullptr, 0, &key, 1, &count, &missed, &status), BASIN_INVALID_ARGUMENT);
+  EXPECT_EQ(basin_evicted_keys(nullptr, 0, nullptr, 1, &count, &missed, &status), BASIN_INVALID_ARGUMENT);
+  EXPECT_EQ(basin_evicted_keys(nullptr, 0, &key, 1, nullptr, &missed, &status), BASIN_INVALID_ARGUMENT);
+  EXPECT_EQ(basin_evicted_keys(nullptr, 0, &key, 0, &count, &missed, &status), BASIN_INVALID_ARGUMENT);
+  basin_table table = {};
+  EXPECT_EQ(basin_get_table(nullptr, 0, &table, &status), BASIN_INVALID_ARGUMENT);
+}
+
 TEST(RuleInitTest, HasTheUsualSettings) {
   basin_rule rule = {};
   basin_rule_init(&rule, sizeof(rule), BASIN_RULE_ROWWISE_ADAGRAD, 0.5f);

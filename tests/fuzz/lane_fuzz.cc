@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "cluster_spec/table_placement.h"
 #include "common/base/dtype.h"
 #include "common/base/status_macros.h"
 #include "common/wire/header.h"
@@ -15,6 +16,15 @@ using namespace basin;  // NOLINT: a program of one file
 
 constexpr wire::PeerId kHonest = 1, kHostile = 2;
 constexpr size_t kElements = 64;
+constexpr uint32_t kDim = 2;
+
+// A key of the bucket.
+uint64_t KeyOf(uint32_t bucket) {
+  static const TablePlacement placement = TablePlacement::Make(1);
+  uint64_t key = 0;
+  while (placement.BucketOf(key) != bucket) ++key;
+  return key;
+}
 
 // A worker that does as the protocol says.
 class Honest {
@@ -47,6 +57,14 @@ class Honest {
     declare.mutable_model()->mutable_rule()->set_kind(wire::v1::RULE_KIND_SGD);
     declare.mutable_model()->mutable_rule()->set_learning_rate(1);
     declare.mutable_model()->set_consistency(wire::v1::CONSISTENCY_ASYNC);
+    auto* table = declare.mutable_model()->add_tables();
+    table->set_name("t");
+    table->set_dim(kDim);
+    table->set_storage(static_cast<uint32_t>(DType::kF32));
+    table->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
+    table->set_admit_after(1);
+    table->set_admit_probability(1);
+    table->set_evict_unused_ms(20);
     auto* input = declare.mutable_model()->add_inputs();
     input->set_name("in");
     input->set_items(10);
@@ -143,6 +161,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         entry.version = Version(static_cast<uint8_t>(bytes[at + 4]));
         const size_t payload =
             static_cast<uint8_t>(bytes[at + 5]) & 1 ? kElements * sizeof(float) : bytes[at + 6] & 0x7f;
+        if (bytes[at] & 0x80) {
+          // Rows of a table: the input says how many, and whether key, size and flags are right.
+          entry.shard = BucketShard(bytes[at] & 0x40 ? 1 : 0, static_cast<uint8_t>(bytes[at + 7]));
+          entry.rows = bytes[at + 6] & 7;
+          std::string rows;
+          for (uint32_t i = 0; i < entry.rows; ++i) {
+            const uint64_t key = KeyOf(static_cast<uint8_t>(bytes[at + 7]) ^ (bytes[at] & 1));
+            rows.append(reinterpret_cast<const char*>(&key), sizeof(key));
+          }
+          if (entry.flags & wire::kPush) rows.append(entry.rows * kDim * sizeof(float), bytes[at + 5]);
+          if (bytes[at] & 2) rows.push_back(0);
+          builder.Add(entry, rows.empty() ? wire::Frame() : wire::Frame::Copy(rows));
+          continue;
+        }
         builder.Add(entry, payload == 0 ? wire::Frame() : wire::Frame::Copy(std::string(payload, bytes[at + 7])));
       }
       message = std::move(builder).Build(header);

@@ -5,8 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/wire/header.h"
 #include "ps/coordinator.h"
-#include "ps/lane_rows.h"
 #include "ps/shard.h"
+#include "tests/sim/sim_marks.h"
 #include "tests/sim/sim_messages.h"
 #include "tests/sim/sim_parts.h"
 #include "tests/sim/sim_setup.h"
@@ -110,7 +110,7 @@ class Simulation {
       // Every lane has the fence now: what earlier lives of this worker have applied is final.
       for (const auto& earlier : lives_) {
         if (earlier->worker == life.worker && earlier->number < life.number)
-          final_marks_.try_emplace(earlier->number, MarksOf(earlier->number));
+          final_marks_.try_emplace(earlier->number, MarksOf(lanes_, earlier->number));
       }
     };
     hooks.acknowledged = [this](Life&) { ++outcome_.pushes_acknowledged; };
@@ -372,9 +372,6 @@ class Simulation {
     return text;
   }
 
-  // A life's marks by shard, then by row; 0 where the shard is not there yet.
-  std::vector<float> MarksOf(uint32_t life) const;
-  std::vector<float> RowOf(uint64_t key) const;
   void CheckTheEnd();
 
   const SimOptions options_;
@@ -395,27 +392,6 @@ class Simulation {
   SimOutcome outcome_;
 };
 
-std::vector<float> Simulation::MarksOf(uint32_t life) const {
-  std::vector<float> marks(kVariableElements / kShardElements);
-  for (const auto& [address, lane] : lanes_) {
-    for (uint32_t id = 0; id < marks.size(); ++id) {
-      if (const Shard* shard = lane->core->shard(ShardId(id)); shard != nullptr) marks[id] = -shard->parameters()[life];
-    }
-  }
-  for (uint64_t row = 0; row < kRowsOfLife; ++row) {
-    for (const float value : RowOf(RowKey(life, row))) marks.push_back(-value);
-  }
-  return marks;
-}
-
-std::vector<float> Simulation::RowOf(uint64_t key) const {
-  std::vector<float> values(kRowDim);
-  for (const auto& [address, lane] : lanes_) {
-    if (lane->core->rows().Row(0, key, values.data())) break;
-  }
-  return values;
-}
-
 void Simulation::CheckTheEnd() {
   // Every shard has each life's marks, exactly as many as were acknowledged; of a refused push, or one under way when
   // its life was killed, perhaps one more.
@@ -432,7 +408,7 @@ void Simulation::CheckTheEnd() {
     Violation(absl::StrCat("the input has ended with ", done_by_.size(), " of ", options_.pieces, " pieces counted"));
   }
   for (const auto& [life, marks] : final_marks_) {
-    if (MarksOf(life) != marks)
+    if (MarksOf(lanes_, life) != marks)
       Violation(absl::StrCat("pushes of life ", life, " were applied after its replacement had connected"));
   }
   uint32_t shards = 0;
@@ -452,15 +428,7 @@ void Simulation::CheckTheEnd() {
     }
   }
   for (const auto& life : lives_) {
-    const uint64_t most = life->killed ? life->rows_sent : life->rows_acknowledged + life->rows_refused;
-    for (uint64_t row = 0; row < kRowsOfLife; ++row) {
-      for (const float value : RowOf(RowKey(life->number, row))) {
-        if (-value >= static_cast<float>(life->rows_acknowledged) && -value <= static_cast<float>(most)) continue;
-        Violation(absl::StrCat("row ", row, " of life ", life->number, " of worker ", life->worker,
-                               life->killed ? " (killed)" : "", " has ", -value, " pushes applied; sent ",
-                               life->rows_sent, ", acknowledged ", life->rows_acknowledged));
-      }
-    }
+    for (const std::string& wrong : WrongRows(lanes_, *life)) Violation(wrong);
   }
   if (shards != kVariableElements / kShardElements) Violation(absl::StrCat(shards, " shards exist, 3 were placed"));
 }

@@ -51,9 +51,11 @@ class RowBatch {
 
   // Writes keys [first, first + n) of the bucket, 8 bytes each.
   void WriteKeys(const Bucket& bucket, uint32_t first, uint32_t n, char* out) const;
-  // Writes their gradients, dim floats each, those of repeated keys summed; `gradients` is [rows(), dim]. False: there
-  // is a NaN or Inf among them.
-  bool WriteGradients(const Bucket& bucket, uint32_t first, uint32_t n, const float* gradients, char* out) const;
+  // What is wrong with the gradients, [rows(), dim], of the keys and bags that Fill had: "NaN in the gradient of key 17
+  // (place 3), column 2"; or a sum that is not finite. Empty: nothing.
+  std::string FindNotFinite(absl::Span<const uint64_t> keys, const RowBags& bags, const float* gradients) const;
+  // Writes their gradients, dim floats each, those of repeated keys summed. REQUIRES: FindNotFinite is empty.
+  void WriteGradients(const Bucket& bucket, uint32_t first, uint32_t n, const float* gradients, char* out) const;
   // Rows of those keys to the places where they stand; `places` is [places(), dim].
   void Scatter(const Bucket& bucket, uint32_t first, uint32_t n, const char* rows, float* places) const;
   // The bags' sums or means, in the order of their keys: `places` as Scatter filled it, `pooled` [rows(), dim].
