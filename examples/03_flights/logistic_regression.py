@@ -58,6 +58,7 @@ def main():
         sys.exit(__doc__)
     with open(sys.argv[2], encoding="utf-8") as file:
         schema = yaml.load(file, yaml.BaseLoader)
+    numeric = schema.get("numeric", []) + schema.get("numeric_wide_only", [])
     for bucket in schema.get("buckets", []):
         for field in set(bucket) & {"width", "boundaries"}:
             bucket[field] = [float(one) for one in bucket[field]] if field == "boundaries" else float(bucket[field])
@@ -68,7 +69,7 @@ def main():
             if row[label["column"]] and not ("test_until" in split and row[split["column"]] >= split["test_until"]):
                 (test if row[split["column"]] >= split["test_from"] else train).append(row)
     labels = [numpy.array([float(row[label["column"]]) > float(label.get("above", 0)) for row in part]) for part in (train, test)]
-    raw = [numpy.array([[float(row[name] or "nan") for name in schema.get("numeric", [])] for row in part]) for part in (train, test)]
+    raw = [numpy.array([[float(row[name] or "nan") for name in numeric] for row in part]) for part in (train, test)]
     mean, deviation = numpy.nanmean(raw[0], axis=0), numpy.nanstd(raw[0], axis=0)
     scaled = [numpy.nan_to_num((part - mean) / deviation) for part in raw]
     features = Features(schema)

@@ -139,12 +139,15 @@ absl::Status ReadCrosses(const YamlFields& fields, FeatureSchema* schema) {
 }
 
 absl::StatusOr<FeatureSchema> Read(const YAML::Node& root, const std::string& file) {
-  BASIN_ASSIGN_OR_RETURN(
-      const YamlFields fields,
-      YamlFields::From(root, file, "", {"label", "split", "numeric", "categorical", "buckets", "crosses"}));
+  BASIN_ASSIGN_OR_RETURN(const YamlFields fields, YamlFields::From(root, file, "",
+                                                                   {"label", "split", "numeric", "numeric_wide_only",
+                                                                    "categorical", "buckets", "crosses"}));
   FeatureSchema schema;
   BASIN_RETURN_IF_ERROR(ReadLabelAndSplit(fields, file, &schema));
   BASIN_RETURN_IF_ERROR(ReadTexts(fields, "numeric", &schema.numeric));
+  const size_t of_both = schema.numeric.size();
+  BASIN_RETURN_IF_ERROR(ReadTexts(fields, "numeric_wide_only", &schema.numeric));  // refuses one that is in both
+  schema.wide_only = schema.numeric.size() - of_both;
   BASIN_RETURN_IF_ERROR(ReadCategories(fields, file, &schema));
   BASIN_RETURN_IF_ERROR(ReadCrosses(fields, &schema));
   if (schema.categories.empty()) {

@@ -3,7 +3,8 @@
 //
 //   label: {column: dep_delay, above: 15}          # 1 where the number is above; an example without one is left out
 //   split: {column: date, test_from: 2013-11-01}   # compared as texts, so ISO dates compare as dates
-//   numeric: [distance, temp]                      # standardised by the training part; empty: its mean
+//   numeric: [distance]                            # standardised by the training part; empty: its mean
+//   numeric_wide_only: [temp]                      # the same, for models with a wide part: kept from the deep one
 //   categorical: [carrier, origin, dest]           # texts, empty ones too
 //   buckets:                                       # numbers as categories
 //     - {name: hour, column: minute_of_day, width: 60}
@@ -35,9 +36,10 @@ struct FeatureSchema {
   std::string label_column;
   double label_above = 0;
   std::string split_column;
-  std::string test_from;   // examples with this text or one behind it are the test part
-  std::string test_until;  // and those from here on are left out; empty: none
-  std::vector<std::string> numeric;
+  std::string test_from;                     // examples with this text or one behind it are the test part
+  std::string test_until;                    // and those from here on are left out; empty: none
+  std::vector<std::string> numeric;          // those of the wide part alone at the end
+  size_t wide_only = 0;                      // how many of them
   std::vector<Category> categories;          // categorical columns first, then buckets
   std::vector<std::vector<size_t>> crosses;  // each of places in categories
 

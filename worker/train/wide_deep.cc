@@ -29,7 +29,8 @@ absl::StatusOr<WideDeep> WideDeep::Make(const FeatureSchema& schema, const WideD
   model.features_ = static_cast<int64_t>(schema.features());
   model.categories_ = static_cast<int64_t>(schema.categories.size());
   model.dim_ = options.embedding_dim;
-  model.widths_.push_back(model.numeric_ + model.categories_ * model.dim_);
+  model.deep_numeric_ = model.numeric_ - static_cast<int64_t>(schema.wide_only);
+  model.widths_.push_back(model.deep_numeric_ + model.categories_ * model.dim_);
   for (const int64_t width : options.hidden) {
     if (width < 1) return absl::InvalidArgumentError(absl::StrCat("a hidden layer of width ", width, "; at least 1"));
     model.widths_.push_back(width);
@@ -75,7 +76,7 @@ void WideDeep::Forward(Device& device, const FeatureBatch& batch, const WideDeep
   input_.resize(rows * width);
   for (size_t row = 0; row < rows; ++row) {
     float* at = input_.data() + row * width;
-    at = std::copy_n(batch.numeric.data() + row * numeric, numeric, at);
+    at = std::copy_n(batch.numeric.data() + row * numeric, deep_numeric_, at);
     for (size_t table = 1; table < tables_.size(); ++table) {
       at = std::copy_n(parameters.rows[table].data() + batch.tables[table].at[row] * dim, dim, at);
     }
@@ -153,7 +154,7 @@ WideDeep::Result WideDeep::Gradients(Device& device, const FeatureBatch& batch, 
   for (size_t table = 1; table < tables_.size(); ++table) {
     std::vector<float>& sums = gradients->rows[table];
     std::fill(sums.begin(), sums.end(), 0.0f);
-    const size_t column = static_cast<size_t>(numeric_) + (table - 1) * dim;
+    const size_t column = static_cast<size_t>(deep_numeric_) + (table - 1) * dim;
     for (size_t row = 0; row < rows; ++row) {
       const float* from = input_delta_.data() + row * width + column;
       float* to = sums.data() + batch.tables[table].at[row] * dim;

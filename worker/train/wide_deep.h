@@ -76,6 +76,7 @@ class WideDeep final {
   void Forward(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters);
 
   uint64_t seed_ = 0;
+  int64_t deep_numeric_ = 0;  // of numeric_ columns, the first ones
   int64_t numeric_ = 0, features_ = 0, categories_ = 0;
   int64_t dim_ = 0;              // of an embedding
   std::vector<int64_t> widths_;  // of the deep part: input, hidden layers, 1
