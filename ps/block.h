@@ -1,5 +1,5 @@
 // Blocks of memory for shards: 64-byte aligned, reference-counted, and mapped for as long as the pool lives (a fresh
-// page costs more than the copy into it).
+// page costs more than the copy into it). Blocks of 2 MiB and more lie in huge pages where the system has them.
 //
 // Whoever needs bytes that hold still has a BlockRef: a shard its values, a reply its payload on the way through the
 // kernel. A writer that is the only holder (IsUnique) writes in place; otherwise it takes a fresh block. Blocks are

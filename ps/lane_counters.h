@@ -28,6 +28,8 @@ struct LaneCounters {
   Counter rows, row_candidates, table_bytes;  // of tables, now
   Counter evicted, dropped_gradients;         // of tables, ever
   Counter sessions;
+  // Of the transport, as it was after the last message; set by the thread.
+  Counter tcp_connections, shm_connections, shm_bytes_in, shm_bytes_out;
   Counter busy_us;  // the lane's thread not waiting; set by the thread
   // Lane 0 alone:
   Counter clients_alive;

@@ -79,6 +79,14 @@ void LaneThread::SendAll(std::vector<Reply> replies) {
   }
 }
 
+void LaneThread::CountTransports() {
+  const wire::TransportCounts counts = listener_->counts();
+  counters_->tcp_connections.Set(counts.tcp_connections);
+  counters_->shm_connections.Set(counts.shm_connections);
+  counters_->shm_bytes_in.Set(counts.shm_bytes_in);
+  counters_->shm_bytes_out.Set(counts.shm_bytes_out);
+}
+
 void LaneThread::Run() {
   bool told = false;
   absl::Time busy_since = SteadyNow();
@@ -107,6 +115,7 @@ void LaneThread::Run() {
       }
       SendAll(core_.OnTime(now));
     }
+    CountTransports();
     for (const std::string& note : core_.TakeNotes()) Info(note);
     if (counters_->sessions.value() != sessions_seen || core_.run_over() != over_seen) {
       sessions_seen = counters_->sessions.value();

@@ -43,6 +43,7 @@ class LaneThread {
   void Run();
   void SendAll(std::vector<Reply> replies);
   void Publish();
+  void CountTransports();
 
   const std::unique_ptr<wire::Listener> listener_;
   const std::string address_;

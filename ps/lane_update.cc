@@ -113,6 +113,7 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
   if (absl::Status status = CheckUpdate(parsed); !status.ok())
     return Refuse(session.peer, parsed.header.request, status);
   wire::DataBuilder builder(options_.inline_below);
+  builder.Reserve(parsed.entries.size());
   for (size_t i = 0; i < parsed.entries.size(); ++i) {
     const wire::Entry& entry = parsed.entries[i];
     wire::Entry answer{.shard = entry.shard, .dtype = entry.dtype, .sequence = entry.sequence};

@@ -22,9 +22,9 @@
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/wire/bind_address.h"
+#include "common/wire/host_transport.h"
 #include "common/wire/memory_mapping.h"
 #include "common/wire/resolve.h"
-#include "common/wire/zmq_transport.h"
 #include "ps/machine_limits.h"
 #include "ps/server.h"
 #include "ps/start_report.h"
@@ -38,7 +38,8 @@ constexpr int kMostDefaultLanes = 16;
 struct Flags {
   std::string tf_config, run_id, token_file, interface, metrics_host = "0.0.0.0";
   std::optional<int64_t> task_index;
-  int lanes = 0;
+  std::string transport = "auto";
+  int lanes = 0, spin_us = 50;
   std::optional<uint16_t> metrics_port;
   uint64_t memory_limit = 0;
   double start_timeout_s = 600, dead_after_s = 10, heartbeat_s = 1, finish_grace_s = 60;
@@ -178,15 +179,18 @@ absl::Status Run(const Flags& flags, int signals) {
   BASIN_ASSIGN_OR_RETURN(const wire::BindAddress address, ChooseAddress(flags, view, signals));
   if (!address.note.empty()) Info(address.note);
 
+  BASIN_ASSIGN_OR_RETURN(const wire::TransportKind kind, wire::TransportKindFromName(flags.transport));
   wire::TransportOptions transport;
+  transport.spin = absl::Microseconds(flags.spin_us);
   transport.io_threads = static_cast<int>(std::max<uint32_t>(1, options.lanes / 4));
   const std::shared_ptr<wire::ZmqContext> context = wire::MakeZmqContext(transport.io_threads);
   BASIN_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
                          Server::Start(options, [&](uint32_t lane) -> absl::StatusOr<std::unique_ptr<wire::Listener>> {
                            wire::BindAddress own = address;
                            if (lane > 0) own.port = 0;
-                           BASIN_ASSIGN_OR_RETURN(std::unique_ptr<wire::Listener> listener,
-                                                  wire::ZmqListen(own, transport, context));
+                           BASIN_ASSIGN_OR_RETURN(std::unique_ptr<wire::HostListener> listener,
+                                                  wire::HostListen(own, kind, transport, context));
+                           if (lane == 0 && !listener->note().empty()) Warn(listener->note());
                            return listener;
                          }));
   Info(absl::StrCat(
@@ -246,6 +250,11 @@ int Main(int argc, char** argv) {
   app.add_option("--interface", flags.interface,
                  "Network interface or address to listen on (default: the one that this task's own name has)")
       ->group("Cluster");
+  app.add_option(
+         "--transport", flags.transport,
+         "auto: shared memory for clients of this host and user, TCP for others; tcp: TCP alone (default: auto)")
+      ->check(CLI::IsMember({"auto", "tcp"}))
+      ->group("Cluster");
   app.add_option("--start-timeout", flags.start_timeout_s,
                  "Seconds that a name may take to resolve before this ps gives up (default: 600)")
       ->check(CLI::Range(0.1, 1e9))
@@ -264,6 +273,12 @@ int Main(int argc, char** argv) {
   app.add_option("--lanes", flags.lanes,
                  "Threads, each with its own shards and port (default: one per core, at most 16)")
       ->check(CLI::Range(1, 1024))
+      ->group("Machine");
+  app.add_option(
+         "--spin-us", flags.spin_us,
+         "Microseconds that a lane looks for the next message in shared memory before it sleeps: shorter answers "
+         "for some of a core (default: 50; 0: never)")
+      ->check(CLI::Range(0, 1000000))
       ->group("Machine");
   app.add_option("--memory-limit", flags.memory_limit,
                  "Bytes that parameters and slots may take, such as 400GiB (default: 80% of the memory)")

@@ -31,6 +31,12 @@ class Served final : public PsMetrics {
       total("basin_ps_pulled_total", "Shards sent to clients.", &LaneCounters::pulled);
       total("basin_ps_received_bytes_total", "Bytes of messages received.", &LaneCounters::bytes_in);
       total("basin_ps_sent_bytes_total", "Bytes of messages sent.", &LaneCounters::bytes_out);
+      total("basin_ps_shm_received_bytes_total", "Of the bytes received, those through shared memory.",
+            &LaneCounters::shm_bytes_in);
+      total("basin_ps_shm_sent_bytes_total", "Of the bytes sent, those through shared memory.",
+            &LaneCounters::shm_bytes_out);
+      gauge("basin_ps_tcp_connections", "Channels over TCP.", &LaneCounters::tcp_connections);
+      gauge("basin_ps_shm_connections", "Channels over shared memory.", &LaneCounters::shm_connections);
       total("basin_ps_lane_busy_seconds_total", "Time the lane's thread was not waiting.", &LaneCounters::busy_us,
             1e-6);
       total("basin_ps_rows_evicted_total", "Rows of tables that made room or were not used.", &LaneCounters::evicted);

@@ -58,6 +58,7 @@ std::string InputJson(const InputQueue& queue) {
 std::string LaneCore::StatsJson(absl::Time now) const {
   uint64_t shards = 0, applied = 0, refused = 0, bytes_in = 0, bytes_out = 0;
   uint64_t rows = 0, table_bytes = 0, evicted = 0, dropped = 0;
+  uint64_t tcp_connections = 0, shm_connections = 0, shm_bytes_in = 0, shm_bytes_out = 0;
   const auto add = [&](const LaneCounters& lane) {
     shards += lane.shards.value();
     applied += lane.applied.value();
@@ -68,6 +69,10 @@ std::string LaneCore::StatsJson(absl::Time now) const {
     table_bytes += lane.table_bytes.value();
     evicted += lane.evicted.value();
     dropped += lane.dropped_gradients.value();
+    tcp_connections += lane.tcp_connections.value();
+    shm_connections += lane.shm_connections.value();
+    shm_bytes_in += lane.shm_bytes_in.value();
+    shm_bytes_out += lane.shm_bytes_out.value();
   };
   if (options_.all_lanes.empty()) add(*counters_);
   for (const auto& lane : options_.all_lanes) add(*lane);
@@ -88,11 +93,13 @@ std::string LaneCore::StatsJson(absl::Time now) const {
                   ", \"tables\": ", model != nullptr ? model->spec().model().tables_size() : 0,
                   ", \"elements\": ", model != nullptr ? model->elements() : 0,
                   ", \"bytes\": ", model != nullptr ? model->bytes_of_parameters() : 0, "}");
-  absl::StrAppend(
-      &json, ", \"ps\": [{\"index\": ", options_.ordinal.value(), ", \"address\": ", JsonQuote(options_.address),
-      ", \"lanes\": ", options_.lanes, ", \"shards\": ", shards, ", \"applied\": ", applied, ", \"refused\": ", refused,
-      ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out, ", \"rows\": ", rows,
-      ", \"table_bytes\": ", table_bytes, ", \"evicted\": ", evicted, ", \"dropped_gradients\": ", dropped, "}]");
+  absl::StrAppend(&json, ", \"ps\": [{\"index\": ", options_.ordinal.value(),
+                  ", \"address\": ", JsonQuote(options_.address), ", \"lanes\": ", options_.lanes,
+                  ", \"shards\": ", shards, ", \"applied\": ", applied, ", \"refused\": ", refused,
+                  ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out, ", \"rows\": ", rows,
+                  ", \"table_bytes\": ", table_bytes, ", \"evicted\": ", evicted, ", \"dropped_gradients\": ", dropped,
+                  ", \"tcp_connections\": ", tcp_connections, ", \"shm_connections\": ", shm_connections,
+                  ", \"shm_bytes_in\": ", shm_bytes_in, ", \"shm_bytes_out\": ", shm_bytes_out, "}]");
   std::vector<std::string> clients, inputs;
   if (coordinator_) {
     for (const auto& [key, client] : presence_->clients())

@@ -25,7 +25,7 @@ struct Flags {
   std::string hidden = "256";
   std::string rule = "adam", wide_rule = "ftrl", embedding_rule = "adagrad";
   std::string schedule = "constant";
-  std::string tf_config, run_id, token_file, evaluate;
+  std::string tf_config, run_id, token_file, evaluate, transport;
   std::string device = "cpu";
   int threads = 1;
   int lanes = 1;
@@ -83,6 +83,7 @@ absl::Status RunTask(const Flags& flags, const std::string& tf_config, Role role
   options.tf_config = tf_config;
   options.run_id = flags.run_id;
   options.token_file = flags.token_file;
+  options.transport = flags.transport;
   options.start_timeout = std::chrono::duration<double>(flags.start_timeout_s);
   options.unreachable_timeout = std::chrono::duration<double>(flags.unreachable_timeout_s);
   uint64_t examples = 0;
@@ -132,6 +133,7 @@ int Main(int argc, char** argv) {
   flags.tf_config = Environment("TF_CONFIG");
   flags.run_id = Environment("BASIN_RUN_ID");
   flags.token_file = Environment("BASIN_TOKEN_FILE");
+  flags.transport = Environment("BASIN_TRANSPORT");
   task.data = Environment("BASIN_INPUT_DATA");
   task.wide_deep.schema = Environment("BASIN_INPUT_SCHEMA");
   task.rule.learning_rate = 0.001f;
@@ -215,6 +217,12 @@ int Main(int argc, char** argv) {
   app.add_option("--run-id", flags.run_id, "Run this task belongs to (default: $BASIN_RUN_ID; none: ps 0 tells)")
       ->group("Cluster");
   app.add_option("--token-file", flags.token_file, "File with the run's token (default: $BASIN_TOKEN_FILE)")
+      ->group("Cluster");
+  app.add_option(
+         "--transport", flags.transport,
+         "auto: shared memory to parameter servers of this host and user, TCP to others; tcp; shm: an error where "
+         "shared memory cannot be had (default: $BASIN_TRANSPORT, or auto)")
+      ->check(CLI::IsMember({"", "auto", "tcp", "shm"}))
       ->group("Cluster");
   app.add_option("--start-timeout", flags.start_timeout_s,
                  "Seconds to wait for parameter servers that are not there yet")

@@ -32,11 +32,11 @@ class TrainingProgress {
     return examples_per_s_ > 0 ? examples_per_s_ : total > 0 ? static_cast<double>(examples_) / total : 0;
   }
   uint64_t steps() const { return steps_; }
+  double seconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
   // "done: 100 steps, 12800 examples in 1.0 s (12800 examples/s), loss 0.1234"
   std::string Sentence() const {
-    const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
     return absl::StrFormat("done: %d steps, %d examples in %.1f s (%.0f examples/s), loss %.4f", steps_, examples_,
-                           seconds, static_cast<double>(examples_) / std::max(1e-9, seconds), loss_);
+                           seconds(), static_cast<double>(examples_) / std::max(1e-9, seconds()), loss_);
   }
 
  private:

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <memory>
 #include <numeric>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/base/files.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
@@ -16,16 +19,21 @@
 namespace basin {
 namespace {
 
-// One set of the program's parameters, or of gradients for them.
+// One set of the program's parameters, or of gradients for them. Gradients are `pushed`: they lie in memory that a
+// server of the same host reads without a copy. (What is pulled is copied anyway, and ordinary memory may have huge
+// pages.)
 struct Values {
-  explicit Values(const std::vector<VariableDecl>& variables) {
-    for (const VariableDecl& variable : variables) buffers.emplace_back(variable.elements());
-    for (std::vector<float>& buffer : buffers) {
-      read.emplace_back(buffer.data(), buffer.size());
-      write.emplace_back(buffer.data(), buffer.size());
+  Values(const std::vector<VariableDecl>& variables, bool pushed) {
+    for (const VariableDecl& variable : variables) {
+      const size_t elements = variable.elements(), bytes = elements * sizeof(float);
+      buffers.emplace_back(static_cast<float*>(pushed ? basin_allocate(bytes) : std::calloc(elements, sizeof(float))),
+                           pushed ? &basin_deallocate : &std::free);
+      BASIN_CHECK(buffers.back() != nullptr || elements == 0);
+      read.emplace_back(buffers.back().get(), elements);
+      write.emplace_back(buffers.back().get(), elements);
     }
   }
-  std::vector<std::vector<float>> buffers;
+  std::vector<std::unique_ptr<float, void (*)(void*)>> buffers;
   std::vector<absl::Span<const float>> read;
   std::vector<absl::Span<float>> write;
 };
@@ -39,11 +47,13 @@ class TrainingLoop {
         device_(device),
         train_(train),
         options_(options),
-        gradients_(program.variables()),
-        parameters_{Values(program.variables()), Values(program.variables())} {
+        gradients_(program.variables(), /*pushed=*/true),
+        parameters_{Values(program.variables(), /*pushed=*/false), Values(program.variables(), /*pushed=*/false)} {
     for (size_t i = 0; i < variables.size(); ++i) {
-      push_.emplace_back(variables[i].second, gradients_.buffers[i]);
-      for (int set = 0; set < 2; ++set) pull_[set].emplace_back(variables[i].second, parameters_[set].buffers[i]);
+      push_.emplace_back(variables[i].second, gradients_.read[i].data(), gradients_.read[i].size());
+      for (Values& set : parameters_) {
+        pull_[&set - parameters_].emplace_back(variables[i].second, set.write[i].data(), set.write[i].size());
+      }
     }
   }
 
@@ -110,6 +120,7 @@ class TrainingLoop {
     BASIN_RETURN_IF_ERROR(ToAbslStatus(under_way_->Wait()));
     under_way_.reset();
     current_ = 1 - current_;
+    if (progress_.steps() == 1) Info(absl::StrFormat("first step, after %.3f s in the loop", progress_.seconds()));
     return absl::OkStatus();
   }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/dtype.h"
 #include "common/base/status_macros.h"
 #include "common/wire/header.h"
@@ -15,10 +16,10 @@ namespace {
 
 constexpr wire::PeerId kPeer = 1;
 
-// A lane with one client and one variable of `bytes`, trained by SGD.
+// A lane with one client and variables of `bytes` each, trained by SGD.
 class LaneWithClient {
  public:
-  explicit LaneWithClient(size_t bytes) : elements_(bytes / sizeof(float)), core_(OptionsOf()) {
+  explicit LaneWithClient(size_t bytes, int variables = 1) : core_(OptionsOf()) {
     wire::v1::Hello hello;
     hello.set_protocol_version(wire::kProtocolVersion);
     hello.set_role(wire::v1::ROLE_WORKER);
@@ -32,11 +33,13 @@ class LaneWithClient {
     header_.worker = wire::WorkerKey(wire::v1::ROLE_WORKER, 0);
     wire::v1::Declare declare;
     declare.set_is_chief(true);
-    auto* variable = declare.mutable_model()->add_variables();
-    variable->set_name("w");
-    variable->set_dtype(static_cast<uint32_t>(DType::kF32));
-    variable->add_shape(static_cast<int64_t>(elements_));
-    variable->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
+    for (int i = 0; i < variables; ++i) {
+      auto* variable = declare.mutable_model()->add_variables();
+      variable->set_name(absl::StrCat("w", i));
+      variable->set_dtype(static_cast<uint32_t>(DType::kF32));
+      variable->add_shape(static_cast<int64_t>(bytes / sizeof(float)));
+      variable->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
+    }
     declare.mutable_model()->mutable_rule()->set_kind(wire::v1::RULE_KIND_SGD);
     declare.mutable_model()->mutable_rule()->set_learning_rate(1e-6f);
     declare.mutable_model()->set_consistency(wire::v1::CONSISTENCY_ASYNC);
@@ -100,7 +103,6 @@ class LaneWithClient {
     return answer;
   }
 
-  const size_t elements_;
   LaneCore core_;
   wire::Header header_;
   uint32_t shards_ = 0;
@@ -115,6 +117,15 @@ void BM_LanePush(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * state.range(0));
 }
 BENCHMARK(BM_LanePush)->ArgName("bytes")->Arg(64)->Arg(64 << 10)->Arg(1 << 20)->Arg(16 << 20);
+
+// A gathered message of small pushes, each applied on its own.
+void BM_LanePushSmall(benchmark::State& state) {
+  LaneWithClient lane(64, static_cast<int>(state.range(0)));
+  const std::vector<wire::Frame> gradients = lane.Gradients();
+  for (auto _ : state) lane.Update(wire::kPush, gradients);
+  state.SetItemsProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(BM_LanePushSmall)->ArgName("pushes")->Arg(64)->Arg(1024);
 
 void BM_LanePull(benchmark::State& state) {
   LaneWithClient lane(static_cast<size_t>(state.range(0)));

@@ -17,6 +17,9 @@ inline constexpr size_t kMinShardBytes = size_t{16} << 10;
 inline constexpr size_t kMaxFrameBytes = size_t{4} << 20;
 inline constexpr size_t kMaxPayloadFrames = 64;
 inline constexpr size_t kMaxFrames = 1 + kMaxPayloadFrames;
+// All frames of a message: frame 0 as it may be, and a data message's payloads, which are kMessageBytes and one entry
+// more. What the rings of shared memory are made for.
+inline constexpr size_t kMaxMessageBytes = kMaxFrameBytes + (size_t{4} << 20);
 // Payloads below this are copied into frame 0: libzmq makes two system calls of each frame, which cost more than the
 // copy.
 inline constexpr size_t kInlinePayloadBytes = size_t{64} << 10;

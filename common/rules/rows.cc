@@ -7,13 +7,12 @@
 
 #include "common/base/random.h"
 #include "common/base/status_macros.h"
+#include "common/rules/row_storage.h"
 #include "common/rules/rule_math.h"
-#include "common/rules/storage_math.h"
 
 // The loops over a row's elements, in pieces of a fixed size: the compiler makes straight vector code of each, and a
 // row of 16 has no loop at all.
-#define BASIN_INLINE __attribute__((always_inline)) inline
-
+//
 // A loop of few iterations, none of which depends on another, is to become vectors; unrolled first, it would not.
 #if defined(__clang__)
 #define BASIN_LOOP _Pragma("clang loop vectorize(assume_safety)")
@@ -24,39 +23,13 @@
 namespace basin {
 namespace {
 
+using row_storage::Bf16;
+using row_storage::F16;
+using row_storage::F32;
+using row_storage::Load;
+using row_storage::Store;
+
 constexpr uint32_t kCorrections = 1u << 16;
-
-template <class T>
-BASIN_INLINE T Load(const char* at) {
-  T value;
-  std::memcpy(&value, at, sizeof(T));
-  return value;
-}
-template <class T>
-BASIN_INLINE void Store(char* at, T value) {
-  std::memcpy(at, &value, sizeof(T));
-}
-
-// Element i of a row: to float, and back with the row's random numbers.
-struct F32 {
-  static constexpr size_t kBytes = 4;
-  BASIN_INLINE static float From(const char* row, size_t i) { return Load<float>(row + 4 * i); }
-  BASIN_INLINE static void To(char* row, size_t i, float value, uint32_t) { Store(row + 4 * i, value); }
-};
-struct F16 {
-  static constexpr size_t kBytes = 2;
-  BASIN_INLINE static float From(const char* row, size_t i) { return FromF16(Load<uint16_t>(row + 2 * i)); }
-  BASIN_INLINE static void To(char* row, size_t i, float value, uint32_t seed) {
-    Store(row + 2 * i, ToF16(value, RoundingBits(seed, i)));
-  }
-};
-struct Bf16 {
-  static constexpr size_t kBytes = 2;
-  BASIN_INLINE static float From(const char* row, size_t i) { return FromBf16(Load<uint16_t>(row + 2 * i)); }
-  BASIN_INLINE static void To(char* row, size_t i, float value, uint32_t seed) {
-    Store(row + 2 * i, ToBf16(value, RoundingBits(seed, i)));
-  }
-};
 
 // Calls piece.Run<n>(first) for pieces of 16, 4 and 1 elements that make up [0, dim).
 template <class Piece>
@@ -361,7 +334,7 @@ RowRule::RowRule(const RuleSpec& spec, DType storage, uint32_t dim) : spec_(spec
   const size_t steps_bytes = spec.kind == RuleKind::kAdam ? 4 : SizeOf(storage) == 2 ? 2 : 0;
   row_bytes_ = numbers_.steps_offset + steps_bytes;
   if (spec.kind == RuleKind::kAdam) {
-    // sqrt(1 - beta2^t) / (1 - beta1^t) for t from 1, until it stays 1: 17,000 floats for the usual betas.
+    // sqrt(1 - beta2^t) / (1 - beta1^t) for t from 1, until it stays 1: 20,000 floats for the usual betas.
     double power1 = 1, power2 = 1;
     while (corrections_.size() < kCorrections && (corrections_.empty() || power1 > 1e-9 || power2 > 1e-9)) {
       power1 *= spec.beta1;

@@ -15,7 +15,6 @@
 #include "common/wire/resolve.h"
 
 namespace basin::wire {
-namespace {
 
 absl::StatusOr<std::vector<LocalAddress>> ListLocalAddresses() {
   ifaddrs* list = nullptr;
@@ -35,6 +34,8 @@ absl::StatusOr<std::vector<LocalAddress>> ListLocalAddresses() {
   freeifaddrs(list);
   return result;
 }
+
+namespace {
 
 bool IsLocal(const BindFacts& facts, const std::string& ip) {
   // All of 127.0.0.0/8 is this machine's, though its interface lists one address of it.

@@ -25,6 +25,9 @@ struct LocalAddress {
   std::string ip;
 };
 
+// Of this network namespace's interfaces that are up.
+absl::StatusOr<std::vector<LocalAddress>> ListLocalAddresses();
+
 struct BindFacts {
   std::string own_host;                 // of this task's address in TF_CONFIG
   std::vector<std::string> own_ips;     // what it resolves to; not empty

@@ -125,6 +125,7 @@ class DataBuilder {
   // next call. REQUIRES: FitsInline(bytes), bytes > 0.
   bool FitsInline(size_t bytes) const;
   char* AddInline(Entry entry, size_t bytes);
+  void Reserve(size_t entries) { entries_.reserve(entries); }
   bool empty() const { return entries_.empty(); }
   size_t entries() const { return entries_.size(); }
   size_t payload_bytes() const { return inline_bytes_ + frame_bytes_; }

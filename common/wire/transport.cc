@@ -16,6 +16,10 @@ absl::Status CheckLimits(const Message& message) {
           absl::StrCat("a frame of ", frame.size(), " bytes, at most ", kMaxFrameBytes, " are allowed; split it"));
     }
   }
+  if (const size_t bytes = message.bytes(); bytes > kMaxMessageBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a message of ", bytes, " bytes, at most ", kMaxMessageBytes, " are allowed; send several"));
+  }
   return absl::OkStatus();
 }
 

@@ -16,6 +16,8 @@ class WakeFd final {
   int fd() const { return fd_; }
   // From any thread.
   void Wake();
+  // Whether Take would tell one.
+  bool IsSet() const { return woken_.load(std::memory_order_relaxed); }
   // Whether Wake was called since the last time; takes it back. Ask before each poll.
   bool Take();
   // REQUIRES: a poll showed fd() readable. Takes the wake back. (One Wake may show both here and in Take.)

@@ -325,9 +325,9 @@ class Dealer final : public Channel {
   size_t queued_bytes_ = 0;
 };
 
-class ZmqDialer final : public Dialer {
+class DealerDialer final : public ZmqDialer {
  public:
-  ZmqDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context)
+  DealerDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context)
       : shared_(std::make_shared<Shared>()) {
     shared_->options = options;
     shared_->context = context != nullptr ? std::move(context) : MakeZmqContext(options.io_threads);
@@ -345,6 +345,7 @@ class ZmqDialer final : public Dialer {
       for (Dealer* channel : shared_->channels) ready |= channel->Pump();
       if (ready) return;
       items.assign({{nullptr, shared_->wake.fd(), ZMQ_POLLIN, 0}});
+      if (also_watched_ >= 0) items.push_back({nullptr, also_watched_, ZMQ_POLLIN, 0});
       readable.clear();
       absl::Time until = deadline;
       for (const Dealer* channel : shared_->channels) {
@@ -352,6 +353,7 @@ class ZmqDialer final : public Dialer {
       }
       const int got = zmq_poll(items.data(), static_cast<int>(items.size()), PollMilliseconds(until));
       if (got > 0 && items[0].revents != 0) return shared_->wake.Drain();
+      if (got > 0 && also_watched_ >= 0 && items[1].revents != 0) return;
       for (const int at : readable) {
         if (items[at].revents & ZMQ_POLLIN) return;
       }
@@ -360,15 +362,17 @@ class ZmqDialer final : public Dialer {
   }
 
   void Wake() override { shared_->wake.Wake(); }
+  void AlsoWatch(int fd) override { also_watched_ = fd; }
 
  private:
   const std::shared_ptr<Shared> shared_;
+  int also_watched_ = -1;
 };
 
 }  // namespace
 
-std::unique_ptr<Dialer> MakeZmqDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context) {
-  return std::make_unique<ZmqDialer>(options, std::move(context));
+std::unique_ptr<ZmqDialer> MakeZmqDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context) {
+  return std::make_unique<DealerDialer>(options, std::move(context));
 }
 
 }  // namespace basin::wire

@@ -48,6 +48,7 @@ class Router final : public ZmqListener {
         socket_(std::move(socket)) {}
 
   std::string address() const override { return address_; }
+  void AlsoWatch(int fd) override { also_watched_ = fd; }
 
   std::unique_ptr<Received> Receive(absl::Time deadline) override {
     auto received = std::make_unique<Received>();
@@ -72,11 +73,15 @@ class Router final : public ZmqListener {
       if (absl::Now() >= deadline) return nullptr;
       zmq_pollitem_t items[] = {{socket_.handle(), 0, ZMQ_POLLIN, 0},
                                 {monitor_.handle(), 0, ZMQ_POLLIN, 0},
-                                {nullptr, wake_.fd(), ZMQ_POLLIN, 0}};
-      if (zmq_poll(items, std::size(items), PollMilliseconds(deadline)) > 0 && items[2].revents != 0) {
+                                {nullptr, wake_.fd(), ZMQ_POLLIN, 0},
+                                {nullptr, also_watched_, ZMQ_POLLIN, 0}};
+      const int watched = also_watched_ >= 0 ? 4 : 3;
+      if (zmq_poll(items, watched, PollMilliseconds(deadline)) <= 0) continue;
+      if (items[2].revents != 0) {
         wake_.Drain();
         return nullptr;
       }
+      if (items[3].revents != 0) return nullptr;
     }
     return nullptr;
   }
@@ -208,6 +213,7 @@ class Router final : public ZmqListener {
   ZmqMonitor monitor_;
   ZmqSocket socket_;
   size_t open_ = 0;
+  int also_watched_ = -1;
   int receives_since_watch_ = 0;
   std::unordered_map<PeerId, BytesInFlight> in_flight_;
   size_t sweep_at_ = kFirstSweep;

@@ -15,7 +15,10 @@
 namespace basin::wire {
 namespace {
 
-constexpr int kKernelBufferBytes = 4 << 20;
+// Measured, README.md: what is sent stays in the cache until it is copied out again, and a reader that is late does not
+// stop the sender.
+constexpr int kSendBufferBytes = 1 << 20;
+constexpr int kReceiveBufferBytes = 4 << 20;
 constexpr int kHeartbeatMs = 5'000;
 // A silent peer is given up after this. The roles' own heartbeats decide who is dead; this frees the connection of a
 // host that vanished.
@@ -85,8 +88,8 @@ void SetConnectionOptions(ZmqSocket& socket) {
   socket.Set(ZMQ_HEARTBEAT_TIMEOUT, kHeartbeatTimeoutMs);
   socket.Set(ZMQ_HEARTBEAT_TTL, kHeartbeatTimeoutMs);
   socket.Set(ZMQ_TCP_KEEPALIVE, 1);
-  socket.Set(ZMQ_SNDBUF, kKernelBufferBytes);
-  socket.Set(ZMQ_RCVBUF, kKernelBufferBytes);
+  socket.Set(ZMQ_SNDBUF, kSendBufferBytes);
+  socket.Set(ZMQ_RCVBUF, kReceiveBufferBytes);
 }
 
 absl::StatusOr<ZmqMonitor> ZmqMonitor::Attach(const ZmqSocket& watched, int events) {

@@ -15,22 +15,22 @@ namespace basin::wire {
 class ZmqContext;
 std::shared_ptr<ZmqContext> MakeZmqContext(int io_threads);
 
+class ZmqDialer : public Dialer {
+ public:
+  // Wait also returns when this descriptor, which outlives the dialer, is readable.
+  virtual void AlsoWatch(int fd) = 0;
+};
+
 // Channels and dialer may be destroyed in any order. Dial resolves the host name in the calling thread, which may block
 // as long as the system's resolver does. `context`: made with options.io_threads where none is given.
 // After fork, the child must call none of these methods; destructors are harmless there.
-std::unique_ptr<Dialer> MakeZmqDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context = nullptr);
-
-struct ListenerCounters {
-  uint64_t bytes_in = 0;
-  uint64_t bytes_out = 0;
-  uint64_t dropped_messages = 0;     // past limits.h, or from a peer that chose its own routing id
-  uint64_t refused_connections = 0;  // past max_connections
-  uint64_t failed_handshakes = 0;    // peers that are not ZeroMQ, or gave up
-  uint64_t connections = 0;          // now
-};
+std::unique_ptr<ZmqDialer> MakeZmqDialer(const TransportOptions& options,
+                                         std::shared_ptr<ZmqContext> context = nullptr);
 
 class ZmqListener : public Listener {
  public:
+  // Receive also returns (nullptr) when this descriptor, which outlives the listener, is readable.
+  virtual void AlsoWatch(int fd) = 0;
   // From any thread.
   virtual ListenerCounters counters() const = 0;
 };

@@ -203,6 +203,7 @@ bool KeyIndex::Deepen() {
 }
 
 bool KeyIndex::Grow(uint64_t hash) {
+  ++layout_;
   const uint32_t number = SegmentNumber(hash);
   const uint32_t pages = segments_[number].page_count;
   if (pages < kMaxPages) {

@@ -42,6 +42,14 @@ class IndexValue final {
 
 class KeyIndex final {
  public:
+  static constexpr uint32_t kSlots = 4;
+  struct alignas(64) Line {
+    uint64_t keys[kSlots];
+    uint32_t values[kSlots];  // IndexValue
+    uint32_t stamps[kSlots];
+  };
+  static_assert(sizeof(Line) == 64);
+
   struct Evicted {
     uint64_t key;
     IndexValue value;
@@ -51,10 +59,12 @@ class KeyIndex final {
   explicit KeyIndex(TableMemory* memory);
 
   static uint64_t Hash(uint64_t key) { return Mix64(key); }
-  void Prefetch(uint64_t hash) const {
+  // Where a search for the hash begins, until layout() changes.
+  Line* FirstLine(uint64_t hash) const {
     const Segment& segment = SegmentAt(hash);
-    __builtin_prefetch(LineAt(segment, HomeOf(segment, hash)), 1);
+    return LineAt(segment, HomeOf(segment, hash));
   }
+  uint64_t layout() const { return layout_; }
   // The key's value; empty: the key is not there.
   IndexValue Find(uint64_t hash, uint64_t key) const {
     const Segment& segment = SegmentAt(hash);
@@ -109,13 +119,6 @@ class KeyIndex final {
   }
 
  private:
-  static constexpr uint32_t kSlots = 4;
-  struct alignas(64) Line {
-    uint64_t keys[kSlots];
-    uint32_t values[kSlots];  // IndexValue
-    uint32_t stamps[kSlots];
-  };
-  static_assert(sizeof(Line) == 64);
   static constexpr uint32_t kLinesPerPage = 128;
   static constexpr uint32_t kPageShift = 7;
   static constexpr size_t kPageBytes = kLinesPerPage * sizeof(Line);
@@ -190,6 +193,7 @@ class KeyIndex final {
   uint64_t entries_ = 0;
   uint64_t candidates_ = 0;
   uint64_t scans_ = 0;
+  uint64_t layout_ = 0;
   // Kept for their memory.
   std::vector<Entry> collected_, halves_[2];
   std::vector<uint32_t> stamps_;

@@ -21,7 +21,17 @@ class RowSlab final {
   std::optional<uint32_t> Take();
   // REQUIRES: the row is taken.
   void Free(uint32_t row);
-  char* At(uint32_t row) const { return pieces_[row >> shift_] + (row & mask_) * row_bytes_; }
+  char* At(uint32_t row) const { return view().At(row); }
+  // For loops: what it takes to find rows, in registers, until a row is taken.
+  struct View {
+    char* const* pieces;
+    size_t row_bytes;
+    uint32_t shift;
+    uint32_t mask;
+    bool any() const { return pieces != nullptr; }  // whether row 0 has an address
+    char* At(uint32_t row) const { return pieces[row >> shift] + (row & mask) * row_bytes; }
+  };
+  View view() const { return {pieces_.data(), row_bytes_, shift_, mask_}; }
   // A try for memory that failed is not repeated before this.
   void TryAgain() { refused_ = false; }
   size_t beside_bytes() const { return pieces_.capacity() * sizeof(char*) + blocks_.capacity() * sizeof(BlockRef); }

@@ -7,46 +7,18 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/rules/apply.h"
+#include "ps/table/fetch_line.h"
+#include "ps/table/key_block.h"
 #include "ps/table/table_state.h"
 
 namespace basin {
 namespace {
 
-// Keys are worked on in blocks: while the rows of one are applied, the index lines of the next are on their way, and a
-// block's rows are fetched together.
-constexpr size_t kBlock = 64;
-// Lines of a row that are fetched ahead; the processor follows longer ones by itself.
-constexpr size_t kFetchedBytes = 256;
-constexpr size_t kLineBytes = 64;
 // EvictUnused looks at so many segments a call, of 3,136 entries at most.
 constexpr int kSegmentsPerCall = 2;
 constexpr int kRoundsPerEviction = 16;
 // A refusal of memory is taken for an answer for so many pushes.
 constexpr uint64_t kCallsBetweenTries = 64;
-
-struct Block {
-  size_t size = 0;
-  uint64_t keys[kBlock];
-  uint64_t hashes[kBlock];
-
-  // Reads keys [begin, begin + kBlock) or up to n, and fetches their lines.
-  void Load(const char* all_keys, size_t begin, size_t n, const KeyIndex& index) {
-    size = begin < n ? std::min(kBlock, n - begin) : 0;
-    if (size == 0) return;
-    std::memcpy(keys, all_keys + begin * sizeof(uint64_t), size * sizeof(uint64_t));
-    for (size_t i = 0; i < size; ++i) {
-      hashes[i] = KeyIndex::Hash(keys[i]);
-      index.Prefetch(hashes[i]);
-    }
-  }
-};
-
-inline void FetchRow(const char* row, size_t bytes) {
-  // The first byte of each line and the last byte: a row may begin anywhere in a line.
-  const size_t fetched = std::min(bytes, kFetchedBytes);
-  for (size_t at = 0; at < fetched; at += kLineBytes) __builtin_prefetch(row + at, 1);
-  if (reinterpret_cast<uintptr_t>(row) % kLineBytes != 0) __builtin_prefetch(row + fetched - 1, 1);
-}
 
 absl::Status NotFinite(const TableOptions& options, const char* keys, const char* gradients, size_t floats) {
   size_t at = 0;
@@ -73,33 +45,28 @@ void Table::Prefetch(const char* keys, size_t n) const {
   for (size_t i = 0; i < n; ++i) {
     uint64_t key;
     std::memcpy(&key, keys + i * sizeof(key), sizeof(key));
-    state_->index.Prefetch(KeyIndex::Hash(key));
+    FetchLine(state_->index.FirstLine(KeyIndex::Hash(key)));
   }
 }
 
 void Table::Pull(const char* keys, size_t n, char* rows) const {
   State& s = *state_;
   const size_t out_bytes = s.options.dim * sizeof(float);
-  Block blocks[2];
-  blocks[0].Load(keys, 0, n, s.index);
-  for (size_t begin = 0; begin < n; begin += kBlock) {
-    const Block& block = blocks[begin / kBlock % 2];
-    blocks[(begin / kBlock + 1) % 2].Load(keys, begin + kBlock, n, s.index);
-    const char* found[kBlock];
-    char* to[kBlock];
-    size_t count = 0;
-    for (size_t i = 0; i < block.size; ++i) {
-      char* out = rows + (begin + i) * out_bytes;
-      const IndexValue value = s.index.Find(block.hashes[i], block.keys[i]);
-      if (value.is_row()) {
-        found[count] = s.rows.At(value.row());
-        to[count] = out;
-        FetchRow(found[count++], out_bytes);
-      } else {
-        s.InitialValues(block.keys[i], out);
-      }
+  const size_t value_bytes = s.options.dim * SizeOf(s.options.storage);
+  KeyBlock blocks[2];
+  blocks[0].Load(s.index, keys, 0, n);
+  for (size_t begin = 0, turn = 0; begin < n; begin += KeyBlock::kKeys, turn ^= 1) {
+    const KeyBlock& block = blocks[turn];
+    blocks[turn ^ 1].Load(s.index, keys, begin + KeyBlock::kKeys, n);
+    FoundRows found;
+    FindOnly(s.index, s.rows, block, value_bytes, &found);
+    char* out[KeyBlock::kKeys];
+    for (size_t i = 0; i < found.rows_found; ++i) out[i] = rows + (begin + found.places[i]) * out_bytes;
+    s.rule.Read(found.rows_found, found.rows, out);
+    for (size_t i = 0; i < found.without_row; ++i) {
+      const size_t place = found.places_without[i];
+      s.InitialValues(block.keys[place], rows + (begin + place) * out_bytes);
     }
-    s.rule.Read(count, found, to);
   }
 }
 
@@ -111,35 +78,28 @@ absl::Status Table::Push(const char* keys, size_t n, const char* gradients, floa
   const uint32_t stamp = s.StampOf(now);
   if (++s.calls % kCallsBetweenTries == 0) s.rows.TryAgain();
   const size_t row_bytes = s.rule.row_bytes();
-  Block blocks[2];
-  blocks[0].Load(keys, 0, n, s.index);
-  for (size_t begin = 0; begin < n; begin += kBlock) {
-    const Block& block = blocks[begin / kBlock % 2];
-    blocks[(begin / kBlock + 1) % 2].Load(keys, begin + kBlock, n, s.index);
-    char* rows[kBlock];
-    const char* of_rows[kBlock];
-    uint64_t row_keys[kBlock];
-    uint8_t missing[kBlock];
-    size_t count = 0, missing_count = 0;
-    for (size_t i = 0; i < block.size; ++i) {
-      const IndexValue value = s.index.FindAndStamp(block.hashes[i], block.keys[i], stamp);
-      if (value.is_row()) [[likely]] {
-        rows[count] = s.rows.At(value.row());
-        of_rows[count] = gradients + (begin + i) * gradient_bytes;
-        row_keys[count] = block.keys[i];
-        FetchRow(rows[count++], row_bytes);
-      } else {
-        missing[missing_count++] = static_cast<uint8_t>(i);
-      }
+  KeyBlock blocks[2];
+  blocks[0].Load(s.index, keys, 0, n);
+  for (size_t begin = 0, turn = 0; begin < n; begin += KeyBlock::kKeys, turn ^= 1) {
+    KeyBlock& block = blocks[turn];
+    blocks[turn ^ 1].Load(s.index, keys, begin + KeyBlock::kKeys, n);
+    block.Refresh(s.index);
+    FoundRows found;
+    FindAndStamp(s.index, s.rows, block, row_bytes, stamp, &found);
+    const char* of_rows[KeyBlock::kKeys];
+    uint64_t row_keys[KeyBlock::kKeys];
+    for (size_t i = 0; i < found.rows_found; ++i) {
+      of_rows[i] = gradients + (begin + found.places[i]) * gradient_bytes;
+      row_keys[i] = block.keys[found.places[i]];
     }
     // The rows that are there come first: one that is made below may evict them.
-    s.rule.Apply(rate, count, rows, of_rows, row_keys);
-    for (size_t m = 0; m < missing_count; ++m) {
-      const size_t i = missing[m];
-      char* row = s.RowForPush(block.hashes[i], block.keys[i], stamp);
+    s.rule.Apply(rate, found.rows_found, found.rows, of_rows, row_keys);
+    for (size_t i = 0; i < found.without_row; ++i) {
+      const size_t place = found.places_without[i];
+      char* row = s.RowForPush(block.hashes[place], block.keys[place], stamp);
       if (row == nullptr) continue;
-      const char* gradient = gradients + (begin + i) * gradient_bytes;
-      s.rule.Apply(rate, 1, &row, &gradient, &block.keys[i]);
+      const char* gradient = gradients + (begin + place) * gradient_bytes;
+      s.rule.Apply(rate, 1, &row, &gradient, &block.keys[place]);
     }
   }
   return absl::OkStatus();

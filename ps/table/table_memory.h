@@ -40,13 +40,13 @@ class TableMemory final {
   size_t beside_ = 0;
 };
 
-// How many pieces to take at once when there are `have`: an eighth more, and about 2 MiB at most. A table that is small
-// stays small, a large one gets huge pages, and what it has taken and not used stays small beside what it uses.
+// How many pieces to take at once when there are `have`: an quarter more, and about 2 MiB at most. A table that is
+// small stays small, a large one gets huge pages, and what it has taken and not used stays small beside what it uses.
 inline size_t PiecesToTake(size_t have, size_t piece_bytes) {
   constexpr size_t kBlockBytes = size_t{2} << 20;
   const size_t most = (kBlockBytes + piece_bytes - 1) / piece_bytes;
-  const size_t eighth = have / 8 + 1;
-  return eighth < most ? eighth : most;
+  const size_t quarter = have / 4 + 1;
+  return quarter < most ? quarter : most;
 }
 
 }  // namespace basin

@@ -15,8 +15,9 @@ constexpr int64_t kStampsPerSecond = 16;
 constexpr uint64_t kCandidateBytes = 20;
 // Candidates may have this part of the memory before they make room for one another.
 constexpr uint64_t kCandidateShare = 8;
-// Rows, or candidates, that leave a segment at once: the look at the whole segment is shared by so many.
-constexpr size_t kEvictedPart = 32;
+// The part of a segment's rows, or candidates, that leave it at once, as they share one look at the whole segment.
+constexpr size_t kEvictedRows = 32;
+constexpr size_t kEvictedCandidates = 4;
 
 }  // namespace
 
@@ -114,7 +115,7 @@ bool Table::State::MakeRoom(uint64_t hash) {
     }
     segment = index.SegmentNumber(hash);
     if (candidates > 0) {
-      index.EvictOldest(segment, /*candidates=*/true, candidates / kEvictedPart + 1, &evicted);
+      index.EvictOldest(segment, /*candidates=*/true, candidates / kEvictedCandidates + 1, &evicted);
       Forget();
     } else if (index.RowsIn(segment) > 0) {
       EvictRows(segment);
@@ -126,7 +127,7 @@ bool Table::State::MakeRoom(uint64_t hash) {
 }
 
 void Table::State::EvictRows(uint32_t segment) {
-  index.EvictOldest(segment, /*candidates=*/false, index.RowsIn(segment) / kEvictedPart + 1, &evicted);
+  index.EvictOldest(segment, /*candidates=*/false, index.RowsIn(segment) / kEvictedRows + 1, &evicted);
   Forget();
 }
 

@@ -83,8 +83,12 @@ class Reference {
   }
   std::vector<float> Pull(uint64_t key) const {
     const auto row = rows_.find(key);
-    if (row == rows_.end()) return Initial(options_, key);
     std::vector<float> values(options_.dim);
+    if (row == rows_.end()) {
+      FillRow(options_.init, key, absl::MakeSpan(values));
+      rule_.Rounded(values.data());
+      return values;
+    }
     const char* from = row->second.data();
     char* to = reinterpret_cast<char*>(values.data());
     rule_.Read(1, &from, &to);

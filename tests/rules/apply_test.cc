@@ -62,9 +62,17 @@ RuleSpec Rule(RuleKind kind, float learning_rate, bool nesterov = false) {
   return spec;
 }
 
+RuleSpec Ftrl() {
+  RuleSpec spec = Rule(RuleKind::kFtrl, 0.05f);
+  spec.l1 = 0.25f;
+  spec.l2 = 0.01f;
+  spec.beta = 0.5f;
+  return spec;
+}
+
 std::vector<RuleSpec> AllRules() {
-  return {Rule(RuleKind::kSgd, 0.01f), Rule(RuleKind::kMomentum, 0.01f), Rule(RuleKind::kMomentum, 0.01f, true),
-          Rule(RuleKind::kAdagrad, 0.05f), Rule(RuleKind::kAdam, 0.001f)};
+  return {Rule(RuleKind::kSgd, 0.01f),     Rule(RuleKind::kMomentum, 0.01f), Rule(RuleKind::kMomentum, 0.01f, true),
+          Rule(RuleKind::kAdagrad, 0.05f), Rule(RuleKind::kAdam, 0.001f),    Ftrl()};
 }
 
 Floats RandomFloats(size_t n, uint64_t seed) {
@@ -108,6 +116,21 @@ TEST(ApplyTest, NesterovGivesTheStoredValues) { ExpectGolden(AllRules()[2], gold
 TEST(ApplyTest, AdagradGivesTheStoredValues) { ExpectGolden(AllRules()[3], golden::kAdagrad, 8e-7, 1e-2); }
 // The second moment of small gradients is small itself: the floor is 0, so each moment is right relative to itself.
 TEST(ApplyTest, AdamGivesTheStoredValues) { ExpectGolden(AllRules()[4], golden::kAdam, 2e-6, 0); }
+
+// z is a difference of numbers near 10 in this test, and w follows it.
+TEST(ApplyTest, FtrlGivesTheStoredValues) { ExpectGolden(AllRules()[5], golden::kFtrl, 2e-6, 1); }
+
+TEST(ApplyTest, FtrlWithALearningRateOfZeroChangesNothing) {
+  RuleSpec spec = Ftrl();
+  spec.learning_rate = 0;  // of the call: a schedule's end
+  State state = InitialState(spec, {1, 2});
+  State other = InitialState(spec, {0, 0});
+  const State before = state;
+  ApplyTo(spec, {5, 6}, 1, state, state);
+  ApplyTo(spec, {5, 6}, 1, state, other);
+  EXPECT_TRUE(state.SameBits(before));
+  EXPECT_TRUE(other.SameBits(before));
+}
 
 TEST(ApplyTest, InPlaceAndTwoBlocksGiveTheSameBits) {
   for (const RuleSpec& spec : AllRules()) {

@@ -74,6 +74,28 @@ def adam(rate, beta1, beta2, epsilon_hat):
         yield [w, m, v]
 
 
+def ftrl(rate, l1, l2, beta, initial):
+    """McMahan et al. 2013, algorithm 1: the parameter from z and n alone; lambda 2 is twice the l2 of TensorFlow."""
+    w, n, z = list(START), [initial] * len(START), [Decimal(0)] * len(START)
+    for gradient in GRADIENTS:
+        for i, g in enumerate(gradient):
+            sigma = ((n[i] + g * g).sqrt() - n[i].sqrt()) / rate
+            z[i] += g - sigma * w[i]
+            n[i] += g * g
+            sign = 1 if z[i] > 0 else -1
+            w[i] = Decimal(0) if abs(z[i]) <= l1 else -(z[i] - sign * l1) / ((beta + n[i].sqrt()) / rate + 2 * l2)
+        yield [list(w), list(n), list(z)]
+
+
+def adagrad_rowwise(rate, epsilon, initial):
+    """One accumulator of the mean of squares; shown once an element."""
+    w = list(START)
+    for t in range(STEPS):
+        a = initial + sum(g ** 2 for s in range(t + 1) for g in GRADIENTS[s]) / len(START)
+        w = [wi - rate / (a.sqrt() + epsilon) * g for wi, g in zip(w, GRADIENTS[t])]
+        yield [w, [a] * len(w)]
+
+
 def braces(rows):
     return '{' + ', '.join(f'{float(x):.17g}' for x in rows) + '}'
 
@@ -100,6 +122,8 @@ def main():
     emit('Nesterov', nesterov(f32(0.01), f32(0.9)))
     emit('Adagrad', adagrad(f32(0.05), f32(1e-7), f32(0.1)))
     emit('Adam', adam(f32(0.001), f32(0.9), f32(0.999), f32(1e-7)))
+    emit('Ftrl', ftrl(f32(0.05), f32(0.25), f32(0.01), f32(0.5), f32(0.1)))
+    emit('RowwiseAdagrad', adagrad_rowwise(f32(0.05), f32(1e-7), f32(0.1)))
     print('}  // namespace basin::golden')
 
 

@@ -9,7 +9,8 @@ namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr RuleKind kKinds[] = {RuleKind::kSgd, RuleKind::kMomentum, RuleKind::kAdagrad, RuleKind::kAdam};
+constexpr RuleKind kKinds[] = {RuleKind::kSgd,  RuleKind::kMomentum, RuleKind::kAdagrad,
+                               RuleKind::kAdam, RuleKind::kFtrl,     RuleKind::kRowwiseAdagrad};
 
 RuleSpec Of(RuleKind kind) {
   RuleSpec spec;
@@ -39,6 +40,13 @@ TEST(RuleSpecTest, SlotsHaveNamesAndInitialValues) {
   EXPECT_EQ(SlotName(RuleKind::kAdagrad, 0), "accumulator");
   EXPECT_EQ(SlotName(RuleKind::kAdam, 0), "m");
   EXPECT_EQ(SlotName(RuleKind::kAdam, 1), "v");
+  EXPECT_EQ(SlotCount(RuleKind::kFtrl), 2);
+  EXPECT_EQ(SlotName(RuleKind::kFtrl, 0), "accumulator");
+  EXPECT_EQ(SlotName(RuleKind::kFtrl, 1), "linear");
+  EXPECT_EQ(SlotInitialValue(Of(RuleKind::kFtrl), 0), 0.1f);
+  EXPECT_EQ(SlotInitialValue(Of(RuleKind::kFtrl), 1), 0.0f);
+  EXPECT_EQ(SlotName(RuleKind::kRowwiseAdagrad, 0), "accumulator");
+  EXPECT_EQ(SlotInitialValue(Of(RuleKind::kRowwiseAdagrad), 0), 0.1f);
   RuleSpec adagrad = Of(RuleKind::kAdagrad);
   adagrad.initial_accumulator = 0.25f;
   EXPECT_EQ(SlotInitialValue(adagrad, 0), 0.25f);
@@ -52,6 +60,9 @@ TEST(RuleSpecTest, TextShowsTheNumbersThatTheRuleUses) {
   EXPECT_EQ(ToText(spec), "adam(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-07)");
   EXPECT_EQ(ToText(Of(RuleKind::kSgd)), "sgd(learning_rate=0.01)");
   EXPECT_EQ(ToText(Of(RuleKind::kMomentum)), "momentum(learning_rate=0.01, momentum=0.9, nesterov=false)");
+  EXPECT_EQ(ToText(Of(RuleKind::kFtrl)), "ftrl(learning_rate=0.01, l1=0, l2=0, beta=0, initial_accumulator=0.1)");
+  EXPECT_EQ(ToText(Of(RuleKind::kRowwiseAdagrad)),
+            "adagrad_rowwise(learning_rate=0.01, epsilon=1e-07, initial_accumulator=0.1)");
   EXPECT_EQ(ToText(Of(RuleKind::kAdagrad)), "adagrad(learning_rate=0.01, epsilon=1e-07, initial_accumulator=0.1)");
 }
 
@@ -84,6 +95,12 @@ TEST(RuleSpecTest, NumbersOutOfRangeAreRefused) {
       {RuleKind::kAdam, &RuleSpec::beta2, kNan},
       {RuleKind::kAdam, &RuleSpec::epsilon, 0.0f},
       {RuleKind::kAdam, &RuleSpec::epsilon, kInfinity},
+      {RuleKind::kFtrl, &RuleSpec::learning_rate, 0.0f},
+      {RuleKind::kFtrl, &RuleSpec::l1, -1.0f},
+      {RuleKind::kFtrl, &RuleSpec::l2, kNan},
+      {RuleKind::kFtrl, &RuleSpec::beta, kInfinity},
+      {RuleKind::kFtrl, &RuleSpec::initial_accumulator, 0.0f},
+      {RuleKind::kRowwiseAdagrad, &RuleSpec::epsilon, -1.0f},
   };
   for (const Case& wrong : cases) {
     RuleSpec spec = Of(wrong.kind);
@@ -100,6 +117,10 @@ TEST(RuleSpecTest, AdagradNeedsAnEpsilonOrAnAccumulator) {
   EXPECT_FALSE(Validate(spec).ok());
   spec.epsilon = 1e-7f;
   EXPECT_TRUE(Validate(spec).ok());
+}
+
+TEST(RuleSpecTest, RowwiseAdagradAloneIsForTablesOnly) {
+  for (const RuleKind kind : kKinds) EXPECT_EQ(IsForTablesOnly(kind), kind == RuleKind::kRowwiseAdagrad) << Name(kind);
 }
 
 TEST(RuleSpecTest, UnusedNumbersAreIgnored) {

@@ -21,6 +21,9 @@ TEST_P(TransportLimits, WhatIsPastTheLimitsIsNotSent) {
   Message many;
   many.frames.resize(kMaxFrames + 1);
   EXPECT_EQ(channel->Send(many).code(), absl::StatusCode::kInvalidArgument);
+  Message large;
+  for (int i = 0; i < 3; ++i) large.frames.push_back(Frame::Copy(std::string(kMaxMessageBytes / 3 + 1, 'x')));
+  EXPECT_EQ(channel->Send(large).code(), absl::StatusCode::kInvalidArgument);
   // The channel lives on, and the limit itself passes.
   ASSERT_TRUE(channel->Send(Text(std::string(kMaxFrameBytes, 'x'))).ok());
   EXPECT_EQ(NextText(*dialer, *channel), std::string(kMaxFrameBytes, 'x'));

@@ -1,6 +1,8 @@
 #include "tests/wire/transport_twins.h"
 
+#include "common/wire/host_transport.h"
 #include "common/wire/inproc_transport.h"
+#include "common/wire/shm_transport.h"
 #include "common/wire/zmq_transport.h"
 
 namespace basin::wire {
@@ -43,6 +45,40 @@ std::unique_ptr<Twin> MakeInprocTwin() {
     InprocNetwork network_;
   };
   return std::make_unique<InprocTwin>();
+}
+
+std::unique_ptr<Twin> MakeHostTwin() {
+  class HostTwin final : public Twin {
+   public:
+    std::unique_ptr<Listener> Listen(const TransportOptions& options) override {
+      return *HostListen({.ip = "127.0.0.1", .port = 0, .host = "localhost"}, TransportKind::kAuto, options, context_);
+    }
+    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override {
+      return MakeHostDialer({.transport = options}, context_);
+    }
+    std::string RefusedAddress() override {
+      auto listener = Listen({});
+      std::string address = listener->address();
+      listener->Close(absl::Now() + absl::Seconds(10));
+      return address;
+    }
+
+   private:
+    std::shared_ptr<ZmqContext> context_ = MakeZmqContext(1);
+  };
+  return std::make_unique<HostTwin>();
+}
+
+std::unique_ptr<Twin> MakeShmTwin() {
+  class ShmTwin final : public Twin {
+   public:
+    std::unique_ptr<Listener> Listen(const TransportOptions& options) override {
+      return *ShmListen({.ip = "127.0.0.1", .port = 0, .host = "localhost"}, options);
+    }
+    std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override { return MakeShmDialer(options); }
+    std::string RefusedAddress() override { return Listen({})->address(); }
+  };
+  return std::make_unique<ShmTwin>();
 }
 
 }  // namespace basin::wire

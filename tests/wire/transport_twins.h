@@ -30,6 +30,8 @@ class Twin {
 };
 std::unique_ptr<Twin> MakeZmqTwin();
 std::unique_ptr<Twin> MakeInprocTwin();
+std::unique_ptr<Twin> MakeShmTwin();
+std::unique_ptr<Twin> MakeHostTwin();
 
 struct TwinCase {
   const char* name;
@@ -64,7 +66,10 @@ inline std::string NextText(Dialer& dialer, Channel& channel) {
   return std::string((*got)->frames.at(0).view());
 }
 
-inline auto AllTwins() { return ::testing::Values(TwinCase{"Zmq", &MakeZmqTwin}, TwinCase{"Inproc", &MakeInprocTwin}); }
+inline auto AllTwins() {
+  return ::testing::Values(TwinCase{"Zmq", &MakeZmqTwin}, TwinCase{"Inproc", &MakeInprocTwin},
+                           TwinCase{"Shm", &MakeShmTwin}, TwinCase{"Host", &MakeHostTwin});
+}
 inline std::string TwinName(const ::testing::TestParamInfo<TwinCase>& info) { return info.param.name; }
 
 class TwinTest : public ::testing::TestWithParam<TwinCase> {

@@ -20,35 +20,35 @@ namespace {
 // The bytes of a dense CPU tensor. The core compares them with the variable's size; here its own description is
 // checked.
 absl::StatusOr<absl::Span<char>> DenseBytes(const basin_tensor* tensor, uint32_t variable, absl::string_view what) {
-  const std::string where = absl::StrCat(what, " of variable ", variable, ": ");
+  const auto where = [&] { return absl::StrCat(what, " of variable ", variable, ": "); };
   if (tensor->device.type != 1) {
-    return absl::UnimplementedError(absl::StrCat(where, "device type ", tensor->device.type,
+    return absl::UnimplementedError(absl::StrCat(where(), "device type ", tensor->device.type,
                                                  "; this version moves CPU memory (type 1), copy it there first"));
   }
   const absl::StatusOr<DType> dtype = FromDLPack(tensor->dtype);
-  if (!dtype.ok()) return absl::InvalidArgumentError(absl::StrCat(where, dtype.status().message()));
+  if (!dtype.ok()) return absl::InvalidArgumentError(absl::StrCat(where(), dtype.status().message()));
   if (tensor->ndim < 0 || (tensor->ndim > 0 && tensor->shape == nullptr)) {
-    return absl::InvalidArgumentError(absl::StrCat(where, "rank ", tensor->ndim, " without a shape"));
+    return absl::InvalidArgumentError(absl::StrCat(where(), "rank ", tensor->ndim, " without a shape"));
   }
   uint64_t elements = 1;
   for (int32_t axis = tensor->ndim - 1; axis >= 0; --axis) {
     // A stride counts elements; axes of one element may have any.
     if (tensor->strides != nullptr && tensor->shape[axis] > 1 &&
         tensor->strides[axis] != static_cast<int64_t>(elements)) {
-      return absl::InvalidArgumentError(absl::StrCat(where, "not dense row-major (axis ", axis, " has stride ",
+      return absl::InvalidArgumentError(absl::StrCat(where(), "not dense row-major (axis ", axis, " has stride ",
                                                      tensor->strides[axis], ", expected ", elements,
                                                      "); make it contiguous first"));
     }
     if (tensor->shape[axis] < 0 ||
         __builtin_mul_overflow(elements, static_cast<uint64_t>(tensor->shape[axis]), &elements)) {
-      return absl::InvalidArgumentError(absl::StrCat(where, "axis ", axis, " is ", tensor->shape[axis]));
+      return absl::InvalidArgumentError(absl::StrCat(where(), "axis ", axis, " is ", tensor->shape[axis]));
     }
   }
   uint64_t bytes;
   if (__builtin_mul_overflow(elements, static_cast<uint64_t>(SizeOf(*dtype)), &bytes)) {
-    return absl::InvalidArgumentError(absl::StrCat(where, "too large"));
+    return absl::InvalidArgumentError(absl::StrCat(where(), "too large"));
   }
-  if (tensor->data == nullptr && bytes > 0) return absl::InvalidArgumentError(absl::StrCat(where, "data is NULL"));
+  if (tensor->data == nullptr && bytes > 0) return absl::InvalidArgumentError(absl::StrCat(where(), "data is NULL"));
   return absl::Span<char>(static_cast<char*>(tensor->data) + tensor->byte_offset, bytes);
 }
 

@@ -18,7 +18,8 @@
 #include "common/base/log.h"
 #include "common/base/secret.h"
 #include "common/base/status_macros.h"
-#include "common/wire/zmq_transport.h"
+#include "common/wire/host_transport.h"
+#include "common/wire/registered_memory.h"
 #include "worker/client/abi_types.h"
 
 namespace basin::abi {
@@ -146,10 +147,19 @@ absl::Status Connect(const basin_options& options, basin_client& client) {
   client.is_chief = session.core.is_chief;
   client.ps_count = static_cast<uint32_t>(session.core.ps_addresses.size());
   client.process = ThisProcess();
-  wire::TransportOptions transport;
+  wire::HostDialerOptions dialer;
+  if (options.transport != nullptr && *options.transport != '\0') {
+    BASIN_ASSIGN_OR_RETURN(dialer.kind, wire::TransportKindFromName(options.transport));
+  }
   // The session bounds what is in flight; the transport must not cut a channel for it.
-  transport.max_bytes_in_flight = SIZE_MAX;
-  BASIN_ASSIGN_OR_RETURN(client.session, ClientSession::Connect(std::move(session), wire::MakeZmqDialer(transport)));
+  dialer.transport.max_bytes_in_flight = SIZE_MAX;
+  dialer.transport.spin = absl::Microseconds(options.spin_us);
+  if (session.log) {
+    dialer.tell = [who = absl::StrCat(client.role, " ", client.index)](const std::string& line) {
+      Info(absl::StrCat(who, ": ", line));
+    };
+  }
+  BASIN_ASSIGN_OR_RETURN(client.session, ClientSession::Connect(std::move(session), wire::MakeHostDialer(dialer)));
   client.run_id = client.session->Run([](ClientCore& core, absl::Time) { return core.run_id(); });
   return absl::OkStatus();
 }
@@ -171,6 +181,7 @@ void basin_options_init(basin_options* options, size_t size) {
   defaults.unreachable_timeout_s = 60;
   defaults.claim_timeout_s = 30;
   defaults.max_bytes_in_flight = uint64_t{256} << 20;
+  defaults.spin_us = 50;
   if (options == nullptr) return;
   options->size = size;
   basin::abi::FillKnown(defaults, options);
@@ -209,11 +220,8 @@ void basin_get_task(basin_client* client, basin_task* task) {
   basin::abi::FillKnown(known, task);
 }
 
-void* basin_allocate(size_t bytes) {
-  if (bytes > SIZE_MAX - 63) return nullptr;
-  return std::aligned_alloc(64, std::max<size_t>(64, (bytes + 63) / 64 * 64));
-}
-void basin_deallocate(void* memory) { std::free(memory); }
+void* basin_allocate(size_t bytes) { return basin::wire::AllocateRegistered(bytes); }
+void basin_deallocate(void* memory) { basin::wire::DeallocateRegistered(memory); }
 
 void basin_free_text(char* text) { std::free(text); }
 

@@ -18,10 +18,10 @@ absl::StatusOr<DType> FromDLPack(const basin_dtype& type) {
   if (type.lanes != 1 && type.lanes != 0) {
     return absl::InvalidArgumentError(absl::StrCat("a vector type of ", type.lanes, " lanes; expected 1"));
   }
-  const std::pair<std::pair<int, int>, DType> known[] = {
-      {{2, 64}, DType::kF64},  {{2, 32}, DType::kF32}, {{2, 16}, DType::kF16},
-      {{4, 16}, DType::kBF16}, {{0, 64}, DType::kI64}, {{0, 32}, DType::kI32},
-      {{0, 8}, DType::kI8},    {{1, 8}, DType::kU8},   {{6, 8}, DType::kBool}};
+  static constexpr std::pair<std::pair<int, int>, DType> known[] = {
+      {{2, 32}, DType::kF32},  // the usual one first
+      {{2, 64}, DType::kF64}, {{2, 16}, DType::kF16}, {{4, 16}, DType::kBF16}, {{0, 64}, DType::kI64},
+      {{0, 32}, DType::kI32}, {{0, 8}, DType::kI8},   {{1, 8}, DType::kU8},    {{6, 8}, DType::kBool}};
   for (const auto& [key, dtype] : known) {
     if (key.first == type.code && key.second == type.bits) return dtype;
   }

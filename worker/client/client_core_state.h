@@ -52,6 +52,11 @@ struct ClientCore::Open {
   StepClock clock;
   float learning_rate = wire::Header::kRuleOwn;
   absl::Time since;
+
+  void Reserve(size_t count) {
+    entries.reserve(count);
+    builder.Reserve(count);
+  }
 };
 
 struct ClientCore::Channel {
@@ -73,6 +78,7 @@ struct ClientCore::Channel {
   std::map<uint64_t, Pending> pending;  // by request: ordered, as they must be sent again
   Open open;
   uint32_t updates_pending = 0;
+  size_t entries_last = 0;  // of the last update message: a guess for the next
   absl::Time down_since;  // since when it is not ready
   absl::Time redial_at;
   absl::Duration redial_delay;

@@ -16,8 +16,8 @@ namespace {
 
 // An open message that has gathered this much leaves, even while others are under way: long enough that what a message
 // costs by itself is small beside it.
-constexpr size_t kGatherBytes = size_t{64} << 10;
-constexpr size_t kGatherEntries = 1024;
+constexpr size_t kGatherBytes = size_t{128} << 10;
+constexpr size_t kGatherEntries = 2048;
 // Small updates wait at most this long for others.
 constexpr absl::Duration kGatherMost = absl::Milliseconds(1);
 // Of handles that were not freed; below what a call's id can number.
@@ -238,6 +238,7 @@ wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& ent
     FlushChannel(channel);
   }
   if (open->entries.empty()) {
+    open->Reserve(channel.entries_last);
     open->clock = clock_;
     open->learning_rate = learning_rate_;
     open->since = now;
@@ -247,14 +248,14 @@ wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& ent
   if (open->entries.empty() || open->entries.back().call != entry.call) ++FindCall(entry.call)->parts;
   open->answer_bytes += entry.pull_bytes;
   bytes_in_flight_ += payload_bytes;
-  open->entries.push_back(entry);
+  UpdateEntry& added = open->entries.emplace_back(entry);
+  ShardState& shard = StateOf(entry.shard);
+  added.pulled = shard.pulled;
   if (entry.writes()) {
-    ShardState& shard = StateOf(entry.shard);
     shard.last = shard.last.next();
-    open->entries.back().epoch = shard.epoch;
-    open->entries.back().sequence = shard.last;
+    added.epoch = shard.epoch;
+    added.sequence = shard.last;
   }
-  open->entries.back().pulled = StateOf(entry.shard).pulled;
   return open->builder;
 }
 
@@ -286,6 +287,7 @@ void ClientCore::FlushChannel(Channel& channel) {
   header.learning_rate = open.learning_rate;
   pending.message = std::move(open.builder).Build(header);
   ++channel.updates_pending;
+  channel.entries_last = pending.entries.size();
   if (channel.state == Channel::State::kReady) {
     actions_.push_back({.kind = ClientAction::Kind::kSend, .channel = channel.id, .message = pending.message});
   }

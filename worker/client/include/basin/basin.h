@@ -88,11 +88,17 @@ typedef struct basin_options {
   double claim_timeout_s;       /* how long to try for a task whose old process is not counted dead yet; default 30 */
   uint64_t max_bytes_in_flight; /* pushes past this wait; default 256 MiB */
   int32_t log;                  /* 1: lines about waiting and reconnecting on standard error; default 0 */
+  /* "auto": shared memory to servers of this host and user, TCP to others; "tcp"; "shm": an error where shared memory
+   * cannot be had. NULL: auto. */
+  const char* transport;
+  /* Over shared memory, how long a waiting thread looks for the answer before it sleeps, in microseconds: shorter
+   * answers at the cost of a core for that time (what is spent in vain stays below a twentieth). 0: never; default 50. */
+  int32_t spin_us;
 } basin_options;
 /* Fills in the defaults. */
 BASIN_API void basin_options_init(basin_options* options, size_t size);
-/* As basin_options_init, then TF_CONFIG, BASIN_RUN_ID and BASIN_TOKEN_FILE from the environment: the one place of the
- * library that reads it. The strings point into the environment. */
+/* As basin_options_init, then TF_CONFIG, BASIN_RUN_ID, BASIN_TOKEN_FILE and BASIN_TRANSPORT from the environment: the one
+ * place of the library that reads it. The strings point into the environment. */
 BASIN_API void basin_options_from_environment(basin_options* options, size_t size);
 
 typedef struct basin_client basin_client;
@@ -270,7 +276,8 @@ BASIN_API void basin_call_staleness(basin_call* call, double* mean, uint64_t* ma
 BASIN_API void basin_call_free(basin_call* call);
 
 /* 64-byte aligned memory that the transports know: a push from it to a server on the same host is read where it lies,
- * without a copy. Zeros at first. NULL when there is none. */
+ * without a copy. Zeros at first. NULL when there is none. It is shared with the servers, which only read it, and with
+ * children made by fork: what they write to it shows here. */
 BASIN_API void* basin_allocate(size_t bytes);
 BASIN_API void basin_deallocate(void* memory);
 

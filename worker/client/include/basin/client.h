@@ -94,8 +94,10 @@ struct Options {
   bool log = true;        // lines about waiting and reconnecting on standard error
   std::chrono::duration<double> start_timeout{600}, unreachable_timeout{60}, claim_timeout{30};
   uint64_t max_bytes_in_flight = uint64_t{256} << 20;
+  std::string transport;  // "auto" (the same as empty), "tcp" or "shm": see basin_options
+  std::chrono::microseconds spin{50};
 
-  // TF_CONFIG, BASIN_RUN_ID, BASIN_TOKEN_FILE.
+  // TF_CONFIG, BASIN_RUN_ID, BASIN_TOKEN_FILE, BASIN_TRANSPORT.
   static Options FromEnvironment() {
     basin_options c = {};
     basin_options_from_environment(&c, sizeof(c));
@@ -103,6 +105,7 @@ struct Options {
     if (c.tf_config != nullptr) options.tf_config = c.tf_config;
     if (c.run_id != nullptr) options.run_id = c.run_id;
     if (c.token_file != nullptr) options.token_file = c.token_file;
+    if (c.transport != nullptr) options.transport = c.transport;
     return options;
   }
 };
@@ -147,6 +150,8 @@ class Client final {
     c.unreachable_timeout_s = options.unreachable_timeout.count();
     c.claim_timeout_s = options.claim_timeout.count();
     c.max_bytes_in_flight = options.max_bytes_in_flight;
+    c.transport = text(options.transport);
+    c.spin_us = static_cast<int32_t>(options.spin.count());
     basin_client* client = nullptr;
     basin_status status = {};
     basin_connect(&c, &client, &status);

@@ -1,0 +1,203 @@
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/status_macros.h"
+#include "common/wire/host_transport.h"
+#include "common/wire/resolve.h"
+#include "common/wire/shm_transport.h"
+
+namespace basin::wire {
+namespace {
+
+class HostChannel;
+
+// What the channels share with their dialer, and outlives both.
+struct Shared {
+  HostDialerOptions options;
+  std::unique_ptr<ShmDialer> shm;
+  std::unique_ptr<ZmqDialer> tcp;
+  std::vector<HostChannel*> channels;
+  bool told_refused = false, told_absent = false;
+
+  void Tell(bool& told, const std::string& line) {
+    if (!std::exchange(told, true) && options.tell) options.tell(line);
+  }
+};
+
+// shared memory, connecting --welcome--> shared memory
+//     '--it failed, kAuto--> TCP
+class HostChannel final : public Channel {
+ public:
+  HostChannel(std::shared_ptr<Shared> shared, std::string address)
+      : shared_(std::move(shared)), address_(std::move(address)) {
+    shared_->channels.push_back(this);
+    const TransportKind kind = shared_->options.kind;
+    if (kind != TransportKind::kTcp && TryShm()) return;
+    if (shm_ == nullptr && failure_.ok()) UseTcp();
+  }
+  ~HostChannel() override {
+    auto& channels = shared_->channels;
+    channels.erase(std::remove(channels.begin(), channels.end(), this), channels.end());
+  }
+
+  absl::Status Send(Message message) override {
+    Advance();
+    if (tcp_ != nullptr) return tcp_->Send(std::move(message));
+    if (shm_ != nullptr) return shm_->Send(std::move(message));
+    BASIN_RETURN_IF_ERROR(CheckLimits(message));
+    return failure_;
+  }
+
+  absl::StatusOr<std::unique_ptr<Message>> Receive() override {
+    Advance();
+    if (shm_ != nullptr) return shm_->Receive();
+    if (tcp_ == nullptr) {
+      told_ = true;
+      return failure_;
+    }
+    absl::StatusOr<std::unique_ptr<Message>> got = tcp_->Receive();
+    if (absent_ && got.ok() && *got != nullptr) {
+      absent_ = false;
+      shared_->Tell(shared_->told_absent,
+                    absl::StrCat(address_, " is on this host and offers no shared memory: using TCP"));
+    }
+    return got;
+  }
+
+  // Goes over to TCP where shared memory has failed. True: Receive has a failure to tell.
+  bool Advance() {
+    if (shm_ != nullptr && !open_) {
+      switch (shm_->progress()) {
+        case ShmChannel::Progress::kConnecting:
+          return false;
+        case ShmChannel::Progress::kOpen:
+          open_ = true;
+          return false;
+        case ShmChannel::Progress::kFailed:
+          GiveUpShm(shm_->failure());
+      }
+    }
+    return !failure_.ok() && !told_;
+  }
+
+ private:
+  // True: it is being tried.
+  bool TryShm() {
+    const absl::StatusOr<HostPort> target = SplitHostPort(address_);
+    if (!target.ok()) return Fail(absl::StatusCode::kUnavailable, target.status().message());
+    const absl::StatusOr<std::vector<std::string>> ips = Resolve(target->host);
+    if (!ips.ok()) return Fail(absl::StatusCode::kNotFound, ips.status().message());
+    std::vector<std::string> own;
+    const absl::StatusOr<std::vector<LocalAddress>> local = ListLocalAddresses();
+    for (const std::string& ip : *ips) {
+      if (IsLoopback(ip) || (local.ok() && std::any_of(local->begin(), local->end(),
+                                                       [&](const LocalAddress& entry) { return entry.ip == ip; }))) {
+        own.push_back(ip);
+      }
+    }
+    if (own.empty()) {
+      if (shared_->options.kind == TransportKind::kAuto) return false;
+      return Fail(absl::StatusCode::kUnavailable,
+                  "no address of this host (or of this network namespace), so shared memory does not reach it; use the "
+                  "transport auto or tcp");
+    }
+    shm_ = shared_->shm->DialShm(address_, own, target->port);
+    Advance();
+    return true;
+  }
+
+  void GiveUpShm(const absl::Status& why) {
+    if (shared_->options.kind == TransportKind::kShm) {
+      const std::string reason(why.message());
+      shm_.reset();
+      Fail(absl::StatusCode::kUnavailable,
+           absl::StrCat("no shared memory: ", reason,
+                        "; basin-ps of the same user offers it, unless it was started with --transport tcp; the "
+                        "transport auto falls back to TCP"));
+      return;
+    }
+    if (absl::IsResourceExhausted(why)) {
+      const std::string reason(why.message());
+      shm_.reset();
+      Fail(absl::StatusCode::kUnavailable, reason);
+      return;
+    }
+    if (absl::IsNotFound(why)) {
+      absent_ = true;
+    } else {
+      shared_->Tell(shared_->told_refused,
+                    absl::StrCat("shared memory is refused by ", address_, ": ", why.message(), ": using TCP"));
+    }
+    std::deque<Message> queued = shm_->TakeQueued();
+    shm_.reset();
+    UseTcp();
+    for (Message& message : queued) tcp_->Send(std::move(message)).IgnoreError();
+  }
+
+  void UseTcp() { tcp_ = shared_->tcp->Dial(address_); }
+
+  // Always false.
+  bool Fail(absl::StatusCode code, absl::string_view why) {
+    failure_ = absl::Status(code, absl::StrCat(address_, ": ", why));
+    return false;
+  }
+
+  const std::shared_ptr<Shared> shared_;
+  const std::string address_;
+  std::unique_ptr<ShmChannel> shm_;
+  std::unique_ptr<Channel> tcp_;
+  absl::Status failure_;  // where neither is
+  bool open_ = false;     // shm_ is, for good
+  bool absent_ = false;   // nobody offers shared memory there, which is worth a line if TCP works
+  bool told_ = false;     // Receive has returned the failure
+};
+
+class HostDialer final : public Dialer {
+ public:
+  HostDialer(const HostDialerOptions& options, std::shared_ptr<ZmqContext> context)
+      : shared_(std::make_shared<Shared>()) {
+    shared_->options = options;
+    shared_->shm = MakeShmDialer(options.transport);
+    shared_->tcp = MakeZmqDialer(options.transport, std::move(context));
+    shared_->tcp->AlsoWatch(shared_->shm->fd());
+  }
+
+  std::unique_ptr<Channel> Dial(const std::string& address) override {
+    return std::make_unique<HostChannel>(shared_, address);
+  }
+
+  void Wait(absl::Time deadline) override {
+    ShmDialer& shm = *shared_->shm;
+    if (shm.TakeWake()) return;
+    bool ready = shm.Ready();
+    for (HostChannel* channel : shared_->channels) ready |= channel->Advance();
+    if (ready || shm.Spin() || !shm.Arm()) return;
+    shared_->tcp->Wait(std::min(deadline, shm.next_deadline()));
+    shm.Disarm();
+  }
+
+  void Wake() override {
+    shared_->shm->Wake();
+    shared_->tcp->Wake();
+  }
+
+ private:
+  const std::shared_ptr<Shared> shared_;
+};
+
+}  // namespace
+
+absl::StatusOr<TransportKind> TransportKindFromName(absl::string_view name) {
+  if (name == "auto") return TransportKind::kAuto;
+  if (name == "tcp") return TransportKind::kTcp;
+  if (name == "shm") return TransportKind::kShm;
+  return absl::InvalidArgumentError(absl::StrCat("transport \"", name, "\": expected auto, tcp or shm"));
+}
+
+std::unique_ptr<Dialer> MakeHostDialer(const HostDialerOptions& options, std::shared_ptr<ZmqContext> context) {
+  return std::make_unique<HostDialer>(options, std::move(context));
+}
+
+}  // namespace basin::wire
