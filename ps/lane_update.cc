@@ -44,7 +44,7 @@ absl::Status LaneCore::Carry(const Session& session, const wire::Header& header,
   answer.version = shard->version();
   const uint16_t wanted = entry.flags & (wire::kPush | wire::kPull | wire::kAssign);
   const bool writes = (wanted & (wire::kPush | wire::kAssign)) != 0;
-  if (wanted == 0 || entry.flags != (wanted | (entry.flags & wire::kInline)) ||
+  if (wanted == 0 || entry.flags != (wanted | (entry.flags & (wire::kInline | wire::kJoined))) ||
       (wanted & (wire::kPush | wire::kAssign)) == (wire::kPush | wire::kAssign)) {
     return absl::InvalidArgumentError(absl::StrCat("flags ", entry.flags, " make no request"));
   }

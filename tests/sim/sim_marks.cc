@@ -30,14 +30,19 @@ std::vector<float> RowOf(const Lanes& lanes, uint64_t key) {
 std::vector<std::string> WrongRows(const Lanes& lanes, const Life& life) {
   std::vector<std::string> wrong;
   const uint64_t most = life.killed ? life.rows_sent : life.rows_acknowledged + life.rows_refused;
+  std::vector<float> all;
   for (uint64_t row = 0; row < kRowsOfLife; ++row) {
-    for (const float value : RowOf(lanes, RowKey(life.number, row))) {
+    const std::vector<float> values = RowOf(lanes, RowKey(life.number, row));
+    all.insert(all.end(), values.begin(), values.end());
+    for (const float value : values) {
       if (-value >= static_cast<float>(life.rows_acknowledged) && -value <= static_cast<float>(most)) continue;
       wrong.push_back(absl::StrCat("row ", row, " of life ", life.number, " of worker ", life.worker,
                                    life.killed ? " (killed)" : "", " has ", -value, " pushes applied; sent ",
                                    life.rows_sent, ", acknowledged ", life.rows_acknowledged));
     }
   }
+  if (!RowsAreWhole(all))
+    wrong.push_back(absl::StrCat("rows of life ", life.number, " in one bucket, pushed together, differ"));
   return wrong;
 }
 

@@ -1,8 +1,25 @@
 #include "tests/sim/sim_worker.h"
 
 #include "absl/strings/str_cat.h"
+#include "cluster_spec/table_placement.h"
 
 namespace basin::sim {
+
+uint64_t RowKey(uint32_t life, uint64_t row) {
+  const uint64_t number = life * kRowsOfLife + row;
+  if (row % 2 == 0) return number;
+  const TablePlacement placement = TablePlacement::Make(1);  // as many buckets as for the simulation's few ps
+  uint64_t key = number << 20;
+  while (placement.BucketOf(key) != placement.BucketOf(number - 1)) ++key;
+  return key;
+}
+
+bool RowsAreWhole(const std::vector<float>& rows) {
+  for (size_t at = 0; at < rows.size(); ++at) {
+    if (rows[at] != rows[at / (2 * kRowDim) * (2 * kRowDim)]) return false;
+  }
+  return true;
+}
 
 SimWorker::SimWorker(ClientCoreOptions options, wire::v1::Model model, uint32_t pushes_per_piece, Life& life,
                      Hooks hooks)
@@ -67,6 +84,10 @@ void SimWorker::CheckRead() {
 }
 
 void SimWorker::CheckRowsRead() {
+  if (!RowsAreWhole(rows_)) {
+    hooks_.violation(absl::StrCat("life ", life_.number, " of worker ", life_.worker, " reads rows of one bucket that ",
+                                  "were pushed together and differ"));
+  }
   for (const float value : rows_) {
     if (-value < static_cast<float>(life_.rows_acknowledged) ||
         -value > static_cast<float>(life_.rows_acknowledged + life_.rows_refused)) {

@@ -16,10 +16,13 @@ namespace basin::sim {
 
 inline constexpr uint64_t kVariableElements = 3 * 4096;  // three shards of 16 KiB
 inline constexpr uint64_t kShardElements = 4096;
-// Rows of a table that each life pushes to, besides: its own keys, in buckets all over.
+// Rows of a table that each life pushes to, besides: its own keys, rows 2i and 2i + 1 in one bucket, which is applied
+// whole or not at all.
 inline constexpr uint64_t kRowsOfLife = 6;
 inline constexpr uint32_t kRowDim = 2;
-inline uint64_t RowKey(uint32_t life, uint64_t row) { return life * kRowsOfLife + row; }
+uint64_t RowKey(uint32_t life, uint64_t row);
+// Whether the rows' values, kRowDim each, are as they are after whole pushes to each bucket.
+bool RowsAreWhole(const std::vector<float>& rows);
 
 // Where a life of a worker leaves its marks within each shard.
 struct Life {
