@@ -112,7 +112,7 @@ class WideDeepTest(clusters.ClusterCase):
         cases = [(["--schema", self.path("none.yaml")], "none.yaml: No such file"),
                  (["--data", self.path("none.csv")], "none.csv: No such file"),
                  (["--init-from", "x"], "cannot start from a model file"),
-                 (["--wide-rule", "adadelta"], "--wide-rule adadelta: expected one of sgd, adagrad, adam, ftrl, adagrad_rowwise"),
+                 (["--wide-rule", "adadelta"], "--wide-rule adadelta: expected sgd, adagrad, adam, ftrl or adagrad_rowwise"),
                  (["--wide-l2", "-1"], "--wide-rule: rule ftrl: l2")]
         for flags, message in cases:
             self.assertIn(message, self.ends(self.worker("--no-ps", *flags), 2))
