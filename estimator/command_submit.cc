@@ -115,6 +115,7 @@ void PrintOutcome(const RunOutcome& outcome, const RunFolder& folder, bool as_js
     if (number("test_loss")) absl::StrAppendFormat(&line, "test loss %.4f\n", evaluation["test_loss"].get<double>());
     if (number("test_accuracy"))
       absl::StrAppendFormat(&line, "test accuracy %.4f\n", evaluation["test_accuracy"].get<double>());
+    if (number("test_auc")) absl::StrAppendFormat(&line, "test AUC %.4f\n", evaluation["test_auc"].get<double>());
   }
   std::fputs(line.c_str(), stdout);
 }
@@ -187,7 +188,8 @@ void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code) {
                    "Print the plan (with --dry-run) or the run's record as JSON on standard output");
   submit->footer(
       "Ctrl-C cancels the run, a second one kills it. Exit code: 0 completed, 1 failed or canceled, 2 wrong input.\n"
-      "The last line on standard output is the test accuracy, where the job has an evaluator.\n\n"
+      "The last line on standard output is the test accuracy (of wide_deep the test AUC), where the job has an "
+      "evaluator.\n\n"
       "Fields of the job file: experiment, entry_script, script_params, inputs, environment_variables, "
       "distributed_backend,\n"
       "distributed_training, parameter_server_count, worker_count, chief_count, evaluator_count, training (rule, "

@@ -11,8 +11,8 @@
 #include "common/base/nearest.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
+#include "common/format/yaml_fields.h"
 #include "estimator/job_support.h"
-#include "estimator/yaml_fields.h"
 
 namespace basin {
 namespace {

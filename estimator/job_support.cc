@@ -5,7 +5,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/status_macros.h"
 #include "common/base/text.h"
-#include "estimator/yaml_fields.h"
+#include "common/format/yaml_fields.h"
 
 namespace basin {
 namespace {

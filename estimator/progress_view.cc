@@ -19,6 +19,7 @@ std::vector<std::string> Figures(const ClusterStats& stats) {
   parts.push_back(absl::StrFormat("examples/s %.0f", summary.examples_per_s));
   if (summary.loss) parts.push_back(absl::StrFormat("loss %.3f", *summary.loss));
   if (summary.test_accuracy) parts.push_back(absl::StrFormat("test accuracy %.3f", *summary.test_accuracy));
+  if (summary.test_auc) parts.push_back(absl::StrFormat("test AUC %.3f", *summary.test_auc));
   parts.push_back(absl::StrFormat("staleness %.1f (max %d)", summary.staleness_mean, summary.staleness_max));
   return parts;
 }

@@ -122,6 +122,7 @@ TrainingSummary Summarize(const ClusterStats& stats) {
     };
     if (client.role == "evaluator") {
       if (const auto accuracy = metric("test_accuracy")) summary.test_accuracy = accuracy;
+      if (const auto auc = metric("test_auc")) summary.test_auc = auc;
     }
     if (!client.waiting_for.empty() && summary.waiting.empty()) {
       summary.waiting = absl::StrCat(client.role, " ", client.index, " waits for ", client.waiting_for);

@@ -57,8 +57,8 @@ absl::StatusOr<ClusterStats> ParseStats(absl::string_view json);
 // Over the trainers that are alive.
 struct TrainingSummary {
   double examples_per_s = 0;
-  std::optional<double> loss;           // mean
-  std::optional<double> test_accuracy;  // the evaluator's
+  std::optional<double> loss;                     // mean
+  std::optional<double> test_accuracy, test_auc;  // the evaluator's
   double staleness_mean = 0;
   int64_t staleness_max = 0;
   std::string waiting;  // "worker 1 waits for ps 0 at ..."; the first of them

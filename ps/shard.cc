@@ -94,9 +94,11 @@ absl::StatusOr<Shard::Payload> Shard::CheckPayload(const Write& write) {
   }
   payload.values = absl::MakeConstSpan(reinterpret_cast<const float*>(data), elements());
   if (!AllFinite(payload.values)) {
+    // Memory that is shared with the client may be finite again by now: then there is no such element.
     const size_t at = FirstNotFinite(payload.values);
-    return absl::InvalidArgumentError(absl::StrCat("push to ", Place(), ": element ", options_.begin + at, " is ",
-                                                   std::isnan(payload.values[at]) ? "NaN" : "Inf"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("push to ", Place(), ": element ", options_.begin + at, " is ",
+                     at < payload.values.size() && std::isnan(payload.values[at]) ? "NaN" : "Inf"));
   }
   return payload;
 }

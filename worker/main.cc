@@ -6,19 +6,16 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "absl/time/clock.h"
 #include "cluster_spec/cluster_view.h"
 #include "cluster_spec/tf_config.h"
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
-#include "worker/evaluation_task.h"
 #include "worker/model_file.h"
 #include "worker/own_ps.h"
-#include "worker/train/local_training.h"
-#include "worker/training_task.h"
+#include "worker/workload.h"
 
 namespace basin {
 namespace {
@@ -26,7 +23,7 @@ namespace {
 struct Flags {
   TaskOptions task;
   std::string hidden = "256";
-  std::string rule = "adam";
+  std::string rule = "adam", wide_rule = "ftrl", embedding_rule = "adagrad";
   std::string schedule = "constant";
   std::string tf_config, run_id, token_file, evaluate, transport;
   std::string device = "cpu";
@@ -41,18 +38,34 @@ std::string Environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
+// `kinds`: those that have their flags.
+absl::Status ReadRule(absl::string_view flag, const std::string& name, const std::vector<RuleKind>& kinds,
+                      RuleSpec* rule) {
+  const std::optional<RuleKind> kind = RuleKindFromName(name);
+  if (!kind || std::find(kinds.begin(), kinds.end(), *kind) == kinds.end()) {
+    const auto append = [](std::string* out, RuleKind known) { absl::StrAppend(out, Name(known)); };
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, " ", name, ": expected one of ", absl::StrJoin(kinds, ", ", append)));
+  }
+  rule->kind = *kind;
+  const absl::Status valid = Validate(*rule);
+  return valid.ok() ? valid : absl::InvalidArgumentError(absl::StrCat(flag, ": ", valid.message()));
+}
+
 absl::Status Check(Flags& flags) {
-  const std::optional<RuleKind> kind = RuleKindFromName(flags.rule);
-  // The built-in models have dense variables and these rules' flags only.
-  if (!kind || *kind > RuleKind::kAdam)
-    return absl::InvalidArgumentError(absl::StrCat("--rule ", flags.rule, ": expected sgd, momentum, adagrad or adam"));
-  flags.task.rule.kind = *kind;
+  BASIN_RETURN_IF_ERROR(ReadRule("--rule", flags.rule,
+                                 {RuleKind::kSgd, RuleKind::kMomentum, RuleKind::kAdagrad, RuleKind::kAdam},
+                                 &flags.task.rule));
+  const std::vector<RuleKind> of_rows = {RuleKind::kSgd, RuleKind::kAdagrad, RuleKind::kAdam, RuleKind::kFtrl,
+                                         RuleKind::kRowwiseAdagrad};
+  WideDeepFlags& wide_deep = flags.task.wide_deep;
+  BASIN_RETURN_IF_ERROR(ReadRule("--wide-rule", flags.wide_rule, of_rows, &wide_deep.wide_rule));
+  BASIN_RETURN_IF_ERROR(ReadRule("--embedding-rule", flags.embedding_rule, of_rows, &wide_deep.embedding_rule));
   const std::optional<Schedule> schedule = ScheduleFromName(flags.schedule);
   if (!schedule)
     return absl::InvalidArgumentError(
         absl::StrCat("--schedule ", flags.schedule, ": expected constant, linear or cosine"));
   flags.task.schedule = *schedule;
-  BASIN_RETURN_IF_ERROR(Validate(flags.task.rule));
   flags.task.hidden.clear();
   for (const absl::string_view part : absl::StrSplit(flags.hidden, ',', absl::SkipWhitespace())) {
     int64_t width = 0;
@@ -62,15 +75,10 @@ absl::Status Check(Flags& flags) {
     }
     flags.task.hidden.push_back(width);
   }
-  if (flags.task.data.empty()) {
-    return absl::InvalidArgumentError(
-        "--data is not given and BASIN_INPUT_DATA is not set; give the folder of the IDX files, such as "
-        "/usr/share/datasets/fashion-mnist");
-  }
   return absl::OkStatus();
 }
 
-absl::Status Train(const Flags& flags, const std::string& tf_config, Role role, Program& program, Device& device) {
+absl::Status RunTask(const Flags& flags, const std::string& tf_config, Role role, Workload& workload) {
   Options options;
   options.tf_config = tf_config;
   options.run_id = flags.run_id;
@@ -78,59 +86,34 @@ absl::Status Train(const Flags& flags, const std::string& tf_config, Role role, 
   options.transport = flags.transport;
   options.start_timeout = std::chrono::duration<double>(flags.start_timeout_s);
   options.unreachable_timeout = std::chrono::duration<double>(flags.unreachable_timeout_s);
-  if (role == Role::kEvaluator) {
-    BASIN_ASSIGN_OR_RETURN(const Dataset test, Dataset::LoadIdxFolder(flags.task.data, "test"));
-    auto client = Client::Connect(options);
-    if (!client.ok()) return ToAbslStatus(client.status());
-    return RunEvaluationTask(*client, program, device, test, flags.task);
+  uint64_t examples = 0;
+  if (role != Role::kEvaluator) {
+    BASIN_ASSIGN_OR_RETURN(examples, workload.LoadTraining());
   }
-  BASIN_ASSIGN_OR_RETURN(const Dataset train, Dataset::LoadIdxFolder(flags.task.data, "train"));
   auto client = Client::Connect(options);
   if (!client.ok()) return ToAbslStatus(client.status());
-  Info(absl::StrCat("run ", client->run_id(), ": training ", flags.task.program, " on ", train.count(), " examples",
+  if (role == Role::kEvaluator) return workload.Evaluate(*client);
+  Info(absl::StrCat("run ", client->run_id(), ": training ", flags.task.program, " on ", examples, " examples",
                     client->is_chief() ? ", as the chief" : ""));
-  return RunTrainingTask(*client, program, device, train, flags.task);
-}
-
-// The reference that a cluster is compared with: the same program, rule and batches in this process alone.
-absl::Status TrainWithoutPs(const Flags& flags, Program& program, Device& device, const Dataset& test) {
-  BASIN_ASSIGN_OR_RETURN(const Dataset train, Dataset::LoadIdxFolder(flags.task.data, "train"));
-  LocalOptions options;
-  options.rule = flags.task.rule;
-  options.schedule = flags.task.schedule;
-  options.batch_size = flags.task.batch_size;
-  options.epochs = flags.task.epochs;
-  options.seed = flags.task.seed;
-  const absl::Time start = absl::Now();
-  BASIN_ASSIGN_OR_RETURN(const LocalResult result, TrainLocally(program, device, train, test, options));
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
-  Info(absl::StrFormat("%d steps in %.1f s (%.0f examples/s)", result.steps, seconds,
-                       static_cast<double>(train.count()) * flags.task.epochs / seconds));
-  std::printf("test loss %.4f\ntest accuracy %.4f\n", result.test_loss, result.test_accuracy);
-  return absl::OkStatus();
+  return workload.Train(*client);
 }
 
 absl::Status Run(Flags& flags) {
   BASIN_RETURN_IF_ERROR(Check(flags));
   BASIN_ASSIGN_OR_RETURN(auto device, OpenDevice(flags.device, flags.threads));
-  // The test part tells the data's width; it is small, and an evaluator needs it anyway.
-  BASIN_ASSIGN_OR_RETURN(const Dataset test, Dataset::LoadIdxFolder(flags.task.data, "test"));
-  ProgramOptions program_options;
-  program_options.name = flags.task.program;
-  program_options.features = static_cast<int64_t>(test.width());
-  program_options.classes = 10;
-  program_options.hidden = flags.task.hidden;
-  program_options.seed = flags.task.seed;
-  BASIN_ASSIGN_OR_RETURN(auto program, MakeProgram(program_options));
-  if (!flags.evaluate.empty()) return EvaluateFile(*program, *device, test, flags.evaluate);
+  BASIN_ASSIGN_OR_RETURN(auto workload, MakeWorkload(flags.task, *device));
+  if (!flags.evaluate.empty()) return workload->EvaluateFile(flags.evaluate);
 
-  if (flags.local) return TrainWithoutPs(flags, *program, *device, test);
+  if (flags.local) {
+    BASIN_RETURN_IF_ERROR(workload->LoadTraining().status());
+    return workload->TrainWithoutPs();
+  }
   if (!flags.tf_config.empty()) {
     BASIN_ASSIGN_OR_RETURN(const TfConfig config, ParseTfConfig(flags.tf_config));
     BASIN_ASSIGN_OR_RETURN(const ClusterView view, Resolve(config));
     if (!view.standalone) {
       SetLogPrefix(view.self.Sentence());
-      return Train(flags, flags.tf_config, view.self.role, *program, *device);
+      return RunTask(flags, flags.tf_config, view.self.role, *workload);
     }
   }
   SetLogPrefix("worker 0");
@@ -139,9 +122,9 @@ absl::Status Run(Flags& flags) {
   flags.start_timeout_s = std::min(flags.start_timeout_s, 30.0);  // it starts at once, or not at all
   flags.run_id.clear();
   flags.token_file.clear();
-  BASIN_RETURN_IF_ERROR(Train(flags, ps->worker_tf_config(), Role::kWorker, *program, *device));
+  BASIN_RETURN_IF_ERROR(RunTask(flags, ps->worker_tf_config(), Role::kWorker, *workload));
   if (flags.task.outputs.empty()) return absl::OkStatus();
-  return EvaluateFile(*program, *device, test, absl::StrCat(flags.task.outputs, "/model.safetensors"));
+  return workload->EvaluateFile(absl::StrCat(flags.task.outputs, "/model.safetensors"));
 }
 
 int Main(int argc, char** argv) {
@@ -152,6 +135,7 @@ int Main(int argc, char** argv) {
   flags.token_file = Environment("BASIN_TOKEN_FILE");
   flags.transport = Environment("BASIN_TRANSPORT");
   task.data = Environment("BASIN_INPUT_DATA");
+  task.wide_deep.schema = Environment("BASIN_INPUT_SCHEMA");
   task.rule.learning_rate = 0.001f;
 
   CLI::App app(
@@ -159,16 +143,20 @@ int Main(int argc, char** argv) {
       "Without TF_CONFIG it starts a parameter server of its own and trains alone.");
   app.set_version_flag("--version", BASIN_VERSION);
   app.option_defaults()->always_capture_default();
-  app.add_option("--program", task.program,
-                 "Built-in program: mlp (multi-layer perceptron) or softmax (softmax regression)")
+  app.add_option(
+         "--program", task.program,
+         "Built-in program: mlp (multi-layer perceptron), softmax (softmax regression) or wide_deep (categories "
+         "and numbers of a CSV file)")
       ->group("Model");
-  app.add_option("--hidden", flags.hidden, "Widths of mlp's hidden layers, such as 256 or 256,128")->group("Model");
+  app.add_option("--hidden", flags.hidden, "Widths of the hidden layers of mlp and wide_deep, such as 256 or 256,128")
+      ->group("Model");
   app.add_option("--seed", task.seed,
                  "Seed of initial values and of the order of examples; the same for all tasks of a run")
       ->group("Model");
   app.add_option("--init-from", task.init_from, "Start from this model.safetensors; the rule's slots start afresh")
       ->group("Model");
-  app.add_option("--data", task.data, "Folder of the IDX files, gzip or not (default: $BASIN_INPUT_DATA)")
+  app.add_option("--data", task.data,
+                 "Folder of the IDX files, gzip or not; wide_deep: the CSV file (default: $BASIN_INPUT_DATA)")
       ->group("Data");
   app.add_option("--epochs", task.epochs, "Passes over the training examples")
       ->check(CLI::Range(1u, 1000000u))
@@ -199,6 +187,21 @@ int Main(int argc, char** argv) {
   app.add_option("--beta2", task.rule.beta2, "Of rule adam")->group("Rule");
   app.add_option("--epsilon", task.rule.epsilon, "Of rules adagrad and adam")->group("Rule");
   app.add_option("--initial-accumulator", task.rule.initial_accumulator, "Of rule adagrad")->group("Rule");
+  WideDeepFlags& wide_deep = task.wide_deep;
+  app.add_option("--schema", wide_deep.schema,
+                 "YAML file that says what the CSV file's columns mean (default: $BASIN_INPUT_SCHEMA)")
+      ->group("Wide & deep");
+  app.add_option("--embedding-dim", wide_deep.embedding_dim, "Numbers that stand for each value of a category")
+      ->check(CLI::Range(1u, 4096u))
+      ->group("Wide & deep");
+  app.add_option("--wide-rule", flags.wide_rule, "Rule of the weights of categories and crosses")->group("Wide & deep");
+  app.add_option("--wide-learning-rate", wide_deep.wide_rule.learning_rate, "Its learning rate")->group("Wide & deep");
+  app.add_option("--wide-l1", wide_deep.wide_rule.l1, "Of --wide-rule ftrl: pulls weights to exactly 0")
+      ->group("Wide & deep");
+  app.add_option("--wide-l2", wide_deep.wide_rule.l2, "Of --wide-rule ftrl: keeps weights small")->group("Wide & deep");
+  app.add_option("--embedding-rule", flags.embedding_rule, "Rule of the embeddings")->group("Wide & deep");
+  app.add_option("--embedding-learning-rate", wide_deep.embedding_rule.learning_rate, "Its learning rate")
+      ->group("Wide & deep");
   app.add_option("--outputs", task.outputs,
                  "Folder for model.safetensors (chief) and evaluation.json (evaluator); none: nothing is written")
       ->group("Results");

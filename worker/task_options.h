@@ -10,6 +10,14 @@
 
 namespace basin {
 
+// Of the program wide_deep alone.
+struct WideDeepFlags {
+  std::string schema;  // file; what the columns mean
+  uint32_t embedding_dim = 8;
+  RuleSpec wide_rule;
+  RuleSpec embedding_rule;
+};
+
 struct TaskOptions {
   std::string program = "mlp";
   std::vector<int64_t> hidden = {256};
@@ -25,6 +33,7 @@ struct TaskOptions {
   std::string outputs;    // folder; empty: nothing is written
   std::string init_from;  // a safetensors file; empty: the program's initial values
   double evaluate_every_s = 2;
+  WideDeepFlags wide_deep;
 };
 
 }  // namespace basin

@@ -9,30 +9,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "common/base/files.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "worker/declare_rules.h"
 #include "worker/model_file.h"
+#include "worker/training_progress.h"
 
 namespace basin {
 namespace {
-
-Rule ToRule(const RuleSpec& spec) {
-  switch (spec.kind) {
-    case RuleKind::kMomentum:
-      return Momentum{spec.learning_rate, spec.momentum, spec.nesterov};
-    case RuleKind::kAdagrad:
-      return Adagrad{spec.learning_rate, spec.initial_accumulator, spec.epsilon};
-    case RuleKind::kAdam:
-      return Adam{spec.learning_rate, spec.beta1, spec.beta2, spec.epsilon};
-    case RuleKind::kSgd:
-    case RuleKind::kFtrl:  // these two are refused by --rule
-    case RuleKind::kRowwiseAdagrad:
-      break;
-  }
-  return Sgd{spec.learning_rate};
-}
 
 // One set of the program's parameters, or of gradients for them. Gradients are `pushed`: they lie in memory that a
 // server of the same host reads without a copy. (What is pulled is copied anyway, and ordinary memory may have huge
@@ -51,38 +36,6 @@ struct Values {
   std::vector<std::unique_ptr<float, void (*)(void*)>> buffers;
   std::vector<absl::Span<const float>> read;
   std::vector<absl::Span<float>> write;
-};
-
-// Metrics of the steps since the last report, so that they are told as means and not of single batches.
-class Progress {
- public:
-  void Add(const BatchResult& result, uint64_t examples) {
-    loss_ = steps_ == 0 ? result.loss : loss_ + 0.05 * (result.loss - loss_);  // exponential mean over about 20 steps
-    ++steps_;
-    examples_ += examples;
-    since_report_ += examples;
-    const absl::Time now = absl::Now();
-    if (now - report_ >= absl::Seconds(0.5)) {
-      examples_per_s_ = static_cast<double>(since_report_) / absl::ToDoubleSeconds(now - report_);
-      report_ = now;
-      since_report_ = 0;
-    }
-  }
-  double loss() const { return loss_; }
-  double examples_per_s() const {
-    const double total = absl::ToDoubleSeconds(absl::Now() - start_);
-    return examples_per_s_ > 0 ? examples_per_s_ : total > 0 ? static_cast<double>(examples_) / total : 0;
-  }
-  uint64_t steps() const { return steps_; }
-  uint64_t examples() const { return examples_; }
-  double seconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
-
- private:
-  const absl::Time start_ = absl::Now();
-  absl::Time report_ = start_;
-  double loss_ = 0;
-  double examples_per_s_ = 0;
-  uint64_t steps_ = 0, examples_ = 0, since_report_ = 0;
 };
 
 class TrainingLoop {
@@ -121,7 +74,7 @@ class TrainingLoop {
     }
     return Settle();
   }
-  const Progress& progress() const { return progress_; }
+  const TrainingProgress& progress() const { return progress_; }
 
  private:
   absl::Status TrainOn(const InputPiece& piece) {
@@ -157,7 +110,7 @@ class TrainingLoop {
     }
     BASIN_RETURN_IF_ERROR(Settle());
     under_way_.emplace(client_.PushPull(push_, pull_[1 - current_]));
-    progress_.Add(result, examples.size());
+    progress_.Add(result.loss, examples.size());
     return ToAbslStatus(client_.Step({{"loss", progress_.loss()}, {"examples_per_s", progress_.examples_per_s()}}));
   }
 
@@ -184,7 +137,7 @@ class TrainingLoop {
   std::optional<Call> under_way_;
   BatchBuffer batch_;
   std::optional<std::pair<uint32_t, std::vector<uint32_t>>> order_;  // of the epoch
-  Progress progress_;
+  TrainingProgress progress_;
 };
 
 }  // namespace
@@ -194,9 +147,7 @@ Result<std::vector<std::pair<std::string, Variable>>> DeclareProgram(Client& cli
   Model model;
   std::vector<std::pair<std::string, Variable>> variables;
   for (const VariableDecl& declared : program.variables()) {
-    Initializer initializer = {static_cast<int32_t>(declared.init.kind), declared.init.a, declared.init.b,
-                               declared.init.seed};
-    if (!options.init_from.empty()) initializer = Assigned();
+    const Initializer initializer = options.init_from.empty() ? ToInitializer(declared.init) : Assigned();
     variables.emplace_back(declared.name, model.Dense(declared.name, declared.shape, initializer));
   }
   model.SetRule(ToRule(options.rule));
@@ -217,10 +168,7 @@ absl::Status TrainDeclared(Client& client, Program& program, Device& device, con
   }
   TrainingLoop loop(client, program, device, train, options, variables);
   BASIN_RETURN_IF_ERROR(loop.Run());
-  const Progress& progress = loop.progress();
-  Info(absl::StrFormat("done: %d steps, %d examples in %.1f s (%.0f examples/s), loss %.4f", progress.steps(),
-                       progress.examples(), progress.seconds(),
-                       static_cast<double>(progress.examples()) / std::max(1e-9, progress.seconds()), progress.loss()));
+  Info(loop.progress().Sentence());
   if (client.is_chief() && !options.outputs.empty()) {
     BASIN_RETURN_IF_ERROR(MakeFolders(options.outputs));
     const std::string path = absl::StrCat(options.outputs, "/model.safetensors");

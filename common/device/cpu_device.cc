@@ -77,6 +77,21 @@ class CpuDevice final : public Device {
     return result;
   }
 
+  LossResult SigmoidCrossEntropy(int64_t rows, const float* logits, const uint8_t* labels, float* gradient) override {
+    LossResult result;
+    const float scale = 1.0f / static_cast<float>(rows);
+    for (int64_t row = 0; row < rows; ++row) {
+      const float x = logits[row], label = labels[row];
+      const float power = std::exp(-std::abs(x));  // at most 1: no overflow
+      // log(1 + e^x) - label x, by the side on which e^x is large. x - label x, not (1 - label) x: a NaN stays one.
+      result.loss_sum += std::log1p(static_cast<double>(power)) + (x > 0 ? x - label * x : -label * x);
+      result.correct += (x > 0) == (labels[row] != 0) ? 1 : 0;
+      if (gradient == nullptr) continue;
+      gradient[row] = scale * ((x > 0 ? 1 / (1 + power) : power / (1 + power)) - label);
+    }
+    return result;
+  }
+
  private:
   template <class Loop>
   void ForRows(int64_t rows, int64_t columns, Loop loop) {

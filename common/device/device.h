@@ -40,6 +40,10 @@ class Device {
   // gradient of the mean loss with respect to the logits: (softmax - one-hot) / rows. It may be `logits` itself.
   virtual LossResult SoftmaxCrossEntropy(int64_t rows, int64_t classes, const float* logits, const uint8_t* labels,
                                          float* gradient) = 0;
+  // The same for two classes and one logit a row: sigmoid, then cross entropy with the labels (0 or 1). The gradient is
+  // (sigmoid - label) / rows; `correct` counts the rows whose logit is above 0 where the label is 1, and only there. It
+  // may be `logits` itself.
+  virtual LossResult SigmoidCrossEntropy(int64_t rows, const float* logits, const uint8_t* labels, float* gradient) = 0;
 };
 
 // "cpu". Others are refused: UNIMPLEMENTED where this version has no such device, with what to use instead.

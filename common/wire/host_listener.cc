@@ -35,7 +35,8 @@ class Both final : public HostListener {
       if (std::unique_ptr<Received> received = shm_->Receive(absl::InfinitePast())) return received;
       if (absl::Now() >= deadline) return nullptr;
       if (std::unique_ptr<Received> received = shm_->SpinReceive()) return received;
-      if (!shm_->Arm()) continue;
+      // The looks above have taken the wakes of either; one from here on ends the wait below.
+      if (woken_.load() || !shm_->Arm()) continue;
       std::unique_ptr<Received> received = tcp_->Receive(deadline);
       shm_->Disarm();
       if (received != nullptr) return received;

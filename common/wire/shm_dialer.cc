@@ -1,4 +1,5 @@
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -27,6 +28,7 @@ class Client;
 struct Shared {
   explicit Shared(const TransportOptions& given) : options(given), spin(given.spin, UsableCoresForSpinning()) {}
   const TransportOptions options;
+  const pid_t owner = getpid();
   WakeFd wake;
   Epoll epoll;
   SpinBudget spin;
@@ -169,7 +171,8 @@ class Client final : public ShmChannel {
 
   void DropSocket() {
     if (socket_ == nullptr) return;
-    shared_->epoll.Remove(socket_->fd());
+    // A forked child has the same epoll set as its parent.
+    if (getpid() == shared_->owner) shared_->epoll.Remove(socket_->fd());
     // The link hangs up by itself, but not while nobody has told what it still holds.
     if (link_ == nullptr) socket_->HangUp();
     socket_.reset();

@@ -75,7 +75,7 @@ class ShapesTest(clusters.ClusterCase):
             with self.subTest(name):
                 layout = clusters.Layout(ps=1, workers=1, chief=name)
                 outputs = self.path(name)
-                tasks = [self.start_worker(layout, 0, "--epochs", "4", "--outputs", outputs, role=role) for role in ("worker", name)]
+                tasks = [self.start_worker(layout, 0, "--epochs", "400", "--outputs", outputs, role=role) for role in ("worker", name)]
                 tasks.append(self.start_ps(layout))
                 self.all_end(tasks)
                 self.assertIn("as the chief", tasks[1].text())

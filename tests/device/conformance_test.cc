@@ -14,11 +14,13 @@
 #include "common/device/device_list.h"
 
 #if defined(__SANITIZE_THREAD__)
-// oneTBB hands a task from thread to thread inside libtbb.so, which is not built with the sanitizer; that the task then reads
-// its own fields looks like a race. tests/tsan.supp excuses tbb::detail, but this function is inlined and loses that name.
-// Both together leave what runs below a parallel_for unwatched, our loops too: that no part of one writes what another part
-// touches is for the suite's comparison with plain loops to show, not for the sanitizer.
-extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() { return "race:^finalize$"; }
+// oneTBB hands a task from thread to thread inside libtbb.so, which is not built with the sanitizer; that the task then
+// reads its own fields looks like a race. tests/tsan.supp excuses tbb::detail, but this function is inlined and loses
+// that name. Both together leave what runs below a parallel_for unwatched, our loops too: that no part of one writes
+// what another part touches is for the suite's comparison with plain loops to show, not for the sanitizer.
+extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() {
+  return "race:^finalize$";
+}
 #endif
 
 namespace basin {
@@ -189,6 +191,52 @@ TEST_P(DeviceTest, SoftmaxCrossEntropyMayWriteOverTheLogits) {
   EXPECT_EQ(device_->SoftmaxCrossEntropy(rows, columns, both.data(), labels.data(), both.data()).loss_sum,
             expected.loss_sum);
   EXPECT_EQ(both, apart);
+}
+
+// Stored values: log(1 + e^-2) = 0.126928011042973, sigmoid(2) = 0.880797077977882 (from a desk calculator's 30
+// digits).
+TEST_P(DeviceTest, SigmoidCrossEntropyGivesTheStoredValues) {
+  const Floats logits = {2, 2, -2, -2};
+  const std::vector<uint8_t> labels = {1, 0, 0, 1};
+  Floats gradient(4);
+  const Device::LossResult sums = device_->SigmoidCrossEntropy(4, logits.data(), labels.data(), gradient.data());
+  EXPECT_NEAR(sums.loss_sum, 2 * 0.126928011042973 + 2 * 2.126928011042973, 1e-6);
+  EXPECT_EQ(sums.correct, 2u);
+  EXPECT_NEAR(gradient[0], (0.880797077977882 - 1) / 4, 1e-7);
+  EXPECT_NEAR(gradient[1], 0.880797077977882 / 4, 1e-7);
+  EXPECT_NEAR(gradient[2], (1 - 0.880797077977882) / 4, 1e-7);
+  EXPECT_NEAR(gradient[3], -0.880797077977882 / 4, 1e-7);
+}
+
+TEST_P(DeviceTest, SigmoidCrossEntropyIsSoftmaxCrossEntropyBesideALogitOfZero) {
+  const int64_t rows = 40;
+  Floats logits = RandomFloats(rows, 12), pairs, pair_gradient(2 * rows), gradient(rows);
+  for (float& logit : logits) logit *= 20;
+  std::vector<uint8_t> labels;
+  for (int64_t row = 0; row < rows; ++row) {
+    labels.push_back(static_cast<uint8_t>(row % 2));
+    pairs.insert(pairs.end(), {0, logits[row]});
+  }
+  const Device::LossResult expected =
+      device_->SoftmaxCrossEntropy(rows, 2, pairs.data(), labels.data(), pair_gradient.data());
+  const Device::LossResult alone = device_->SigmoidCrossEntropy(rows, logits.data(), labels.data(), nullptr);
+  const Device::LossResult got = device_->SigmoidCrossEntropy(rows, logits.data(), labels.data(), logits.data());
+  EXPECT_NEAR(got.loss_sum, expected.loss_sum, 1e-4);
+  EXPECT_EQ(got.correct, expected.correct);
+  EXPECT_EQ(alone.loss_sum, got.loss_sum);
+  for (int64_t row = 0; row < rows; ++row) EXPECT_NEAR(logits[row], pair_gradient[2 * row + 1], 1e-7) << row;
+}
+
+TEST_P(DeviceTest, SigmoidCrossEntropyStandsLargeLogitsAndShowsANaN) {
+  const Floats logits = {3e38f, -3e38f, 1e4f};
+  const std::vector<uint8_t> labels = {1, 0, 0};
+  Floats gradient(3);
+  EXPECT_NEAR(device_->SigmoidCrossEntropy(3, logits.data(), labels.data(), gradient.data()).loss_sum, 1e4, 1e-2);
+  for (const float g : gradient) EXPECT_TRUE(std::isfinite(g));
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const uint8_t label : {uint8_t{0}, uint8_t{1}}) {
+    EXPECT_TRUE(std::isnan(device_->SigmoidCrossEntropy(1, &nan, &label, nullptr).loss_sum));
+  }
 }
 
 std::vector<Twin> UsableTwins() { return {{"cpu", "cpu", 1}, {"cpu_two_threads", "cpu", 2}}; }

@@ -156,9 +156,14 @@ TEST_F(LaneUpdateTest, AShardWithoutValuesAsksForPatience) {
 }
 
 TEST_F(LaneUpdateTest, ShardsThatShareAFrameAreApplied) {
-  lane_.SetUpModel(1, OneVariable(int64_t{1} << 21));
-  ASSERT_NE(lane_.core.shard(ShardId(1)), nullptr);
-  const size_t first = lane_.core.shard(ShardId(0))->bytes(), second = lane_.core.shard(ShardId(1))->bytes();
+  wire::v1::Model model = OneVariable(2);
+  auto* big = model.add_variables();
+  *big = model.variables(0);
+  big->set_name("big");
+  big->set_shape(0, int64_t{1} << 21);
+  lane_.SetUpModel(1, model);
+  ASSERT_NE(lane_.core.shard(ShardId(2)), nullptr);
+  const size_t first = lane_.core.shard(ShardId(1))->bytes(), second = lane_.core.shard(ShardId(2))->bytes();
   const std::string ones = Floats(std::vector<float>((first + second) / sizeof(float), 1));
   const wire::Frame whole = wire::Frame::Copy(ones);
   wire::DataBuilder builder;
@@ -167,8 +172,8 @@ TEST_F(LaneUpdateTest, ShardsThatShareAFrameAreApplied) {
     entry.sequence = Sequence(1);
     builder.Add(entry, wire::Frame(data, bytes, whole.owner()));
   };
-  push(0, whole.data(), first);
-  push(1, whole.data() + first, second);
+  push(1, whole.data(), first);
+  push(2, whole.data() + first, second);
   wire::Header header = lane_.header(1);
   header.kind = wire::Kind::kUpdate;
   header.request = 1;
@@ -178,7 +183,7 @@ TEST_F(LaneUpdateTest, ShardsThatShareAFrameAreApplied) {
   ASSERT_EQ(heard.size(), 1u);
   ASSERT_EQ(heard[0].kind(), wire::Kind::kUpdated);
   for (const wire::Entry& answer : heard[0].message.entries) EXPECT_EQ(answer.code, 0);
-  EXPECT_EQ(lane_.Pull(1, 1), std::vector<float>(second / sizeof(float), -1));
+  EXPECT_EQ(lane_.Pull(1, 2), std::vector<float>(second / sizeof(float), -1));
 }
 
 TEST_F(LaneUpdateTest, AReplyHoldsStillWhileLaterPushesAreApplied) {

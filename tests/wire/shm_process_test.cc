@@ -375,8 +375,9 @@ TEST_F(ShmProcessTest, NetworkNamespacesDoNotSeeEachOther) {
 }
 
 TEST_F(ShmProcessTest, AForkedChildThatEndsDoesNotCutItsParent) {
-  Echo echo(*ShmListen(Loopback(), {}));
-  auto dialer = MakeShmDialer({});
+  // Without spinning: what wakes this process must be left alone as well.
+  Echo echo(*ShmListen(Loopback(), {.spin = absl::ZeroDuration()}));
+  auto dialer = MakeShmDialer({.spin = absl::ZeroDuration()});
   auto channel = dialer->Dial(echo.address());
   ASSERT_TRUE(channel->Send(Text("before")).ok());
   EXPECT_EQ(NextText(*dialer, *channel), "before");

@@ -217,6 +217,26 @@ TEST_P(TransportConformance, WakeEndsAListenersReceive) {
   EXPECT_EQ(listener->Receive(absl::InfiniteFuture()), nullptr);
 }
 
+TEST_P(TransportConformance, AWakeAtAnyMomentEndsAReceiveWithoutADeadline) {
+  auto listener = twin_->Listen({});
+  std::atomic<int> received{0}, woken{0};
+  constexpr int kWakes = 30'000;
+  std::thread lane([&] {
+    for (; received < kWakes; ++received) EXPECT_EQ(listener->Receive(absl::InfiniteFuture()), nullptr);
+  });
+  const absl::Time deadline = Patience();
+  for (; woken < kWakes && absl::Now() < deadline; ++woken) {
+    // The next one only when the one before has ended a Receive: a lost wake stops it all. At all distances from it.
+    for (int i = woken % 997; i > 0; --i) received.load();
+    listener->Wake();
+    while (received <= woken && absl::Now() < deadline) {
+    }
+  }
+  EXPECT_EQ(woken, kWakes);
+  while (received < kWakes) listener->Wake();
+  lane.join();
+}
+
 TEST_P(TransportConformance, ADeadlineEndsWaitAndReceive) {
   auto listener = twin_->Listen({});
   auto dialer = twin_->MakeDialer({});

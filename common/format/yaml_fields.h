@@ -1,5 +1,5 @@
-// A mapping of a job file whose every complaint names the file, the line, the column and the field.
-// Internal to the job's parser: it shows yaml-cpp's types.
+// A mapping of a YAML file (a job, a schema) whose every complaint names the file, the line, the column and the field.
+// For parsers alone: it shows yaml-cpp's types.
 #pragma once
 
 #include <string>

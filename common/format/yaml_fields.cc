@@ -1,4 +1,4 @@
-#include "estimator/yaml_fields.h"
+#include "common/format/yaml_fields.h"
 
 #include <cmath>
 
@@ -32,7 +32,7 @@ absl::StatusOr<YamlFields> YamlFields::From(const YAML::Node& node, const std::s
   fields.file_ = file;
   fields.path_ = path;
   if (!node.IsMap()) {
-    return absl::InvalidArgumentError(absl::StrCat(MarkText(file, node.Mark()), path.empty() ? "the job file" : path,
+    return absl::InvalidArgumentError(absl::StrCat(MarkText(file, node.Mark()), path.empty() ? "the file" : path,
                                                    ": expected a mapping (name: value), found ", Describe(node)));
   }
   for (const auto& item : node) {
@@ -50,11 +50,10 @@ absl::StatusOr<YamlFields> YamlFields::From(const YAML::Node& node, const std::s
     for (const std::string& name : known) found = found || name == entry.name;
     if (!found) {
       const auto nearest = Nearest(entry.name, known);
-      return absl::InvalidArgumentError(absl::StrCat(MarkText(file, entry.mark), "unknown field \"", shown, "\"",
-                                                     nearest ? absl::StrCat("; did you mean \"", *nearest, "\"?")
-                                                     : known.size() <= 10
-                                                         ? absl::StrCat("; known here: ", absl::StrJoin(known, ", "))
-                                                         : std::string("; basin submit --help lists the known ones")));
+      return absl::InvalidArgumentError(
+          absl::StrCat(MarkText(file, entry.mark), "unknown field \"", shown, "\"; ",
+                       nearest ? absl::StrCat("did you mean \"", *nearest, "\"?") : "known here: ",
+                       nearest ? "" : absl::StrJoin(known, ", ")));
     }
     fields.entries_.push_back(std::move(entry));
   }

@@ -1,0 +1,173 @@
+#include "worker/train/wide_deep.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "common/base/random.h"
+#include "common/device/cpu_device.h"
+#include "tests/train/wide_deep_examples.h"
+
+namespace basin {
+namespace {
+
+WideDeepOptions Options(std::vector<int64_t> hidden, uint64_t seed = 5) {
+  WideDeepOptions options;
+  options.hidden = std::move(hidden);
+  options.embedding_dim = 3;
+  options.seed = seed;
+  return options;
+}
+
+// Parameters of a batch, as double: dense variables, then rows.
+struct Exact {
+  std::vector<std::vector<double>> dense, rows;
+};
+
+// The loss in double precision, written out plainly: what the numerical gradient is taken of.
+double PlainLoss(const WideDeep& model, const FeatureBatch& batch, const Exact& exact, size_t* switched_off) {
+  const size_t numbers = batch.numeric.size() / static_cast<size_t>(batch.rows), features = 4;
+  double loss = 0;
+  for (size_t row = 0; row < static_cast<size_t>(batch.rows); ++row) {
+    const std::vector<double> numeric(batch.numeric.begin() + row * numbers,
+                                      batch.numeric.begin() + (row + 1) * numbers);
+    double logit = exact.dense[0][0];
+    for (size_t i = 0; i < numbers; ++i) logit += numeric[i] * exact.dense[1][i];
+    for (size_t i = 0; i < features; ++i) logit += exact.rows[0][batch.tables[0].at[row * features + i]];
+    std::vector<double> x = numeric;
+    for (size_t table = 1; table < model.tables().size(); ++table) {
+      const size_t dim = model.tables()[table].dim;
+      for (size_t i = 0; i < dim; ++i) x.push_back(exact.rows[table][batch.tables[table].at[row] * dim + i]);
+    }
+    for (size_t kernel = 2; kernel < exact.dense.size(); kernel += 2) {
+      std::vector<double> y = exact.dense[kernel + 1];
+      for (size_t o = 0; o < y.size(); ++o) {
+        for (size_t i = 0; i < x.size(); ++i) y[o] += x[i] * exact.dense[kernel][i * y.size() + o];
+        if (kernel + 2 < exact.dense.size() && y[o] <= 0) {
+          y[o] = 0;
+          ++*switched_off;
+        }
+      }
+      x = y;
+    }
+    logit += x[0];
+    loss += std::log1p(std::exp(logit)) - (batch.labels[row] != 0 ? logit : 0);
+  }
+  return loss / static_cast<double>(batch.rows);
+}
+
+class WideDeepGradientTest : public testing::TestWithParam<std::vector<int64_t>> {};
+
+// As GradientTest of program_test.cc, which says where the tolerance comes from.
+TEST_P(WideDeepGradientTest, IsTheSlopeOfTheLoss) {
+  auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), Options(GetParam()));
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto device = MakeCpuDevice(1);
+  const FeatureData data = ShopData(200, 3);
+  FeatureBatcher batcher(data, data.TrainScale());
+  FeatureBatch batch;
+  batcher.Gather(data.train(), {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, &batch);
+  WideDeepValues parameters, gradients;
+  model->Resize(batch.tables, &parameters);
+  Exact exact;
+  uint64_t stream = 100;
+  for (auto* buffers : {&parameters.dense, &parameters.rows}) {
+    for (std::vector<float>& buffer : *buffers) {
+      ++stream;
+      for (size_t i = 0; i < buffer.size(); ++i) buffer[i] = static_cast<float>(UnitAt(stream, i) - 0.5);
+      (buffers == &parameters.dense ? exact.dense : exact.rows).emplace_back(buffer.begin(), buffer.end());
+    }
+  }
+  const WideDeep::Result result = model->Gradients(*device, batch, parameters, &gradients);
+  std::vector<float> logits;
+  EXPECT_EQ(model->Score(*device, batch, parameters, &logits).loss, result.loss);
+  EXPECT_EQ(logits.size(), 13u);
+  size_t off = 0, checked = 0, left_out = 0;
+  EXPECT_NEAR(result.loss, PlainLoss(*model, batch, exact, &off), 1e-6);
+  for (const bool dense : {true, false}) {
+    auto& values = dense ? exact.dense : exact.rows;
+    const auto& got = dense ? gradients.dense : gradients.rows;
+    for (size_t v = 0; v < values.size(); ++v) {
+      ASSERT_EQ(got[v].size(), values[v].size());
+      for (size_t i = 0; i < values[v].size(); ++i) {
+        const double h = 1e-5, value = values[v][i];
+        size_t off_up = 0, off_down = 0;
+        values[v][i] = value + h;
+        const double up = PlainLoss(*model, batch, exact, &off_up);
+        values[v][i] = value - h;
+        const double down = PlainLoss(*model, batch, exact, &off_down);
+        values[v][i] = value;
+        if (off_up != off || off_down != off) {
+          ++left_out;  // at a ReLU's bend
+          continue;
+        }
+        ++checked;
+        EXPECT_NEAR(got[v][i], (up - down) / (2 * h), 1e-6)
+            << (dense ? model->variables()[v].name : model->tables()[v].name) << "[" << i << "]";
+      }
+    }
+  }
+  EXPECT_GT(checked, 100u);
+  EXPECT_LT(left_out * 20, checked);
+}
+
+INSTANTIATE_TEST_SUITE_P(Hidden, WideDeepGradientTest,
+                         testing::Values(std::vector<int64_t>{}, std::vector<int64_t>{8}, std::vector<int64_t>{8, 5}),
+                         [](const auto& info) { return std::to_string(info.param.size()) + "_layers"; });
+
+TEST(WideDeepTest, NamesItsVariablesAndTables) {
+  const auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), Options({8}));
+  ASSERT_TRUE(model.ok());
+  std::vector<std::string> names;
+  for (const VariableDecl& variable : model->variables()) names.push_back(variable.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"wide/bias", "wide/numeric", "deep/hidden0/kernel", "deep/hidden0/bias",
+                                             "deep/logit/kernel", "deep/logit/bias"}));
+  EXPECT_EQ(model->variables()[2].shape, (std::vector<int64_t>{2 + 3 * 3, 8}));
+  names.clear();
+  for (const TableDecl& table : model->tables()) names.push_back(table.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"wide", "embedding/shop", "embedding/user", "embedding/hour"}));
+  EXPECT_EQ(model->tables()[0].dim, 1u);
+  EXPECT_EQ(model->tables()[1].dim, 3u);
+}
+
+TEST(WideDeepTest, NoTwoInitialValuesShareASeed) {
+  std::set<uint64_t> seeds;
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    const auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), Options({8, 4}, seed));
+    for (const VariableDecl& variable : model->variables()) {
+      if (variable.init.kind != InitKind::kZeros) seeds.insert(variable.init.seed);
+    }
+    for (const TableDecl& table : model->tables()) {
+      if (table.init.kind != InitKind::kZeros) seeds.insert(table.init.seed);
+    }
+  }
+  EXPECT_EQ(seeds.size(), 10u * (3 + 3));
+}
+
+TEST(WideDeepTest, WorksWithoutNumbers) {
+  const auto schema =
+      ParseFeatureSchema("label: {column: y}\nsplit: {column: d, test_from: a}\ncategorical: [c]\n", "s");
+  const auto model = WideDeep::Make(*schema, Options({4}));
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->variables()[1].name, "deep/hidden0/kernel");
+  EXPECT_EQ(model->variables()[1].shape, (std::vector<int64_t>{3, 4}));
+}
+
+TEST(WideDeepTest, WrongOptionsAreNamed) {
+  const FeatureSchema schema = *ParseFeatureSchema(kShopSchema, "s");
+  const auto message = [&](const WideDeepOptions& options) {
+    return std::string(WideDeep::Make(schema, options).status().message());
+  };
+  EXPECT_TRUE(absl::StrContains(message(Options({0})), "width 0"));
+  WideDeepOptions options = Options({4});
+  options.embedding_dim = 0;
+  EXPECT_TRUE(absl::StrContains(message(options), "embeddings of 0 numbers"));
+  options = Options({4});
+  options.wide_rule.learning_rate = -1;
+  EXPECT_TRUE(absl::StrContains(message(options), "learning_rate"));
+}
+
+}  // namespace
+}  // namespace basin

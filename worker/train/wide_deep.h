@@ -1,0 +1,90 @@
+// Wide & deep (Cheng et al., "Wide & deep learning for recommender systems", DLRS 2016): the logit of the label is the
+// sum of a weight for each feature and cross that the example has (wide), and of a multi-layer perceptron over the
+// numbers and an embedding of each category (deep). Weights and embeddings are rows of tables. It knows nothing of
+// where the parameters lie: see wide_deep_parameters.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/device/device.h"
+#include "common/rules/initializer.h"
+#include "common/rules/rule_spec.h"
+#include "worker/train/feature_data.h"
+#include "worker/train/program.h"
+
+namespace basin {
+
+struct TableDecl {
+  std::string name;
+  uint32_t dim = 1;
+  InitSpec init;
+  RuleSpec rule;
+};
+
+struct WideDeepOptions {
+  std::vector<int64_t> hidden = {64, 32};
+  uint32_t embedding_dim = 8;
+  uint64_t seed = 1;  // of the initial values
+  RuleSpec wide_rule;
+  RuleSpec embedding_rule;
+};
+
+// One buffer a variable and one a table: parameters of a batch, or gradients for them.
+struct WideDeepValues {
+  std::vector<std::vector<float>> dense;  // by variable
+  std::vector<std::vector<float>> rows;   // by table: [keys of the batch, dim]
+};
+
+// Keeps scratch memory between calls: one thread a model.
+class WideDeep final {
+ public:
+  // INVALID_ARGUMENT: a width or dim that is not positive, a wrong rule.
+  static absl::StatusOr<WideDeep> Make(const FeatureSchema& schema, const WideDeepOptions& options);
+
+  // "wide/bias", "wide/numeric" where there are numeric columns, then kernel and bias of each layer.
+  const std::vector<VariableDecl>& variables() const { return variables_; }
+  // "wide", then "embedding/CATEGORY" for each, in the order of FeatureBatch::tables.
+  const std::vector<TableDecl>& tables() const { return tables_; }
+
+  uint64_t seed() const { return seed_; }
+
+  // Sizes *values for a batch's keys, by table. What its buffers hold is left or zeros.
+  void Resize(const std::vector<TableKeys>& keys, WideDeepValues* values) const;
+
+  struct Result {
+    double loss = 0;       // mean over the rows
+    uint64_t correct = 0;  // rows on the label's side of one half
+  };
+  // Gradients of the batch's mean loss, of each row of a table once. Sizes `gradients`. REQUIRES: the batch is of the
+  // model's schema and not empty, `parameters` is sized for it.
+  Result Gradients(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters,
+                   WideDeepValues* gradients);
+  // Appends each row's logit.
+  Result Score(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters, std::vector<float>* logits);
+
+ private:
+  WideDeep() = default;
+  size_t layers() const { return widths_.size() - 1; }
+  bool has_numeric() const { return numeric_ > 0; }
+  // Of layer's kernel among variables_; its bias follows.
+  size_t Kernel(size_t layer) const { return (has_numeric() ? 2 : 1) + 2 * layer; }
+  // Leaves the logits in outputs_.back().
+  void Forward(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters);
+
+  uint64_t seed_ = 0;
+  int64_t deep_numeric_ = 0;  // of numeric_ columns, the first ones
+  int64_t numeric_ = 0, features_ = 0, categories_ = 0;
+  int64_t dim_ = 0;              // of an embedding
+  std::vector<int64_t> widths_;  // of the deep part: input, hidden layers, 1
+  std::vector<VariableDecl> variables_;
+  std::vector<TableDecl> tables_;
+  std::vector<float> input_;                          // [rows, widths_[0]]: numbers, then embeddings
+  std::vector<std::vector<float>> outputs_, deltas_;  // by layer, [rows, its width]
+  std::vector<float> input_delta_;                    // as input_
+};
+
+}  // namespace basin

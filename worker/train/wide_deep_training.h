@@ -1,0 +1,76 @@
+// Steps of a wide & deep model on parameters that lie anywhere, and how good it is.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/device/device.h"
+#include "worker/train/feature_data.h"
+#include "worker/train/local_wide_deep.h"
+#include "worker/train/schedule.h"
+#include "worker/train/wide_deep.h"
+#include "worker/train/wide_deep_parameters.h"
+
+namespace basin {
+
+// One step behind: a batch's rows are asked for behind the push of the one before it, and while both are under way the
+// next batch is gathered. What it is given must outlive it.
+class WideDeepTrainer final {
+ public:
+  WideDeepTrainer(WideDeep& model, Device& device, WideDeepParameters& parameters, const FeatureData& data)
+      : model_(model), device_(device), parameters_(parameters), data_(data), batcher_(data, data.TrainScale()) {}
+
+  struct Step {
+    uint64_t examples = 0;
+    double loss = 0;
+  };
+  // Takes the next batch (examples of the training part), and returns the step of the batch taken before; a step of 0
+  // examples where there was none. `rate_factor` is for the batch that is taken. ABORTED: the loss is no number any
+  // more.
+  absl::StatusOr<Step> Feed(absl::Span<const uint32_t> examples, float rate_factor);
+  // The step of the batch that was taken last, and waits until its push is applied.
+  absl::StatusOr<Step> Drain();
+
+ private:
+  absl::StatusOr<Step> Finish();
+
+  WideDeep& model_;
+  Device& device_;
+  WideDeepParameters& parameters_;
+  const FeatureData& data_;
+  FeatureBatcher batcher_;
+  FeatureBatch batches_[2];
+  float factors_[2] = {1, 1};
+  int current_ = 0;
+  bool taken_ = false;  // batches_[current_] waits for its step
+  uint64_t steps_ = 0;
+  WideDeepValues values_, gradients_;
+};
+
+struct WideDeepEvaluation {
+  double loss = 0, auc = 0, accuracy = 0;
+};
+// Over a whole part of `data`, standardised by `scale`. ABORTED: the loss is no number.
+absl::StatusOr<WideDeepEvaluation> EvaluateWideDeep(WideDeep& model, Device& device, WideDeepParameters& parameters,
+                                                    const FeatureData& data, const FeatureData::Part& part,
+                                                    const NumericScale& scale);
+
+struct WideDeepTrainingOptions {
+  Schedule schedule = Schedule::kConstant;
+  uint64_t batch_size = 128;
+  uint32_t epochs = 1;
+  uint64_t max_steps = 0;  // 0: no limit
+  uint64_t seed = 1;       // of the order of examples
+};
+struct WideDeepTrained {
+  std::vector<double> loss_per_epoch;  // mean over the batches, as they came
+  uint64_t steps = 0, examples = 0;
+};
+// Trains on parameters of this process, in the order in which a cluster's workers take the examples.
+absl::StatusOr<WideDeepTrained> TrainWideDeepLocally(WideDeep& model, Device& device,
+                                                     LocalWideDeepParameters& parameters, const FeatureData& data,
+                                                     const WideDeepTrainingOptions& options);
+
+}  // namespace basin
