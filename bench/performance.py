@@ -6,7 +6,7 @@ usage: performance.py [--build build/release] [--rounds N] [--only PART]... [--o
 
 parts: transports  whether --transport does what it says, by the bytes of the loopback interface: figures named for a transport
                    that was not used are dropped
-       canonical   basin-bench without a command: as root with TCP between two network namespaces
+       canonical   basin-bench without a command: as root with TCP between two network namespaces; checks transports first
        idle        what a job that does nothing costs
        whole_job   bench/whole_job.py, beside TensorFlow
        peers       bench/peers/run.py
@@ -93,7 +93,8 @@ def main():
         if not flags.no_install:
             subprocess.run(["cmake", "--build", flags.build, "--target", "basin-bench", "basin-ps", "basin-worker", "basin"], check=True,
                            stdout=sys.stderr)
-        if not flags.only or "transports" in flags.only:
+        # Figures whose transport nobody has looked at do not count.
+        if not flags.only or {"transports", "canonical"} & set(flags.only):
             check_transports(flags)
         for part, command in commands(flags).items():
             if flags.only and part not in flags.only:
