@@ -87,11 +87,15 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
   friend class BlockRef;
   explicit BlockPool(size_t limit) : limit_(limit) {}
   void GiveBack(BlockRef::Block* block);
+  void* NewMemory(size_t footprint);
 
   const size_t limit_;
   mutable Mutex mutex_;
   // By footprint. Shards have few sizes and keep them, so a block that came back fits the next request exactly.
   std::map<size_t, std::vector<BlockRef::Block*>> free_ ABSL_GUARDED_BY(mutex_);
+  // Where shards' blocks are cut from; what is left of the last one.
+  std::vector<char*> arenas_ ABSL_GUARDED_BY(mutex_);
+  size_t arena_left_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t mapped_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t planned_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -19,6 +19,7 @@
 #include "common/base/secret.h"
 #include "common/base/status_macros.h"
 #include "common/wire/host_transport.h"
+#include "common/wire/memory_mapping.h"
 #include "common/wire/registered_memory.h"
 #include "worker/client/abi_types.h"
 
@@ -153,6 +154,7 @@ absl::Status Connect(const basin_options& options, basin_client& client) {
   }
   // The session bounds what is in flight; the transport must not cut a channel for it.
   dialer.transport.max_bytes_in_flight = SIZE_MAX;
+  if (options.keep_memory != 0) wire::KeepMemoryMapped();
   dialer.transport.spin = absl::Microseconds(options.spin_us);
   if (session.log) {
     dialer.tell = [who = absl::StrCat(client.role, " ", client.index)](const std::string& line) {
@@ -182,6 +184,7 @@ void basin_options_init(basin_options* options, size_t size) {
   defaults.claim_timeout_s = 30;
   defaults.max_bytes_in_flight = uint64_t{256} << 20;
   defaults.spin_us = 50;
+  defaults.keep_memory = 1;
   if (options == nullptr) return;
   options->size = size;
   basin::abi::FillKnown(defaults, options);

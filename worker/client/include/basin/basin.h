@@ -94,6 +94,10 @@ typedef struct basin_options {
   /* Over shared memory, how long a waiting thread looks for the answer before it sleeps, in microseconds: shorter
    * answers at the cost of a core for that time (what is spent in vain stays below a twentieth). 0: never; default 50. */
   int32_t spin_us;
+  /* 1 (default): asks the C library's allocator to keep large blocks that were freed (mallopt, for the whole process, at
+   * most 512 MiB): without it each large message costs fresh pages, which cost more than the copy into them. 0: leaves
+   * the allocator as it is. */
+  int32_t keep_memory;
 } basin_options;
 /* Fills in the defaults. */
 BASIN_API void basin_options_init(basin_options* options, size_t size);
