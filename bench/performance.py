@@ -6,8 +6,7 @@ usage: performance.py [--build build/release] [--rounds N] [--only PART]... [--o
 
 parts: transports  whether --transport does what it says, by the bytes of the loopback interface: figures named for a transport
                    that was not used are dropped
-       canonical   basin-bench without a command
-       netns       the same of TCP between two network namespaces (root)
+       canonical   basin-bench without a command: as root with TCP between two network namespaces; checks transports first
        idle        what a job that does nothing costs
        whole_job   bench/whole_job.py, beside TensorFlow
        peers       bench/peers/run.py
@@ -42,7 +41,6 @@ def commands(flags):
     harness = [f"{build}/bin/basin-bench", "--rounds", rounds, "--duration", str(0.7 * flags.rounds)]
     return {
         "canonical": [*harness, "--json", f"{out}/canonical.json"],
-        "netns": [*harness, "--netns", "--json", f"{out}/netns.json"],
         "idle": [*python, str(HERE / "idle.py"), "--build", build, "--out", out],
         "whole_job": [*python, str(HERE / "whole_job.py"), "--bin", f"{build}/bin", "--rounds", str(min(flags.rounds, 3)), "--out", out],
         "peers": [*python, str(HERE / "peers" / "run.py"), "--build", build, "--rounds", str(min(flags.rounds, 3)), "--out", out,
@@ -63,7 +61,7 @@ def check_transports(flags):
 
 def write_page(flags):
     out = pathlib.Path(flags.out)
-    parts = {name: figures.load(out, name) for name in ("canonical", "netns", "idle", "whole_job")}
+    parts = {name: figures.load(out, name) for name in ("canonical", "idle", "whole_job")}
     peers = {peer: figures.load(out, f"peers_{peer}") for peer in PEERS}
     path = out / "transports.json"
     transports = json.loads(path.read_text(encoding="utf-8")) if path.exists() else dict.fromkeys(("tcp", "shm"), "it was not checked")
@@ -83,7 +81,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", action="append", choices=("transports", "canonical", "netns", "idle", "whole_job", "peers", "profile"))
+    parser.add_argument("--only", action="append", choices=("transports", "canonical", "idle", "whole_job", "peers", "profile"))
     parser.add_argument("--out", default="build/performance")
     parser.add_argument("--no-install", action="store_true", help="install nothing; peers that are missing fail")
     parser.add_argument("--page", default=str(ROOT / "docs" / "performance.md"), help="the file to write")
@@ -95,7 +93,8 @@ def main():
         if not flags.no_install:
             subprocess.run(["cmake", "--build", flags.build, "--target", "basin-bench", "basin-ps", "basin-worker", "basin"], check=True,
                            stdout=sys.stderr)
-        if not flags.only or "transports" in flags.only:
+        # Figures whose transport nobody has looked at do not count.
+        if not flags.only or {"transports", "canonical"} & set(flags.only):
             check_transports(flags)
         for part, command in commands(flags).items():
             if flags.only and part not in flags.only:

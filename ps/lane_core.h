@@ -59,9 +59,10 @@ struct LaneCoreOptions {
   absl::Duration finish_grace = absl::Seconds(60);
   // Of shards' blocks over all lanes, when `pool` is not given. 0: no limit.
   size_t memory_limit_bytes = 0;
-  size_t inline_below = kInlinePayloadBytes;  // smaller shards are copied into answers, others referred to
-  std::shared_ptr<BlockPool> pool;            // shared by the lanes of a ps; none: the lane makes its own
-  std::shared_ptr<LaneCounters> counters;     // none: the lane makes its own
+  // Shards of fewer bytes are copied into answers to that peer, others referred to. None: kInlinePayloadBytes.
+  std::function<size_t(wire::PeerId)> inline_below;
+  std::shared_ptr<BlockPool> pool;         // shared by the lanes of a ps; none: the lane makes its own
+  std::shared_ptr<LaneCounters> counters;  // none: the lane makes its own
   std::vector<std::shared_ptr<const LaneCounters>> all_lanes;  // of this ps, for Stats; may be empty
   absl::Time started = absl::UnixEpoch();                      // for "uptime_s"
   std::function<void(uint64_t)> on_staleness;                  // of each push applied, for a histogram; may be empty
@@ -136,7 +137,8 @@ class LaneCore {
 
   // lane_update.cc
   void OnUpdate(const Session& session, const wire::Parsed& parsed, absl::Time now);
-  absl::Status CheckUpdate(const wire::Parsed& parsed);
+  size_t InlineBelow(wire::PeerId peer) const;
+  absl::Status CheckUpdate(wire::PeerId peer, const wire::Parsed& parsed);
   Shard* FindShard(ShardId id);
   // Of buckets: rows that are pulled are written straight into the answer.
   absl::Status CarryRows(const Session& session, const wire::Header& header, const wire::Entry& entry,

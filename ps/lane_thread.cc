@@ -18,6 +18,11 @@ constexpr absl::Duration kFlush = absl::Seconds(2);
 // is in its queue. But not for ever.
 constexpr absl::Duration kDrainMost = absl::Seconds(1);
 
+LaneCoreOptions OptionsFor(const wire::Listener& listener, LaneCoreOptions options) {
+  options.inline_below = [&listener](wire::PeerId peer) { return listener.inline_below(peer); };
+  return options;
+}
+
 }  // namespace
 
 absl::Time SteadyNow() {
@@ -31,7 +36,7 @@ LaneThread::LaneThread(std::unique_ptr<wire::Listener> listener, LaneCoreOptions
     : listener_(std::move(listener)),
       address_(listener_->address()),
       counters_(options.counters),
-      core_(std::move(options)),
+      core_(OptionsFor(*listener_, std::move(options))),
       on_finished_(std::move(on_finished)) {
   BASIN_CHECK(counters_ != nullptr);
   Publish();

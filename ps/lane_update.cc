@@ -12,8 +12,13 @@ namespace basin {
 
 Shard* LaneCore::FindShard(ShardId id) { return id.value() < shards_.size() ? shards_[id.value()].get() : nullptr; }
 
+size_t LaneCore::InlineBelow(wire::PeerId peer) const {
+  return options_.inline_below ? options_.inline_below(peer) : kInlinePayloadBytes;
+}
+
 // What would make the whole message unanswerable; afterwards each entry stands for itself.
-absl::Status LaneCore::CheckUpdate(const wire::Parsed& parsed) {
+absl::Status LaneCore::CheckUpdate(wire::PeerId peer, const wire::Parsed& parsed) {
+  const size_t inline_below = InlineBelow(peer);
   size_t frames = 0, inlined = 0;
   for (const wire::Entry& entry : parsed.entries) {
     if (!(entry.flags & wire::kPull)) continue;
@@ -23,7 +28,7 @@ absl::Status LaneCore::CheckUpdate(const wire::Parsed& parsed) {
     }
     const Shard* shard = FindShard(entry.shard);
     if (shard == nullptr) continue;
-    if (shard->bytes() >= options_.inline_below) {
+    if (shard->bytes() >= inline_below) {
       ++frames;
     } else {
       inlined += shard->bytes();
@@ -110,9 +115,9 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
     return Refuse(session.peer, parsed.header.request,
                   absl::FailedPreconditionError("this client does not know every ps; give it all their addresses"));
   }
-  if (absl::Status status = CheckUpdate(parsed); !status.ok())
+  if (absl::Status status = CheckUpdate(session.peer, parsed); !status.ok())
     return Refuse(session.peer, parsed.header.request, status);
-  wire::DataBuilder builder(options_.inline_below);
+  wire::DataBuilder builder(InlineBelow(session.peer));
   builder.Reserve(parsed.entries.size());
   for (size_t i = 0; i < parsed.entries.size(); ++i) {
     const wire::Entry& entry = parsed.entries[i];

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/types/span.h"
 #include "cluster_spec/cluster_view.h"
 #include "cluster_spec/tf_config.h"
 #include "common/base/exit_code.h"
@@ -38,14 +39,16 @@ std::string Environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// `kinds`: those that have their flags.
+// `kinds`: those that have their flags, two or more.
 absl::Status ReadRule(absl::string_view flag, const std::string& name, const std::vector<RuleKind>& kinds,
                       RuleSpec* rule) {
   const std::optional<RuleKind> kind = RuleKindFromName(name);
   if (!kind || std::find(kinds.begin(), kinds.end(), *kind) == kinds.end()) {
     const auto append = [](std::string* out, RuleKind known) { absl::StrAppend(out, Name(known)); };
-    return absl::InvalidArgumentError(
-        absl::StrCat(flag, " ", name, ": expected one of ", absl::StrJoin(kinds, ", ", append)));
+    const absl::Span<const RuleKind> all = kinds;
+    return absl::InvalidArgumentError(absl::StrCat(flag, " ", name, ": expected ",
+                                                   absl::StrJoin(all.first(all.size() - 1), ", ", append), " or ",
+                                                   Name(all.back())));
   }
   rule->kind = *kind;
   const absl::Status valid = Validate(*rule);

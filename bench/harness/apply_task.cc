@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/harness/exact_sums.h"
+#include "bench/harness/huge_array.h"
 #include "bench/harness/task.h"
 #include "common/base/status_macros.h"
 #include "common/rules/apply.h"
@@ -13,7 +14,8 @@ namespace {
 
 constexpr size_t kShardFloats = (size_t{1} << 20) / sizeof(float);  // as placement cuts large variables
 
-// spec: "rule", "bytes". A round answers with payload bytes: those of the gradient.
+// spec: "rule", "bytes". The arrays lie as those of the limit beside it. A round answers with payload bytes: those of
+// the gradient.
 class ApplyTask final : public Task {
  public:
   absl::StatusOr<Json> Start(const Json& spec) override {
@@ -21,10 +23,15 @@ class ApplyTask final : public Task {
     if (!kind) return absl::InvalidArgumentError(absl::StrCat("there is no rule ", spec.value("rule", "")));
     rule_ = ExactRule(*kind);
     const size_t count = spec.value("bytes", size_t{64} << 20) / sizeof(float);
-    gradient_.resize(count);
-    FillGradient(0, absl::MakeSpan(gradient_));
-    parameters_.assign(count, 0.0f);
-    for (int slot = 0; slot < SlotCount(*kind); ++slot) slots_.emplace_back(count, SlotInitialValue(rule_, slot));
+    BASIN_RETURN_IF_ERROR(AddArray(count, 0.0f));
+    gradient_ = arrays_[0].floats();
+    FillGradient(0, gradient_);
+    BASIN_RETURN_IF_ERROR(AddArray(count, 0.0f));
+    parameters_ = arrays_[1].floats();
+    for (int slot = 0; slot < SlotCount(*kind); ++slot) {
+      BASIN_RETURN_IF_ERROR(AddArray(count, SlotInitialValue(rule_, slot)));
+      slots_.push_back(arrays_.back().floats());
+    }
     return Json::object();
   }
 
@@ -44,6 +51,12 @@ class ApplyTask final : public Task {
   }
 
  private:
+  absl::Status AddArray(size_t count, float value) {
+    BASIN_ASSIGN_OR_RETURN(HugeArray array, HugeArray::Make(count, arrays_.size(), value));
+    arrays_.push_back(std::move(array));
+    return absl::OkStatus();
+  }
+
   absl::Status Pass() {
     ++passes_;
     for (size_t begin = 0; begin < gradient_.size(); begin += kShardFloats) {
@@ -66,8 +79,9 @@ class ApplyTask final : public Task {
 
   RuleSpec rule_;
   uint64_t passes_ = 0;
-  std::vector<float> gradient_, parameters_;
-  std::vector<std::vector<float>> slots_;
+  std::vector<HugeArray> arrays_;
+  absl::Span<float> gradient_, parameters_;
+  std::vector<absl::Span<float>> slots_;
 };
 
 }  // namespace

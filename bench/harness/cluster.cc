@@ -92,6 +92,7 @@ absl::Status Cluster::StartPs(const std::string& folder) {
                absl::StrCat(options_.dead_after_s)};
     BASIN_ASSIGN_OR_RETURN(const std::string config,
                            Config(addresses_, workers, {Role::kPs, static_cast<uint32_t>(i)}));
+    if (!options_.spin) ps.argv.insert(ps.argv.end(), {"--spin-us", "0"});
     ps.environment = {{"TF_CONFIG", config}};
     if (!token_file_.empty()) ps.environment.emplace_back("BASIN_TOKEN_FILE", token_file_);
     if (apart) ps.network = options_.hosts->first();

@@ -11,6 +11,7 @@ absl::StatusOr<Client> ConnectAsTold(const Json& spec) {
   options.start_timeout = std::chrono::duration<double>(spec.value("start_timeout_s", 30.0));
   options.unreachable_timeout = std::chrono::duration<double>(spec.value("unreachable_timeout_s", 30.0));
   options.max_bytes_in_flight = spec.value("in_flight_bytes", uint64_t{256} << 20);
+  options.spin = std::chrono::microseconds(spec.value("spin_us", options.spin.count()));
   Result<Client> client = Client::Connect(options);
   if (!client.ok()) return FromLibrary(client.status());
   return std::move(*client);
@@ -32,15 +33,7 @@ Rule ToLibrary(const RuleSpec& rule) {
 absl::StatusOr<ServerCounts> CountsOf(Client& client) {
   Result<std::string> text = client.Stats();
   if (!text.ok()) return FromLibrary(text.status());
-  const Json stats = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!stats.is_object() || !stats.contains("ps"))
-    return absl::InternalError(absl::StrCat("the parameter servers' stats are not what is expected: ", *text));
-  ServerCounts counts;
-  for (const Json& ps : stats["ps"]) {
-    counts.applied += ps.value("applied", uint64_t{0});
-    counts.shards += ps.value("shards", uint64_t{0});
-  }
-  return counts;
+  return CountsOf(*text);
 }
 
 absl::StatusOr<Floats> Floats::Make(size_t count) {

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "bench/harness/server_counts.h"
 #include "bench/harness/task.h"
 #include "common/rules/rule_spec.h"
 
@@ -20,16 +21,13 @@ inline absl::Status FromLibrary(const Status& status) {
   return status.ok() ? absl::OkStatus() : absl::Status(static_cast<absl::StatusCode>(status.code()), status.message());
 }
 
-// As TF_CONFIG of the environment says. spec: "transport", "start_timeout_s", "unreachable_timeout_s", "in_flight_bytes".
+// As TF_CONFIG of the environment says. spec: "transport", "start_timeout_s", "unreachable_timeout_s",
+// "in_flight_bytes", "spin_us".
 absl::StatusOr<Client> ConnectAsTold(const Json& spec);
 
 // The library's form of a rule.
 Rule ToLibrary(const RuleSpec& rule);
 
-// What the servers say of themselves: updates of shards that they have applied, and shards that they hold.
-struct ServerCounts {
-  uint64_t applied = 0, shards = 0;
-};
 absl::StatusOr<ServerCounts> CountsOf(Client& client);
 
 // Memory of the library's allocator, which the transports know.

@@ -17,7 +17,7 @@ namespace {
 
 // spec: "op": "push", "pull" or "pushpull"; "bytes" of a variable; "variables" in the model; "call_variables" of one
 // call (the calls go round through the model); "window": calls in flight, 1: each is waited for; "rule"; "workers" that
-// do the same. Commands, in this order:
+// do the same; "transport", as named; "alone": nobody else uses the servers. Commands, in this order:
 //   round    calls for "seconds", and waits until all are acknowledged: "calls", "updates" (of a variable), "bytes",
 //            "seconds", "p50_us", "p99_us"
 //   counts   "pushes": of each variable, by this worker
@@ -61,7 +61,8 @@ class DenseTask final : public Task {
     return floats.data() + (slot * call_variables_ + i) * elements_;
   }
 
-  std::string op_;
+  std::string op_, transport_;
+  bool alone_ = true;
   size_t elements_ = 0, variables_ = 0, call_variables_ = 1, window_ = 1;
   uint64_t workers_ = 1, most_pushes_ = kMostPushes;
   RuleSpec rule_;
@@ -85,6 +86,8 @@ class DenseTask final : public Task {
 
 absl::StatusOr<Json> DenseTask::Start(const Json& spec) {
   op_ = spec.value("op", "push");
+  transport_ = spec.value("transport", "tcp");
+  alone_ = spec.value("alone", true);
   elements_ = spec.value("bytes", size_t{1} << 20) / sizeof(float);
   variables_ = spec.value("variables", size_t{64});
   call_variables_ = spec.value("call_variables", size_t{1});
@@ -251,6 +254,7 @@ absl::StatusOr<Json> DenseTask::Verify(const Json& command) {
     sent += pushes[v];
   }
   BASIN_ASSIGN_OR_RETURN(const ServerCounts counts, CountsOf(*client_));
+  BASIN_RETURN_IF_ERROR(CheckTransport(counts, transport_, alone_));
   if (counts.shards % variables_ != 0)
     return absl::InternalError(absl::StrCat(counts.shards, " shards for ", variables_, " equal variables"));
   BASIN_RETURN_IF_ERROR(CheckApplied(counts.applied - before_.applied, sent * (counts.shards / variables_)));

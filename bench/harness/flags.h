@@ -30,8 +30,13 @@ struct Flags {
   uint64_t call_variables = 1;
   uint64_t in_flight = uint64_t{16} << 20;
   std::vector<std::string> rules;
-  std::vector<uint64_t> rows;
   uint64_t seed = 1;
+  // table
+  std::vector<uint64_t> rows;
+  uint32_t dim = 16;
+  uint64_t batch = 10'000;  // keys of a call
+  std::string keys = "uniform", op = "both";
+  bool in_process = false;
   // Time
   double duration_s = 4;  // of all counted rounds of one figure
   int rounds = 5;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <iterator>
 
+#include "absl/container/flat_hash_map.h"
+
 namespace basin::bench {
 namespace {
 
@@ -18,9 +20,19 @@ uint64_t ZipfRank(uint64_t count, double exponent, double unit) {
   return std::min(static_cast<uint64_t>(place), count) - 1;
 }
 
-std::vector<uint64_t> UniformKeys(Random& random, uint64_t rows, size_t count) {
+std::vector<uint64_t> DifferentKeys(Random& random, uint64_t rows, size_t count) {
+  // Fisher and Yates' shuffle of 0 to rows - 1, as far as it is wanted: only what has moved is remembered.
+  absl::flat_hash_map<uint64_t, uint64_t> moved;
+  const auto at = [&](uint64_t i) {
+    const auto found = moved.find(i);
+    return found == moved.end() ? i : found->second;
+  };
   std::vector<uint64_t> keys(count);
-  for (uint64_t& key : keys) key = random.Below(rows);
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t j = i + random.Below(rows - i);
+    keys[i] = at(j);
+    moved[j] = at(i);
+  }
   return keys;
 }
 

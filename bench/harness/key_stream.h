@@ -1,4 +1,4 @@
-// Keys of embedding rows, synthetic: uniform over a table, or Zipf-like with the sizes that a public data set has.
+// Keys of embedding rows, synthetic: evenly over a table, or Zipf-like with the sizes that a public data set has.
 // Pure.
 #pragma once
 
@@ -20,8 +20,9 @@ inline constexpr uint64_t kCriteoCardinalities[] = {1460,  583,  10131227, 22026
 // rank^-exponent, of `unit` in [0, 1). REQUIRES: count >= 1, exponent > 0 and not 1.
 uint64_t ZipfRank(uint64_t count, double exponent, double unit);
 
-// `count` keys of a table of `rows` rows; the key of row i is i.
-std::vector<uint64_t> UniformKeys(Random& random, uint64_t rows, size_t count);
+// `count` keys of a table of `rows` rows, all different, any as likely as another; the key of row i is i.
+// REQUIRES: count <= rows.
+std::vector<uint64_t> DifferentKeys(Random& random, uint64_t rows, size_t count);
 // `count` keys of the columns in turn, Zipf-like in each; column c's rank r has the key c << 40 | r.
 std::vector<uint64_t> CriteoKeys(Random& random, size_t count);
 

@@ -115,7 +115,11 @@ class Limit final : public Measurement {
 
 class LocalWork final : public Measurement {
  public:
-  LocalWork(std::string name, Json task) : name_(std::move(name)), spec_(std::move(task)) {}
+  LocalWork(std::string name, std::string count, Json task)
+      : name_(std::move(name)),
+        count_(std::move(count)),
+        unit_(count_ == "bytes" ? "GB/s" : "M/s"),
+        spec_(std::move(task)) {}
   const std::string& name() const override { return name_; }
   const std::string& unit() const override { return unit_; }
 
@@ -130,11 +134,12 @@ class LocalWork final : public Measurement {
     BASIN_ASSIGN_OR_RETURN(const Json answer, task_->Ask({{"do", "round"}, {"seconds", seconds}}));
     cpu_seconds_ += task_->process().CpuSeconds() - cpu;
     gigabytes_ += static_cast<double>(answer.value("bytes", uint64_t{0})) / 1e9;
-    return GigabytesPerSecond(answer);
+    if (count_ == "bytes") return GigabytesPerSecond(answer);
+    return answer.value(count_, 0.0) / answer.value("seconds", 1.0) / 1e6;
   }
   absl::Status Finish() override {
+    peak_rss_bytes_ = task_->process().PeakRssBytes();  // of the work, without that of the check
     BASIN_RETURN_IF_ERROR(task_->Ask({{"do", "verify"}}).status());
-    peak_rss_bytes_ = task_->process().PeakRssBytes();
     task_.reset();
     return absl::OkStatus();
   }
@@ -144,7 +149,7 @@ class LocalWork final : public Measurement {
   }
 
  private:
-  const std::string name_, unit_ = "GB/s";
+  const std::string name_, count_, unit_;
   const Json spec_;
   std::unique_ptr<TaskProcess> task_;
   double cpu_seconds_ = 0, gigabytes_ = 0;
@@ -155,8 +160,8 @@ class LocalWork final : public Measurement {
 
 std::unique_ptr<Measurement> MakeLimit(LimitOptions options) { return std::make_unique<Limit>(std::move(options)); }
 
-std::unique_ptr<Measurement> MakeLocalWork(std::string name, Json task) {
-  return std::make_unique<LocalWork>(std::move(name), std::move(task));
+std::unique_ptr<Measurement> MakeLocalWork(std::string name, std::string count, Json task) {
+  return std::make_unique<LocalWork>(std::move(name), std::move(count), std::move(task));
 }
 
 }  // namespace basin::bench

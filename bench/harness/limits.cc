@@ -41,12 +41,19 @@ std::unique_ptr<Measurement> MemcpyLimit(uint64_t bytes, int threads) {
                     .parameters = {{"op", "copy"}, {"bytes", bytes}, {"threads", threads}}});
 }
 
-std::unique_ptr<Measurement> AddLimit(uint64_t bytes, int threads, int targets) {
-  const std::string more = targets > 1 ? absl::StrCat("/targets:", targets) : "";
-  return MakeLimit({.name = absl::StrCat("add/bytes:", bytes, "/threads:", threads, more),
+std::unique_ptr<Measurement> AddLimit(uint64_t bytes, int threads) {
+  return MakeLimit({.name = absl::StrCat("add/bytes:", bytes, "/threads:", threads),
                     .unit = "GB/s",
                     .kind = "memory",
-                    .parameters = {{"op", "add"}, {"bytes", bytes}, {"threads", threads}, {"targets", targets}}});
+                    .parameters = {{"op", "add"}, {"bytes", bytes}, {"threads", threads}}});
+}
+
+std::unique_ptr<Measurement> StreamsLimit(uint64_t bytes, int targets) {
+  const std::string more = targets > 1 ? absl::StrCat("/targets:", targets) : "";
+  return MakeLimit({.name = absl::StrCat("add/bytes:", bytes, "/threads:1", more, "/pages:huge"),
+                    .unit = "GB/s",
+                    .kind = "memory",
+                    .parameters = {{"op", "add"}, {"bytes", bytes}, {"targets", targets}, {"huge", true}}});
 }
 
 std::unique_ptr<Measurement> TcpStreamLimit(const StreamOptions& stream, const TwoHosts* hosts) {
@@ -86,6 +93,7 @@ Experiment AllLimits(const TwoHosts* hosts) {
       add(ZmqStreamLimit({bytes, buffers}, hosts));
     }
   }
+  for (const int targets : {1, 2, 3}) add(StreamsLimit(uint64_t{64} << 20, targets));
   add(TcpRoundTripLimit(hosts));
   add(ZmqRoundTripLimit(hosts));
   add(SharedMemoryRoundTripLimit(true));

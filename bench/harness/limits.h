@@ -16,8 +16,11 @@ struct StreamOptions {
 
 // GB/s. Payload: a copied byte counts once. "memcpy/bytes:67108864/threads:1".
 std::unique_ptr<Measurement> MemcpyLimit(uint64_t bytes, int threads);
-// d[i] += s[i]; with more targets, as many arrays added to in one loop. GB/s of s. "add/bytes:67108864/threads:1".
-std::unique_ptr<Measurement> AddLimit(uint64_t bytes, int threads, int targets = 1);
+// d[i] += s[i]. GB/s of s. "add/bytes:67108864/threads:1".
+std::unique_ptr<Measurement> AddLimit(uint64_t bytes, int threads);
+// The same to several arrays in one loop, laid out so that only memory limits it (huge_array.h): what a rule that reads
+// and writes as many arrays can do. "add/bytes:67108864/threads:1/targets:2/pages:huge".
+std::unique_ptr<Measurement> StreamsLimit(uint64_t bytes, int targets);
 // GB/s, a sender and a receiver that only receives. "tcp_stream/bytes:1048576", "…/buffers:4194304".
 std::unique_ptr<Measurement> TcpStreamLimit(const StreamOptions& stream, const TwoHosts* hosts = nullptr);
 std::unique_ptr<Measurement> ZmqStreamLimit(const StreamOptions& stream, const TwoHosts* hosts = nullptr);

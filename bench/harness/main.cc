@@ -127,13 +127,40 @@ absl::Status Latency(Context& context) {
   return Measure(One(LatencyExperiment(context.flags, context.two())), context.flags, context.progress);
 }
 
+absl::Status Table(Context& context) {
+  BASIN_RETURN_IF_ERROR(context.Prepare(/*needs_ps=*/!context.flags.in_process));
+  const Flags& flags = context.flags;
+  if (!flags.target.empty() && (flags.op == "both" || (flags.rows.size() != 1 && flags.keys == "uniform"))) {
+    return absl::InvalidArgumentError(
+        "a running cluster (--target) serves one run: give --op push or --op pull, and one --rows");
+  }
+  for (const uint64_t rows : flags.rows) {
+    if (flags.batch <= rows) continue;
+    return absl::InvalidArgumentError(absl::StrCat("--batch ", flags.batch, ": the keys of a call differ, and --rows ",
+                                                   rows, " has fewer; give a smaller --batch"));
+  }
+  return Measure(TableExperiments(flags, context.two()), flags, context.progress);
+}
+
 absl::Status ApplyRules(Context& context) {
   return Measure(ApplyExperiments(context.flags), context.flags, context.progress);
 }
 
 absl::Status Canonical(Context& context) {
   BASIN_RETURN_IF_ERROR(context.Prepare(/*needs_ps=*/true));
-  return Measure(CanonicalExperiments(context.flags, context.two()), context.flags, context.progress);
+  std::vector<Experiment> all = CanonicalExperiments(context.flags, context.two());
+  std::optional<TwoHosts> apart;
+  if (!context.flags.netns) {
+    absl::StatusOr<TwoHosts> made = TwoHosts::Make();
+    if (made.ok()) {
+      apart.emplace(*std::move(made));
+      for (Experiment& one : CanonicalExperiments(context.flags, &*apart)) all.push_back(std::move(one));
+    } else {
+      std::fprintf(stderr, "TCP between two network namespaces is left out: %s\n",
+                   std::string(made.status().message()).c_str());
+    }
+  }
+  return Measure(std::move(all), context.flags, context.progress);
 }
 
 absl::Status Stress(Context& context) {
@@ -172,6 +199,32 @@ void AddDense(CLI::App& app, Flags& flags) {
   AddRules(app, flags);
 }
 
+void AddTableFlags(CLI::App& app, Flags& flags) {
+  AddClusterFlags(app, flags);
+  AddCommonFlags(app, flags);
+  app.add_option("--rows", flags.rows, "Rows of the table (may be repeated); default 10000 and 1000000")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32))
+      ->group("Work");
+  app.add_option("--dim", flags.dim, "Elements of a row")->check(CLI::Range(1u, 4096u))->group("Work");
+  app.add_option("--batch", flags.batch, "Keys in one call")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 22))
+      ->group("Work");
+  app.add_option(
+         "--keys", flags.keys,
+         "uniform: keys of a call differ and are spread evenly over the table; criteo: synthetic, by Zipf's law "
+         "over columns with the cardinalities of the Criteo data set")
+      ->check(CLI::IsMember({"uniform", "criteo"}))
+      ->group("Work");
+  app.add_option("--op", flags.op, "push, pull, or both, one after the other")
+      ->check(CLI::IsMember({"push", "pull", "both"}))
+      ->group("Work");
+  app.add_option("--in-flight", flags.in_flight, "Bytes of calls that have started and are not done, for each worker")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->group("Work");
+  app.add_option("--seed", flags.seed, "Of the keys")->group("Work");
+  app.add_flag("--in-process", flags.in_process, "A lane's table alone, without servers and clients")->group("Work");
+}
+
 int Main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "task") == 0) return TaskMain();
   SetLogPrefix("basin-bench");
@@ -192,7 +245,8 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", std::string("basin-bench ") + BASIN_VERSION);
   app.require_subcommand(0, 1);
   AddCommonFlags(app, flags);
-  app.add_flag("--netns", flags.netns, "TCP between two network namespaces (needs root and iproute2)")
+  app.add_flag("--netns", flags.netns,
+               "Only TCP between two network namespaces (needs root and iproute2; with them it is part of everything)")
       ->group("Cluster");
   const auto add = [&](const std::string& name, const std::string& help, Command what) {
     CLI::App* one = app.add_subcommand(name, help);
@@ -212,6 +266,7 @@ int Main(int argc, char** argv) {
     AddClusterFlags(*one, flags);
     AddCommonFlags(*one, flags);
   }
+  AddTableFlags(*add("table", "Rows of an embedding table, pushed and pulled by key", Table), flags);
   CLI::App* apply = add("apply", "The optimizer rules in one process, without servers", ApplyRules);
   AddCommonFlags(*apply, flags);
   AddBytes(*apply, flags, "the gradient");

@@ -49,8 +49,9 @@ struct WorkOptions {
 };
 std::unique_ptr<Measurement> MakeWork(WorkOptions options);
 
-// One task in a process of its own that needs no cluster ("apply"), in GB/s. It is asked to "verify" at the end.
-std::unique_ptr<Measurement> MakeLocalWork(std::string name, Json task);
+// One task in a process of its own that needs no cluster ("apply", "local_table"). `count`: what a round counts,
+// "bytes" (GB/s) or "updates" (M/s). It is asked to "verify" at the end.
+std::unique_ptr<Measurement> MakeLocalWork(std::string name, std::string count, Json task);
 
 // A candidate, or with `limit` -1 and no goal a limit that is shown as a result.
 struct Row {

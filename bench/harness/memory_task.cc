@@ -2,11 +2,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <deque>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bench/harness/huge_array.h"
 #include "bench/harness/task.h"
+#include "common/base/status_macros.h"
 
 namespace basin::bench {
 namespace {
@@ -37,7 +40,8 @@ BASIN_BENCH_VECTORS void Add3(size_t n, const float* __restrict s, float* __rest
 }
 
 // spec: "op": "copy" or "add", "bytes": of one array of each thread, "threads", "targets": arrays that are added to (1
-// to 3: what SGD, momentum and Adagrad, Adam do). A round answers with payload bytes: those of the source array.
+// to 3: what SGD, momentum and Adagrad, Adam do), "huge": laid out as huge_array.h says, else as any program's. A round
+// answers with payload bytes: those of the source array.
 class MemoryTask final : public Task {
  public:
   absl::StatusOr<Json> Start(const Json& spec) override {
@@ -45,8 +49,19 @@ class MemoryTask final : public Task {
     targets_ = spec.value("targets", 1);
     const size_t floats = spec.value("bytes", uint64_t{1} << 20) / sizeof(float);
     if (targets_ < 1 || targets_ > 3 || floats == 0) return absl::InvalidArgumentError("a memory task without arrays");
+    const bool huge = spec.value("huge", false);
     arrays_.resize(static_cast<size_t>(std::max(1, spec.value("threads", 1))));
-    for (auto& own : arrays_) own.assign(static_cast<size_t>(targets_) + 1, std::vector<float>(floats, 1.0f));
+    for (auto& own : arrays_) {
+      for (size_t i = 0; i < static_cast<size_t>(targets_) + 1; ++i) {
+        if (huge) {
+          BASIN_ASSIGN_OR_RETURN(HugeArray array, HugeArray::Make(floats, i, 1.0f));
+          own.push_back(array.floats());
+          huge_.push_back(std::move(array));
+        } else {
+          own.push_back(absl::MakeSpan(plain_.emplace_back(floats, 1.0f)));
+        }
+      }
+    }
     return Json::object();
   }
 
@@ -70,7 +85,7 @@ class MemoryTask final : public Task {
   }
 
  private:
-  void Pass(std::vector<std::vector<float>>& own) {
+  void Pass(const std::vector<absl::Span<float>>& own) {
     const size_t n = own[0].size();
     if (copy_)
       std::memcpy(own[1].data(), own[0].data(), n * sizeof(float));
@@ -85,7 +100,9 @@ class MemoryTask final : public Task {
 
   bool copy_ = false;
   int targets_ = 1;
-  std::vector<std::vector<std::vector<float>>> arrays_;  // of each thread: the source, then the targets
+  std::vector<HugeArray> huge_;
+  std::deque<std::vector<float>> plain_;
+  std::vector<std::vector<absl::Span<float>>> arrays_;  // of each thread: the source, then the targets
 };
 
 }  // namespace

@@ -1,13 +1,12 @@
-// A worker that pushes and pulls rows of an embedding table, and checks every row that it has touched.
+// A worker that pushes and pulls rows of an embedding table, and checks every row at the end.
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bench/harness/connection.h"
 #include "bench/harness/exact_sums.h"
-#include "bench/harness/key_stream.h"
+#include "bench/harness/row_work.h"
 #include "bench/harness/statistics.h"
 #include "bench/harness/task.h"
 #include "common/base/status_macros.h"
@@ -15,11 +14,11 @@
 namespace basin::bench {
 namespace {
 
-constexpr size_t kBatches = 64;       // made before the first round, and used in turn
-constexpr size_t kRowsACheck = 4096;  // pulled at a time at the end
+constexpr size_t kRowsOfACheck = 4096;  // pulled at a time at the end
 
-// spec: "op": "push" or "pull"; "rows", "dim", "keys": "uniform" or "criteo"; "batch" keys of a call; "window" calls in
-// flight; "seed". Commands: as in dense_task.cc; the unit is a row. For one worker: it alone knows what it pushed.
+// spec: "op": "push" or "pull"; what row_work.cc reads; "window": calls in flight; "workers" that do the same;
+// "alone": nobody else uses the servers. Commands: as in dense_task.cc; the unit is a row. Each worker makes all rows
+// before the first round.
 class TableTask final : public Task {
  public:
   ~TableTask() override {
@@ -27,47 +26,38 @@ class TableTask final : public Task {
   }
 
   absl::StatusOr<Json> Start(const Json& spec) override {
+    spec_ = spec;
     pulls_ = spec.value("op", "push") == "pull";
-    dim_ = spec.value("dim", uint32_t{16});
-    batch_ = spec.value("batch", size_t{16384});
-    window_ = std::clamp<size_t>(spec.value("window", size_t{16}), 1, kBatches);
-    if (spec.value("workers", 1) != 1) return absl::InvalidArgumentError("tables are measured with one worker");
-    const uint64_t rows = spec.value("rows", uint64_t{1000000});
-    if (rows == 0 || dim_ == 0 || batch_ == 0) return absl::InvalidArgumentError("a table task without rows");
-    BASIN_ASSIGN_OR_RETURN(client_, ConnectAsTold(spec));
-    BASIN_RETURN_IF_ERROR(Declare());
-    Random random(spec.value("seed", uint64_t{1}));
-    const bool criteo = spec.value("keys", "uniform") == "criteo";
-    for (size_t b = 0; b < kBatches; ++b) {
-      keys_.push_back(criteo ? CriteoKeys(random, batch_) : UniformKeys(random, rows, batch_));
-      BASIN_ASSIGN_OR_RETURN(Floats floats, Floats::Make(batch_ * dim_));
-      for (size_t i = 0; i < batch_; ++i) {
-        for (uint32_t d = 0; d < dim_; ++d) floats.data()[i * dim_ + d] = Gradient(keys_[b][i], d);
-      }
-      gradients_.push_back(std::move(floats));
-      if (pulls_) {
-        BASIN_ASSIGN_OR_RETURN(Floats into, Floats::Make(batch_ * dim_));
-        pulled_.push_back(std::move(into));
-      }
-    }
-    times_.assign(kBatches, 0);
+    window_ = std::max<size_t>(1, spec.value("window", size_t{16}));
+    workers_ = spec.value("workers", uint64_t{1});
+    BASIN_ASSIGN_OR_RETURN(work_, RowWorkFrom(spec));
+    most_pushes_ = work_->MostPushes(workers_) / workers_;
+    pushes_.assign(RowWork::kBatches, 0);
     flying_.assign(window_, nullptr);
     started_.resize(window_);
-    // Every row of a batch exists before the first round.
-    for (size_t b = 0; b < kBatches; ++b) {
-      BASIN_RETURN_IF_ERROR(StartCall(b, /*pull=*/false, &flying_[0]));
-      BASIN_RETURN_IF_ERROR(End(&flying_[0]));
+    BASIN_ASSIGN_OR_RETURN(gradients_, Floats::Make(work_->batch() * work_->dim()));
+    std::ranges::copy(work_->Gradients(), gradients_.data());
+    if (pulls_) {
+      BASIN_ASSIGN_OR_RETURN(pulled_, Floats::Make(window_ * work_->batch() * work_->dim()));
     }
-    return Json::object();
+    BASIN_ASSIGN_OR_RETURN(client_, ConnectAsTold(spec));
+    BASIN_ASSIGN_OR_RETURN(before_, CountsOf(*client_));
+    BASIN_RETURN_IF_ERROR(Declare());
+    for (size_t i = 0; i < work_->fills(); ++i) BASIN_RETURN_IF_ERROR(Finished(Call(work_->fill(i), nullptr)));
+    for (size_t b = 0; b < RowWork::kBatches; ++b) {
+      BASIN_RETURN_IF_ERROR(Finished(Call(work_->keys(b), nullptr)));
+      ++pushes_[b];
+    }
+    return Json{{"chief", client_->is_chief()}};
   }
 
   absl::StatusOr<Json> Do(const Json& command) override {
     const std::string what = command.value("do", "");
     if (what == "round") return Round(command.value("seconds", 0.5));
-    if (what == "counts") return Json{{"pushes", times_}};
-    if (what == "verify") return Verify();
-    if (what == "plant") {
-      --times_[0];
+    if (what == "counts") return Json{{"pushes", pushes_}};
+    if (what == "verify") return Verify(command);
+    if (what == "plant") {  // a push that is counted nowhere
+      BASIN_RETURN_IF_ERROR(Finished(Call(work_->keys(0), nullptr)));
       return Json::object();
     }
     if (what != "finish") return absl::InvalidArgumentError(absl::StrCat("a table task cannot ", what));
@@ -77,121 +67,126 @@ class TableTask final : public Task {
   }
 
  private:
-  static float Gradient(uint64_t key, uint32_t d) { return GradientAt(d, key); }
-
   absl::Status Declare() {
     const std::unique_ptr<basin_model, void (*)(basin_model*)> model(basin_model_new(), basin_model_free);
     basin_status status = {};
-    const Rule rule = ToLibrary(ExactRule(RuleKind::kSgd));
-    const basin_table table = {.size = sizeof(basin_table),
-                               .name = "rows",
-                               .dim = dim_,
-                               .storage = {2, 32, 1},
-                               .initializer = {BASIN_ZEROS, 0, 0, 0},
-                               .rule = rule.get()};
+    basin_rule rule;
+    basin_rule_init(&rule, sizeof(rule), BASIN_RULE_SGD, ExactRule(RuleKind::kSgd).learning_rate);
+    basin_table table = {};
+    table.size = sizeof(table);
+    table.name = "rows";
+    table.dim = work_->dim();
+    table.storage = {2, 32, 1};
+    table.initializer.kind = BASIN_ZEROS;
+    table.rule = &rule;
     int32_t code = basin_model_add_table(model.get(), &table, &table_, &status);
     if (code == BASIN_OK) code = basin_declare(client_->get(), model.get(), &status);
     return FromLibrary(code, status);
   }
 
-  absl::Status StartCall(size_t batch, bool pull, basin_call** call) {
-    basin_rows rows = {.size = sizeof(basin_rows), .table = table_, .keys = keys_[batch].data(), .count = batch_};
-    if (pull)
-      rows.pull = pulled_[batch].data();
-    else
-      rows.push = gradients_[batch].data();
+  // Pushes, or pulls into `into`.
+  absl::StatusOr<basin_call*> Call(absl::Span<const uint64_t> keys, float* into) {
+    basin_rows rows = {};
+    rows.size = sizeof(rows);
+    rows.table = table_;
+    rows.keys = keys.data();
+    rows.count = keys.size();
+    rows.push = into == nullptr ? gradients_.data() : nullptr;
+    rows.pull = into;
     basin_status status = {};
-    const int32_t code = basin_start_rows(client_->get(), &rows, 1, call, &status);
-    if (code == BASIN_OK && !pull) ++times_[batch];
-    return FromLibrary(code, status);
+    basin_call* call = nullptr;
+    BASIN_RETURN_IF_ERROR(FromLibrary(basin_start_rows(client_->get(), &rows, 1, &call, &status), status));
+    return call;
   }
 
-  static absl::Status End(basin_call** call) {
+  static absl::Status Finished(absl::StatusOr<basin_call*> call) {
+    BASIN_RETURN_IF_ERROR(call.status());
     basin_status status = {};
     const int32_t code = basin_call_wait(*call, -1, &status);
     basin_call_free(*call);
-    *call = nullptr;
     return FromLibrary(code, status);
   }
 
+  float* Pulled(uint64_t call) { return pulled_.data() + call % window_ * work_->batch() * work_->dim(); }
+
   absl::StatusOr<Json> Round(double seconds) {
     LatencySample latencies;
-    uint64_t calls = 0, done = 0;
+    const uint64_t first = next_;
+    uint64_t done = next_;
     const auto end_oldest = [&]() -> absl::Status {
-      BASIN_RETURN_IF_ERROR(End(&flying_[done % window_]));
+      BASIN_RETURN_IF_ERROR(Finished(std::exchange(flying_[done % window_], nullptr)));
       latencies.Add(SecondsSince(started_[done++ % window_]) * 1e6);
       return absl::OkStatus();
     };
+    if (pulls_) std::fill_n(pulled_.data(), pulled_.size(), std::numeric_limits<float>::quiet_NaN());
     const Clock::time_point start = Clock::now();
     do {
-      if (calls - done == window_) BASIN_RETURN_IF_ERROR(end_oldest());
-      started_[calls % window_] = Clock::now();
-      BASIN_RETURN_IF_ERROR(StartCall(next_++ % kBatches, pulls_, &flying_[calls % window_]));
-      ++calls;
+      const size_t batch = next_ % RowWork::kBatches;
+      // Past the numbers that float32 adds exactly the sums would prove nothing: the round ends early.
+      if (!pulls_ && pushes_[batch] >= most_pushes_) break;
+      if (next_ - done == window_) BASIN_RETURN_IF_ERROR(end_oldest());
+      started_[next_ % window_] = Clock::now();
+      BASIN_ASSIGN_OR_RETURN(flying_[next_ % window_], Call(work_->keys(batch), pulls_ ? Pulled(next_) : nullptr));
+      if (!pulls_) ++pushes_[batch];
+      ++next_;
     } while (SecondsSince(start) < seconds);
-    while (done < calls) BASIN_RETURN_IF_ERROR(end_oldest());
+    while (done < next_) BASIN_RETURN_IF_ERROR(end_oldest());
+    const double took = SecondsSince(start);
+    const uint64_t calls = next_ - first;
+    if (calls == 0) return absl::ResourceExhaustedError("no push is left that float32 adds exactly; use less time");
+    pulled_calls_ = calls;
     return Json{{"calls", calls},
-                {"updates", calls * batch_},
-                {"bytes", calls * batch_ * dim_ * sizeof(float)},
-                {"seconds", SecondsSince(start)},
+                {"updates", calls * work_->batch()},
+                {"bytes", calls * work_->batch() * work_->dim() * sizeof(float)},
+                {"seconds", took},
                 {"p50_us", Percentile(latencies.values(), 0.5)},
                 {"p99_us", Percentile(latencies.values(), 0.99)}};
   }
 
-  // Every row that was pushed to, against how often. What the last pulls brought is compared as well.
-  absl::Status VerifyRows(const std::map<uint64_t, uint64_t>& pushes, absl::Span<const uint64_t> keys,
-                          const float* found) {
-    for (size_t i = 0; i < keys.size(); ++i) {
-      const uint64_t times = pushes.at(keys[i]);
-      if (times > kMostPushes) continue;  // past what float32 adds exactly: proves nothing
-      for (uint32_t d = 0; d < dim_; ++d) {
-        const float wanted = -static_cast<float>(times) * Gradient(keys[i], d);
-        if (found[i * dim_ + d] == wanted) continue;
-        return absl::DataLossError(absl::StrCat("row ", keys[i], " has ", found[i * dim_ + d], " at element ", d,
-                                                "; its ", times, " pushes make exactly ", wanted));
-      }
+  // Every row, against how often it was pushed; what the last round pulled; and the servers' counts.
+  absl::StatusOr<Json> Verify(const Json& command) {
+    const auto pushes = command.value("pushes", std::vector<uint64_t>());
+    if (pushes.size() != RowWork::kBatches)
+      return absl::InvalidArgumentError("verify: one count of pushes for each batch is needed");
+    const std::vector<float> expected = work_->Expected(pushes, workers_);
+    const uint64_t still_there = pulls_ ? std::min<uint64_t>(pulled_calls_, window_) : 0;
+    for (uint64_t call = next_ - still_there; call < next_; ++call) {
+      BASIN_RETURN_IF_ERROR(
+          work_->Check(expected, work_->keys(call % RowWork::kBatches), {Pulled(call), work_->batch() * work_->dim()}));
     }
-    return absl::OkStatus();
+    const absl::Span<const uint64_t> all = work_->all_keys();
+    for (size_t at = 0; at < all.size(); at += kRowsOfACheck) {
+      const absl::Span<const uint64_t> keys = all.subspan(at, kRowsOfACheck);
+      std::vector<float> values(keys.size() * work_->dim(), std::numeric_limits<float>::quiet_NaN());
+      BASIN_RETURN_IF_ERROR(Finished(Call(keys, values.data())));
+      BASIN_RETURN_IF_ERROR(work_->Check(expected, keys, values));
+    }
+    BASIN_ASSIGN_OR_RETURN(const ServerCounts counts, CountsOf(*client_));
+    BASIN_RETURN_IF_ERROR(CheckTransport(counts, spec_.value("transport", "tcp"), spec_.value("alone", true)));
+    if (counts.rows - before_.rows != all.size()) {
+      return absl::DataLossError(absl::StrCat("the parameter servers hold ", counts.rows - before_.rows,
+                                              " rows, and pushes were sent to ", all.size()));
+    }
+    basin_task task = {};
+    task.size = sizeof(task);
+    basin_get_task(client_->get(), &task);
+    const uint64_t sent = work_->Updates(pushes, workers_, static_cast<int>(task.ps_count));
+    BASIN_RETURN_IF_ERROR(CheckApplied(counts.applied - before_.applied, sent));
+    return Json{{"applied", sent}, {"rows", all.size()}};
   }
 
-  absl::StatusOr<Json> Verify() {
-    std::map<uint64_t, uint64_t> pushes;
-    for (size_t b = 0; b < kBatches; ++b) {
-      for (const uint64_t key : keys_[b]) pushes[key] += times_[b];
-    }
-    if (pulls_) {
-      for (size_t b = 0; b < std::min<uint64_t>(next_, kBatches); ++b)
-        BASIN_RETURN_IF_ERROR(VerifyRows(pushes, keys_[b], pulled_[b].data()));
-    }
-    std::vector<uint64_t> keys;
-    std::vector<float> values(kRowsACheck * dim_);
-    for (auto at = pushes.begin(); at != pushes.end();) {
-      keys.clear();
-      for (; at != pushes.end() && keys.size() < kRowsACheck; ++at) keys.push_back(at->first);
-      std::fill(values.begin(), values.end(), std::numeric_limits<float>::quiet_NaN());
-      const basin_rows rows = {.size = sizeof(basin_rows),
-                               .table = table_,
-                               .keys = keys.data(),
-                               .count = keys.size(),
-                               .push = nullptr,
-                               .pull = values.data()};
-      basin_status status = {};
-      basin_call* call = nullptr;
-      BASIN_RETURN_IF_ERROR(FromLibrary(basin_start_rows(client_->get(), &rows, 1, &call, &status), status));
-      BASIN_RETURN_IF_ERROR(End(&call));
-      BASIN_RETURN_IF_ERROR(VerifyRows(pushes, keys, values.data()));
-    }
-    return Json{{"rows", pushes.size()}};
-  }
-
+  Json spec_;
   bool pulls_ = false;
-  uint32_t dim_ = 16, table_ = 0;
-  size_t batch_ = 0, window_ = 1;
-  uint64_t next_ = 0;
+  uint32_t table_ = 0;
+  size_t window_ = 1;
+  uint64_t workers_ = 1, most_pushes_ = 0;
+  std::optional<RowWork> work_;
   std::optional<Client> client_;
-  std::vector<std::vector<uint64_t>> keys_;  // of each batch
-  std::vector<Floats> gradients_, pulled_;
-  std::vector<uint64_t> times_;  // pushes of each batch
+  ServerCounts before_;
+  Floats gradients_, pulled_;     // [batch, dim]; [window, batch, dim]
+  std::vector<uint64_t> pushes_;  // of each batch, by this worker
+  // Call number n is of batch n % kBatches, and of slot n % window_.
+  uint64_t next_ = 0, pulled_calls_ = 0;
   std::vector<basin_call*> flying_;
   std::vector<Clock::time_point> started_;
 };

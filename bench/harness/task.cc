@@ -38,6 +38,8 @@ absl::StatusOr<std::unique_ptr<Task>> MakeTask(const std::string& kind) {
       {"zmq_dealer", MakeZmqDealerTask},
       {"shared_memory", MakeSharedMemoryTask},
       {"dense", MakeDenseTask},
+      {"table", MakeTableTask},
+      {"local_table", MakeLocalTableTask},
       {"stress", MakeStressTask},
       {"proxy", MakeProxyTask},
   };

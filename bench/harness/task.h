@@ -48,6 +48,7 @@ std::unique_ptr<Task> MakeZmqDealerTask();
 std::unique_ptr<Task> MakeSharedMemoryTask();  // either side of a round trip
 std::unique_ptr<Task> MakeDenseTask();         // a worker that pushes and pulls variables
 std::unique_ptr<Task> MakeTableTask();         // a worker that pushes and pulls rows
+std::unique_ptr<Task> MakeLocalTableTask();    // a table in this process
 std::unique_ptr<Task> MakeStressTask();        // some workers of a stress run
 std::unique_ptr<Task> MakeProxyTask();         // cuts connections
 

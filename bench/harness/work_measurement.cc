@@ -54,6 +54,9 @@ class Work final : public Measurement {
   }
 
   absl::Status Finish() override {
+    // Of the work, without that of the check.
+    peak_rss_bytes_ = cluster_->PeakRssBytes();
+    for (const auto& worker : workers_) peak_rss_bytes_ += worker->process().PeakRssBytes();
     BASIN_ASSIGN_OR_RETURN(const std::vector<Json> answers, AskAll({{"do", "counts"}}));
     std::vector<uint64_t> pushes;
     for (const Json& answer : answers) {
@@ -65,8 +68,6 @@ class Work final : public Measurement {
     if (std::getenv("BASIN_BENCH_PLANT") != nullptr)
       BASIN_RETURN_IF_ERROR(workers_[0]->Ask({{"do", "plant"}}).status());
     BASIN_RETURN_IF_ERROR(workers_[0]->Ask({{"do", "verify"}, {"pushes", pushes}}).status());
-    peak_rss_bytes_ = cluster_->PeakRssBytes();
-    for (const auto& worker : workers_) peak_rss_bytes_ += worker->process().PeakRssBytes();
     // The chief's end is the run's: it comes last.
     for (size_t i = workers_.size(); i-- > 0;) BASIN_RETURN_IF_ERROR(workers_[i]->Ask({{"do", "finish"}}).status());
     workers_.clear();

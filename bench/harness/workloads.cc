@@ -17,6 +17,8 @@ constexpr uint64_t kMostVariables = 16384;
 constexpr uint64_t kMostCalls = 4096;  // in flight, however small
 constexpr uint64_t kSmallFloats = 16, kSmallVariables = 64;
 constexpr double kSmallGoal = 10, kSmallSingleGoal = 2;  // million a second
+constexpr uint64_t kFewRows = 10'000, kManyRows = 1'000'000;
+constexpr double kSpinGoal = 3;  // us
 
 struct Dense {
   std::string op;
@@ -65,7 +67,8 @@ WorkOptions Work(const Dense& dense, const Flags& flags, const TwoHosts* hosts) 
                {"call_variables", dense.call_variables},
                {"window", std::clamp<uint64_t>(flags.in_flight / call_bytes, 1, kMostCalls)},
                {"rule", dense.rule},
-               {"transport", flags.transport}};
+               {"transport", flags.transport},
+               {"alone", flags.target.empty()}};
   return work;
 }
 
@@ -107,6 +110,71 @@ void AddManyInOneCall(Experiment& experiment, const Flags& flags, const TwoHosts
   AddRow(experiment, parts, whole);
 }
 
+std::string TableName(const std::string& prefix, const std::string& op, uint64_t rows, const Flags& flags) {
+  std::string name = absl::StrCat(prefix, "table_", op);
+  // Only the sizes of the columns are those of the data set.
+  if (rows == 0)
+    absl::StrAppend(&name, "/keys:criteo-synthetic");
+  else
+    absl::StrAppend(&name, "/rows:", rows);
+  absl::StrAppend(&name, "/dim:", flags.dim);
+  if (flags.batch != Flags().batch) absl::StrAppend(&name, "/batch:", flags.batch);
+  return name;
+}
+
+Json TableTaskOf(const std::string& kind, const std::string& op, uint64_t rows, const Flags& flags) {
+  return {{"kind", kind}, {"op", op}, {"rows", rows}, {"dim", flags.dim}, {"batch", flags.batch}, {"seed", flags.seed}};
+}
+
+// What a goal of a table names, in million rows a second; 0 where there is none.
+double TableGoal(const std::string& op, uint64_t rows, const Flags& flags, bool in_process) {
+  if (op != "push" || flags.dim != 16) return 0;
+  if (rows == kFewRows) return in_process ? 50 : 30;
+  if (rows == kManyRows) return in_process ? 30 : 15;
+  return 0;
+}
+
+int AddLocalTable(Experiment& experiment, const std::string& op, uint64_t rows, const Flags& flags) {
+  return Add(experiment,
+             MakeLocalWork(TableName("", op, rows, flags), "updates", TableTaskOf("local_table", op, rows, flags)));
+}
+
+void AddTable(Experiment& experiment, const std::string& op, uint64_t rows, const Flags& flags, const TwoHosts* hosts) {
+  if (flags.in_process)
+    return AddRow(experiment, AddLocalTable(experiment, op, rows, flags), -1, TableGoal(op, rows, flags, true));
+  WorkOptions work;
+  work.name = TableName(Prefix(flags, hosts), op, rows, flags) + Suffix(flags);
+  work.unit = "M/s";
+  work.count = "updates";
+  work.cluster = ClusterFrom(flags, hosts);
+  work.task = TableTaskOf("table", op, rows, flags);
+  const uint64_t call_bytes = flags.batch * (sizeof(uint64_t) + flags.dim * sizeof(float));
+  work.task["window"] = std::clamp<uint64_t>(flags.in_flight / call_bytes, 1, kMostCalls);
+  work.task["transport"] = flags.transport;
+  work.task["alone"] = flags.target.empty();
+  const bool shm = flags.transport == "shm";
+  const int limit = shm ? AddLocalTable(experiment, op, rows, flags) : -1;
+  AddRow(experiment, Add(experiment, MakeWork(std::move(work))), limit,
+         shm ? 0 : TableGoal(op, rows, flags, /*in_process=*/false));
+}
+
+void AddLatency(Experiment& experiment, bool spin, const Flags& flags, const TwoHosts* hosts) {
+  const bool shm = flags.transport == "shm";
+  WorkOptions work = Work({.op = "push", .bytes = 64, .variables = 1}, flags, hosts);
+  work.name = absl::StrCat(Prefix(flags, hosts), "push_latency/bytes:64", shm && spin ? "/spin" : "", Suffix(flags));
+  work.unit = "us";
+  work.count = "latency";
+  work.task["window"] = 1;
+  if (shm && !spin) {
+    work.task["spin_us"] = 0;
+    work.cluster.spin = false;
+  }
+  const bool fixed = shm && spin;
+  const int limit =
+      fixed ? -1 : Add(experiment, shm ? SharedMemoryRoundTripLimit(/*spin=*/false) : ZmqRoundTripLimit(hosts));
+  AddRow(experiment, Add(experiment, MakeWork(std::move(work))), limit, fixed ? kSpinGoal : 0);
+}
+
 }  // namespace
 
 std::optional<Goal> GoalOf(const std::string& name) {
@@ -127,6 +195,14 @@ std::optional<Goal> GoalOf(const std::string& name) {
       {"tcp_push_latency/bytes:64", {1.3, /*at_most=*/true}},
       {"shm_push/bytes:4194304", {0.8}},
       {"shm_pull/bytes:4194304", {0.8}},
+      {"shm_push_latency/bytes:64", {1.3, /*at_most=*/true}},
+      {"shm_push_latency/bytes:64/spin", {1.0, /*at_most=*/true}},
+      {"table_push/rows:10000/dim:16", {1.0}},
+      {"table_push/rows:1000000/dim:16", {1.0}},
+      {"tcp_table_push/rows:10000/dim:16", {1.0}},
+      {"tcp_table_push/rows:1000000/dim:16", {1.0}},
+      {"shm_table_push/rows:10000/dim:16", {0.7}},
+      {"shm_table_push/rows:1000000/dim:16", {0.7}},
       {"apply/rule:sgd/bytes:67108864", {0.85}},
       {"apply/rule:momentum/bytes:67108864", {0.85}},
       {"apply/rule:adagrad/bytes:67108864", {0.85}},
@@ -163,15 +239,23 @@ Experiment SmallExperiment(const Flags& flags, const TwoHosts* hosts) {
 
 Experiment LatencyExperiment(const Flags& flags, const TwoHosts* hosts) {
   Experiment experiment;
-  WorkOptions work = Work({.op = "push", .bytes = 64, .variables = 1}, flags, hosts);
-  work.name = absl::StrCat(Prefix(flags, hosts), "push_latency/bytes:64", Suffix(flags));
-  work.unit = "us";
-  work.count = "latency";
-  work.task["window"] = 1;
-  const int limit =
-      Add(experiment, flags.transport == "shm" ? SharedMemoryRoundTripLimit(/*spin=*/false) : ZmqRoundTripLimit(hosts));
-  AddRow(experiment, Add(experiment, MakeWork(work)), limit);
+  AddLatency(experiment, /*spin=*/false, flags, hosts);
+  // A running cluster serves one run; its servers spin or not as they were told.
+  if (flags.transport == "shm" && flags.target.empty()) AddLatency(experiment, /*spin=*/true, flags, hosts);
   return experiment;
+}
+
+std::vector<Experiment> TableExperiments(const Flags& flags, const TwoHosts* hosts) {
+  std::vector<uint64_t> sizes = flags.rows.empty() ? std::vector<uint64_t>{kFewRows, kManyRows} : flags.rows;
+  if (flags.keys == "criteo") sizes = {0};
+  std::vector<Experiment> all;
+  for (const uint64_t rows : sizes) {
+    Experiment& experiment = all.emplace_back();
+    for (const std::string op : {"push", "pull"}) {
+      if (flags.op == "both" || flags.op == op) AddTable(experiment, op, rows, flags, hosts);
+    }
+  }
+  return all;
 }
 
 std::vector<Experiment> ApplyExperiments(const Flags& flags) {
@@ -184,9 +268,10 @@ std::vector<Experiment> ApplyExperiments(const Flags& flags) {
       // Each rule reads the gradient, and reads and writes the parameters and its slots: as many additions to arrays
       // do.
       const int targets = 1 + SlotCount(*RuleKindFromName(rule));
-      const int limit = Add(experiment, AddLimit(bytes, 1, targets));
+      const int limit = Add(experiment, StreamsLimit(bytes, targets));
       const std::string name = absl::StrCat("apply/rule:", rule, "/bytes:", bytes);
-      AddRow(experiment, Add(experiment, MakeLocalWork(name, {{"kind", "apply"}, {"rule", rule}, {"bytes", bytes}})),
+      AddRow(experiment,
+             Add(experiment, MakeLocalWork(name, "bytes", {{"kind", "apply"}, {"rule", rule}, {"bytes", bytes}})),
              limit);
       all.push_back(std::move(experiment));
     }
@@ -210,12 +295,21 @@ std::vector<Experiment> CanonicalExperiments(const Flags& flags, const TwoHosts*
   AddDense(all.emplace_back(), {.op = "push", .bytes = 64 * kKiB}, tcp, hosts);
   all.push_back(SmallExperiment(tcp, hosts));
   all.push_back(LatencyExperiment(tcp, hosts));
-  if (hosts != nullptr) return all;  // the rest uses no network
-  Flags shm = flags;
+  Flags shm = flags, local = flags;
   shm.transport = "shm";
+  local.in_process = true;
+  for (const uint64_t rows : {kFewRows, kManyRows, uint64_t{0}}) {
+    Experiment& experiment = all.emplace_back();
+    AddTable(experiment, "push", rows, tcp, hosts);
+    if (hosts != nullptr) continue;
+    AddTable(experiment, "push", rows, local, hosts);
+    AddTable(experiment, "push", rows, shm, hosts);
+  }
+  if (hosts != nullptr) return all;  // the rest uses no network
   Experiment& memory = all.emplace_back();
   AddDense(memory, {.op = "push", .bytes = 4 * kMiB}, shm, hosts);
   AddDense(memory, {.op = "pull", .bytes = 4 * kMiB}, shm, hosts);
+  all.push_back(LatencyExperiment(shm, hosts));
   for (Experiment& experiment : ApplyExperiments(flags)) all.push_back(std::move(experiment));
   return all;
 }

@@ -23,6 +23,8 @@ inline constexpr size_t kMaxMessageBytes = kMaxFrameBytes + (size_t{4} << 20);
 // Payloads below this are copied into frame 0: libzmq makes two system calls of each frame, which cost more than the
 // copy.
 inline constexpr size_t kInlinePayloadBytes = size_t{64} << 10;
+// Over shared memory a frame costs no system call, so smaller ones stand alone; below this none does.
+inline constexpr size_t kLeastFrameBytes = size_t{4} << 10;
 // A data message is closed once it, or its answer, has about this much payload, so that a lane applies one while the
 // next arrives. One entry alone may be larger: a shard has kMaxShardBytes at most, a bucket's rows kMaxRowsBytes.
 inline constexpr size_t kMessageBytes = size_t{1} << 20;

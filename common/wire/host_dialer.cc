@@ -6,6 +6,7 @@
 #include "common/base/status_macros.h"
 #include "common/wire/host_transport.h"
 #include "common/wire/resolve.h"
+#include "common/wire/shm_layout.h"
 #include "common/wire/shm_transport.h"
 
 namespace basin::wire {
@@ -65,6 +66,8 @@ class HostChannel final : public Channel {
     }
     return got;
   }
+
+  size_t inline_below() const override { return open_ && shm_ != nullptr ? kRingPlacedBytes : kInlinePayloadBytes; }
 
   // Goes over to TCP where shared memory has failed. True: Receive has a failure to tell.
   bool Advance() {

@@ -6,6 +6,7 @@
 #include "common/base/status_macros.h"
 #include "common/wire/host_transport.h"
 #include "common/wire/resolve.h"
+#include "common/wire/shm_layout.h"
 #include "common/wire/shm_transport.h"
 
 namespace basin::wire {
@@ -48,6 +49,10 @@ class Both final : public HostListener {
     if ((peer & kShmPeerBit) == 0) return tcp_->Send(peer, std::move(message));
     if (shm_ == nullptr) return absl::UnavailableError("the peer is gone");
     return shm_->Send(peer, std::move(message));
+  }
+
+  size_t inline_below(PeerId peer) const override {
+    return (peer & kShmPeerBit) != 0 ? kRingPlacedBytes : kInlinePayloadBytes;
   }
 
   void Close(absl::Time deadline) override {

@@ -25,7 +25,7 @@ inline constexpr uint32_t kShmLayout = 1;
 inline constexpr size_t kRingBlocks = 512;
 // Frames from here on keep a place of their own in the data, where the receiver reads them; smaller ones (and each
 // frame 0) are copied out.
-inline constexpr size_t kRingPlacedBytes = 4096;
+inline constexpr size_t kRingPlacedBytes = kLeastFrameBytes;
 // The sender stops at this many bytes under way, unless nothing is: what is reused stays in the caches.
 inline constexpr size_t kRingWindowBytes = size_t{4} << 20;
 // Address space; touched only where a message is larger than the window, or where frames are held for long.

@@ -30,6 +30,8 @@ class Channel {
   // "closed by the peer"), once the channel is cut and everything received was taken; NOT_FOUND where the address's
   // name does not resolve.
   virtual absl::StatusOr<std::unique_ptr<Message>> Receive() = 0;
+  // Payloads of fewer bytes travel better within frame 0. It may change once, when the channel opens.
+  virtual size_t inline_below() const { return kInlinePayloadBytes; }
 };
 
 // A client's transport: makes channels and waits on all of them at once.
@@ -74,6 +76,8 @@ class Listener {
   // Queues; never blocks. UNAVAILABLE: the peer is gone; RESOURCE_EXHAUSTED: it does not read (its queue is full);
   // INVALID_ARGUMENT: the message is past limits.h.
   virtual absl::Status Send(PeerId peer, Message message) = 0;
+  // As Channel::inline_below, towards that peer.
+  virtual size_t inline_below(PeerId) const { return kInlinePayloadBytes; }
   // Waits at most until `deadline` for what was queued to leave; then further sends fail.
   virtual void Close(absl::Time deadline) = 0;
   virtual void Wake() = 0;

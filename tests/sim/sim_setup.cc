@@ -23,7 +23,7 @@ LaneCoreOptions LaneOptionsOf(const SimOptions& options, uint32_t ps, uint32_t l
   core.chief = TaskId{Role::kWorker, 0};
   core.heartbeat = kHeartbeat;
   core.dead_after = kDeadAfter;
-  core.inline_below = 1;  // every answer refers to the shard
+  core.inline_below = [](wire::PeerId) { return 1; };  // every answer refers to the shard
   return core;
 }
 

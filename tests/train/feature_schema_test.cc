@@ -13,7 +13,8 @@ namespace {
 constexpr char kWhole[] = R"(
 label: {column: late, above: 15}
 split: {column: date, test_from: 2013-11-01, test_until: 2014-01-01}
-numeric: [distance, temp]
+numeric: [distance]
+numeric_wide_only: [temp]
 categorical: [carrier, dest]
 buckets:
   - {name: hour, column: minute, width: 60}
@@ -30,6 +31,7 @@ TEST(FeatureSchemaTest, ReadsEveryField) {
   EXPECT_EQ(schema->test_from, "2013-11-01");
   EXPECT_EQ(schema->test_until, "2014-01-01");
   EXPECT_EQ(schema->numeric, (std::vector<std::string>{"distance", "temp"}));
+  EXPECT_EQ(schema->wide_only, 1u);
   ASSERT_EQ(schema->categories.size(), 4u);
   EXPECT_FALSE(schema->categories[0].is_bucket());
   EXPECT_EQ(schema->categories[2].width, 60);
@@ -66,6 +68,7 @@ TEST(FeatureSchemaTest, ComplaintsNameThePlaceAndWhatToDo) {
       {absl::StrCat(label, split, c, "numerc: [a]\n"),
        "s.yaml:4:1: unknown field \"numerc\"; did you mean \"numeric\"?"},
       {absl::StrCat(label, split, c, "numeric: [a, a]\n"), "s.yaml:4:1: numeric: \"a\" stands twice"},
+      {absl::StrCat(label, split, c, "numeric: [a]\nnumeric_wide_only: [a]\n"), "\"a\" stands twice"},
       {absl::StrCat(label, split, c, "numeric: [y]\n"), "\"y\" is an input as well"},
       {absl::StrCat(label, split, "categorical: [y]\n"), "\"y\" is an input as well"},
       {absl::StrCat(label, "split: {column: d, test_from: b, test_until: b}\n", c), "the test part would be empty"},

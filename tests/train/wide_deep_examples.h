@@ -14,7 +14,8 @@ namespace basin {
 inline constexpr char kShopSchema[] = R"(
 label: {column: bought}
 split: {column: day, test_from: "4"}
-numeric: [price, age]
+numeric: [price]
+numeric_wide_only: [age]
 categorical: [shop, user]
 buckets: [{name: hour, column: minute, width: 60}]
 crosses: [[shop, hour]]

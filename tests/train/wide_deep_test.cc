@@ -36,7 +36,7 @@ double PlainLoss(const WideDeep& model, const FeatureBatch& batch, const Exact& 
     double logit = exact.dense[0][0];
     for (size_t i = 0; i < numbers; ++i) logit += numeric[i] * exact.dense[1][i];
     for (size_t i = 0; i < features; ++i) logit += exact.rows[0][batch.tables[0].at[row * features + i]];
-    std::vector<double> x = numeric;
+    std::vector<double> x = {numeric[0]};  // the other one is the wide part's alone
     for (size_t table = 1; table < model.tables().size(); ++table) {
       const size_t dim = model.tables()[table].dim;
       for (size_t i = 0; i < dim; ++i) x.push_back(exact.rows[table][batch.tables[table].at[row] * dim + i]);
@@ -124,7 +124,7 @@ TEST(WideDeepTest, NamesItsVariablesAndTables) {
   for (const VariableDecl& variable : model->variables()) names.push_back(variable.name);
   EXPECT_EQ(names, (std::vector<std::string>{"wide/bias", "wide/numeric", "deep/hidden0/kernel", "deep/hidden0/bias",
                                              "deep/logit/kernel", "deep/logit/bias"}));
-  EXPECT_EQ(model->variables()[2].shape, (std::vector<int64_t>{2 + 3 * 3, 8}));
+  EXPECT_EQ(model->variables()[2].shape, (std::vector<int64_t>{1 + 3 * 3, 8}));
   names.clear();
   for (const TableDecl& table : model->tables()) names.push_back(table.name);
   EXPECT_EQ(names, (std::vector<std::string>{"wide", "embedding/shop", "embedding/user", "embedding/hour"}));

@@ -2,7 +2,9 @@
 #include "common/wire/shm_transport.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -300,16 +302,20 @@ TEST_F(HostTransportTest, WhereSharedMemoryIsNotOfferedTcpIsUsedAndSaidOnce) {
 }
 
 TEST_F(HostTransportTest, NobodyListeningIsARefusedConnectionWithoutALine) {
-  std::string address;
-  {
-    Listen(TransportKind::kAuto);
-    address = echo_->address();
-    echo_.reset();
-  }
+  // A port that nobody has: bound, so that the system names it, and never listened on.
+  const int reserved = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in bound = {};
+  bound.sin_family = AF_INET;
+  bound.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof bound;
+  ASSERT_EQ(bind(reserved, reinterpret_cast<sockaddr*>(&bound), size), 0);
+  ASSERT_EQ(getsockname(reserved, reinterpret_cast<sockaddr*>(&bound), &size), 0);
+  const std::string address = absl::StrCat("127.0.0.1:", ntohs(bound.sin_port));
   auto dialer = MakeDialer(TransportKind::kAuto);
   auto channel = dialer->Dial(address);
   EXPECT_EQ(NextText(*dialer, *channel), absl::StrCat(address, ": connection refused"));
   EXPECT_TRUE(lines_.empty());
+  close(reserved);
 }
 
 TEST_F(HostTransportTest, SharedMemoryAloneIsAnErrorWhereItCannotBeHad) {

@@ -94,7 +94,7 @@ absl::Status Start(basin_client* client, const basin_item* items, size_t count, 
     }
   }
   const auto is_large = [](const UpdateItem& item) {
-    return std::max(item.push.size(), item.assign.size()) >= kInlinePayloadBytes;
+    return std::max(item.push.size(), item.assign.size()) >= kLeastFrameBytes;
   };
   ClientSession::Lender lender;  // small payloads are copied at once
   if (std::any_of(update.begin(), update.end(), is_large)) lender = client->session->NewLender();

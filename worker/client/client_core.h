@@ -124,6 +124,8 @@ class ClientCore {
   CallId Finish(const std::string& failure, absl::Time now);
   CallId Stats(absl::Time now);
   CallId Goodbye(absl::Time now);
+  // Of messages from now on, see wire::Channel.
+  void SetInlineBelow(uint32_t channel, size_t bytes);
   // Of pushes from now on, instead of their rule's; NaN: the rule's. REQUIRES: finite and not negative, or NaN.
   void SetLearningRate(float learning_rate) { learning_rate_ = learning_rate; }
   // Whether an open message waits for more.

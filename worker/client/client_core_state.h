@@ -48,12 +48,13 @@ struct ClientCore::Pending {
 struct ClientCore::Open {
   wire::DataBuilder builder;
   std::vector<UpdateEntry> entries;
-  size_t answer_bytes = 0;
+  size_t answer_bytes = 0, answer_frames = 0;
   StepClock clock;
   float learning_rate = wire::Header::kRuleOwn;
   absl::Time since;
 
-  void Reserve(size_t count) {
+  void Begin(size_t inline_below, size_t count) {
+    builder = wire::DataBuilder(inline_below);
     entries.reserve(count);
     builder.Reserve(count);
   }
@@ -77,9 +78,10 @@ struct ClientCore::Channel {
   uint64_t next_request = 1;
   std::map<uint64_t, Pending> pending;  // by request: ordered, as they must be sent again
   Open open;
+  size_t inline_below = kInlinePayloadBytes;
   uint32_t updates_pending = 0;
   size_t entries_last = 0;  // of the last update message: a guess for the next
-  absl::Time down_since;  // since when it is not ready
+  absl::Time down_since;    // since when it is not ready
   absl::Time redial_at;
   absl::Duration redial_delay;
   absl::Time last_heard;

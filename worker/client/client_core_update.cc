@@ -216,7 +216,7 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
       wire::Frame payload;
       if (writes) {
         entry.flags |= pushes ? wire::kPush : wire::kAssign;
-        payload = wire::Frame(written.data() + offset, bytes, bytes >= kInlinePayloadBytes ? lender : nullptr);
+        payload = wire::Frame(written.data() + offset, bytes, bytes >= kLeastFrameBytes ? lender : nullptr);
       }
       AddEntry(*channels_[shard.channel], entry, std::move(payload), now);
     }
@@ -234,11 +234,11 @@ wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& ent
   };
   if (!open->entries.empty() &&
       (!open->builder.Fits(payload_bytes) || open->answer_bytes + entry.pull_bytes > kMessageBytes ||
-       open->clock != clock_ || rate_differs())) {
+       open->answer_frames >= kMaxPayloadFrames || open->clock != clock_ || rate_differs())) {
     FlushChannel(channel);
   }
   if (open->entries.empty()) {
-    open->Reserve(channel.entries_last);
+    open->Begin(channel.inline_below, channel.entries_last);
     open->clock = clock_;
     open->learning_rate = learning_rate_;
     open->since = now;
@@ -247,6 +247,7 @@ wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& ent
   // A message answers each of its calls once.
   if (open->entries.empty() || open->entries.back().call != entry.call) ++FindCall(entry.call)->parts;
   open->answer_bytes += entry.pull_bytes;
+  open->answer_frames += entry.pull_bytes >= channel.inline_below;
   bytes_in_flight_ += payload_bytes;
   UpdateEntry& added = open->entries.emplace_back(entry);
   ShardState& shard = StateOf(entry.shard);
@@ -306,6 +307,8 @@ void ClientCore::FlushIfDue(Channel& channel, absl::Time now) {
     Wake(open.since + kGatherMost);
   }
 }
+
+void ClientCore::SetInlineBelow(uint32_t channel, size_t bytes) { channels_[channel]->inline_below = bytes; }
 
 bool ClientCore::gathering() const {
   return std::any_of(channels_.begin(), channels_.end(),

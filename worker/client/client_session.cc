@@ -115,6 +115,7 @@ bool ClientSession::Pump() {
       progress = true;
     }
     if (cut.ok()) {
+      core_.SetInlineBelow(id, at->second->inline_below());
       ++at;
     } else {
       at = channels_.erase(at);
