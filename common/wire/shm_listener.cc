@@ -134,8 +134,10 @@ class Lane final : public ShmListener {
     if (at == peers_.end()) return absl::UnavailableError("the peer is gone");
     Peer& peer = *at->second;
     const size_t bytes = message.bytes();
+    // Before the peer can have it.
+    bytes_out_.fetch_add(bytes, std::memory_order_relaxed);
     const absl::Status sent = peer.link->Send(std::move(message));
-    if (sent.ok()) bytes_out_.fetch_add(bytes, std::memory_order_relaxed);
+    if (!sent.ok()) bytes_out_.fetch_sub(bytes, std::memory_order_relaxed);
     // What waits is sent while the peer is looked at, and a cut is seen.
     if (!sent.ok() || peer.link->has_backlog()) Activate(peer);
     return absl::IsUnavailable(sent) ? absl::UnavailableError("the peer is gone") : sent;

@@ -38,7 +38,7 @@ class FaultsTest(clusters.ClusterCase):
     def test_piece_of_a_killed_worker_goes_to_another_and_the_run_completes(self):
         layout = clusters.Layout(ps=2, workers=2)
         ps = self.start_all_ps(layout, "--dead-after", "2", "--heartbeat", "0.2")
-        workers = [self.start_worker(layout, index, "--epochs", "200") for index in range(2)]
+        workers = [self.start_worker(layout, index, "--epochs", "1000") for index in range(2)]
         victim_has_a_piece = lambda: (lambda s: s["inputs"] and s["inputs"][0]["pieces_leased"] == 2)(self.stats(layout))
         processes.wait_until(victim_has_a_piece, "both workers hold a piece")
         # Stopped first, so that the piece it holds stays its own until it is dead.

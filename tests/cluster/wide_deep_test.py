@@ -57,8 +57,11 @@ class WideDeepTest(clusters.ClusterCase):
         """Trains on two ps, with an evaluator, to the folder `outputs`. What the evaluator wrote at the end."""
         layout = clusters.Layout(ps=2, workers=workers)
         ps = self.start_all_ps(layout)
-        tasks = [self.worker("--outputs", self.path("outputs"), *flags, tf_config=layout.of(role, index))
-                 for role, index in [("worker", index) for index in range(workers)] + [("evaluator", 0)]]
+        start = lambda role, index: self.worker("--outputs", self.path("outputs"), *flags, tf_config=layout.of(role, index))
+        tasks = [start("evaluator", 0)]
+        # A short training must not be over before it has come.
+        processes.wait_until(lambda: "evaluator 0 joined" in ps[0].text(), "the evaluator is there")
+        tasks += [start("worker", index) for index in range(workers)]
         self.all_end(tasks + ps)
         with open(self.path("outputs", "evaluation.json"), encoding="utf-8") as file:
             return json.load(file)
