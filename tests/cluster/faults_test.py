@@ -35,6 +35,21 @@ class FaultsTest(clusters.ClusterCase):
         self.start_ps(layout, 1, lanes=1)
         self.assertRegex(self.ends(worker, 1), rf"ps 1 at {layout.ps[1]}: ps 1 was restarted and has lost its shards; start the job again")
 
+    def test_buffers_are_free_after_a_client_has_left_a_server_that_does_not_answer(self):
+        for transport in ("tcp", "shm"):
+            with self.subTest(transport):
+                layout = clusters.Layout()
+                ps = self.start_ps(layout, 0)
+                hold = self.path(f"hold-{transport}")
+                client = self.start([processes.binary("test_lent_buffers"), hold], layout.of("worker"), BASIN_TRANSPORT=transport)
+                processes.wait_until(lambda: "declared" in client.text("out"), "the client is connected")
+                ps.send(signal.SIGSTOP)
+                open(hold, "w", encoding="utf-8").close()
+                self.ends(client)
+                ps.send(signal.SIGCONT)
+                ps.send(signal.SIGTERM)
+                self.ends(ps)
+
     def test_piece_of_a_killed_worker_goes_to_another_and_the_run_completes(self):
         layout = clusters.Layout(ps=2, workers=2)
         ps = self.start_all_ps(layout, "--dead-after", "2", "--heartbeat", "0.2")
