@@ -2,29 +2,17 @@
 
 import json
 import pathlib
-import socket
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "install"))
+sys.path[:0] = [str(ROOT / "tests" / "install"), str(ROOT / "tests" / "cluster")]
 
+from processes import free_ports  # noqa: E402,F401
 from virtual_environment import python_with  # noqa: E402,F401
 
 TENSORFLOW = ("tensorflow-cpu==2.21.0",)
 TORCH = ("torch==2.15.0", "numpy==2.4.6")
-
-
-def free_ports(count):
-    """Ports that nobody listened on a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class Server:

@@ -7,6 +7,17 @@
 
 namespace basin::wire {
 
+namespace {
+
+// Of a port that was free a moment ago.
+std::string AddressOfClosed(std::unique_ptr<Listener> listener) {
+  std::string address = listener->address();
+  listener->Close(absl::Now() + absl::Seconds(10));
+  return address;
+}
+
+}  // namespace
+
 std::unique_ptr<Twin> MakeZmqTwin() {
   class ZmqTwin final : public Twin {
    public:
@@ -16,13 +27,7 @@ std::unique_ptr<Twin> MakeZmqTwin() {
     std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override {
       return MakeZmqDialer(options, context_);
     }
-    std::string RefusedAddress() override {
-      // A port that was free a moment ago.
-      auto listener = Listen({});
-      std::string address = listener->address();
-      listener->Close(absl::Now() + absl::Seconds(10));
-      return address;
-    }
+    std::string RefusedAddress() override { return AddressOfClosed(Listen({})); }
 
    private:
     std::shared_ptr<ZmqContext> context_ = MakeZmqContext(1);
@@ -56,12 +61,7 @@ std::unique_ptr<Twin> MakeHostTwin() {
     std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override {
       return MakeHostDialer({.transport = options}, context_);
     }
-    std::string RefusedAddress() override {
-      auto listener = Listen({});
-      std::string address = listener->address();
-      listener->Close(absl::Now() + absl::Seconds(10));
-      return address;
-    }
+    std::string RefusedAddress() override { return AddressOfClosed(Listen({})); }
 
    private:
     std::shared_ptr<ZmqContext> context_ = MakeZmqContext(1);

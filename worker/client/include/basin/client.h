@@ -96,6 +96,7 @@ struct Options {
   uint64_t max_bytes_in_flight = uint64_t{256} << 20;
   std::string transport;  // "auto" (the same as empty), "tcp" or "shm": see basin_options
   std::chrono::microseconds spin{50};
+  bool keep_memory = true;  // asks the allocator to keep large freed blocks, for the whole process
 
   // TF_CONFIG, BASIN_RUN_ID, BASIN_TOKEN_FILE, BASIN_TRANSPORT.
   static Options FromEnvironment() {
@@ -152,6 +153,7 @@ class Client final {
     c.max_bytes_in_flight = options.max_bytes_in_flight;
     c.transport = text(options.transport);
     c.spin_us = static_cast<int32_t>(options.spin.count());
+    c.keep_memory = options.keep_memory ? 1 : 0;
     basin_client* client = nullptr;
     basin_status status = {};
     basin_connect(&c, &client, &status);
@@ -357,40 +359,46 @@ class Client final {
   // A buffer of the right number of elements is passed with the variable's shape; another as it is, to be refused by
   // name.
   struct Tensor {
-    Tensor(const Variable& variable, const float* data, size_t elements) : shape(variable.shape) {
+    Tensor(const Variable& variable, const float* data, size_t elements) : extent(static_cast<int64_t>(elements)) {
       int64_t expected = 1;
-      for (int64_t dim : shape) expected *= dim;
-      if (expected != static_cast<int64_t>(elements)) shape = {static_cast<int64_t>(elements)};
+      for (int64_t dim : variable.shape) expected *= dim;
+      const bool fits = expected == extent;
       view.data = const_cast<float*>(data);
       view.device = {1, 0};
-      view.ndim = static_cast<int32_t>(shape.size());
+      view.ndim = fits ? static_cast<int32_t>(variable.shape.size()) : 1;
       view.dtype = {2, 32, 1};
-      view.shape = shape.data();
+      view.shape = fits ? const_cast<int64_t*>(variable.shape.data()) : &extent;  // only read
     }
-    Tensor(const Tensor&) = delete;
-    std::vector<int64_t> shape;
+    int64_t extent;
     basin_tensor view = {};
   };
 
   Call Start(const std::vector<Source>& push, const std::vector<Source>& assign, const std::vector<Target>& pull) {
-    std::vector<std::unique_ptr<Tensor>> tensors;
+    std::vector<Tensor> tensors;
+    tensors.reserve(push.size() + assign.size() + pull.size());  // items point into it
     std::vector<basin_item> items;
-    // A push and a pull of one variable make one item. The same part twice makes two, which basin_start refuses.
-    auto item = [&](const Variable& variable, const basin_tensor* basin_item::*part) -> basin_item& {
-      for (basin_item& known : items) {
-        if (known.variable == variable.id && known.*part == nullptr) return known;
+    items.reserve(tensors.capacity());
+    // A push and a pull of one variable make one item. The same part twice makes two, which basin_start refuses. Lists
+    // mostly have one order, so the partner is looked for behind the last one first.
+    auto add = [&](const auto& list, const basin_tensor* basin_item::*part) {
+      const size_t before = items.size();
+      size_t next = 0;
+      for (const auto& one : list) {
+        basin_item* item = nullptr;
+        for (size_t i = 0; i < before && item == nullptr; ++i) {
+          basin_item& known = items[(next + i) % before];
+          if (known.variable != one.variable->id || known.*part != nullptr) continue;
+          item = &known;
+          next += i + 1;
+        }
+        if (item == nullptr) item = &items.emplace_back(basin_item{one.variable->id, nullptr, nullptr, nullptr});
+        tensors.emplace_back(*one.variable, one.data, one.elements);
+        item->*part = &tensors.back().view;
       }
-      items.push_back({variable.id, nullptr, nullptr, nullptr});
-      return items.back();
     };
-    auto tensor = [&](const Variable& variable, const float* data, size_t elements) {
-      tensors.push_back(std::make_unique<Tensor>(variable, data, elements));
-      return &tensors.back()->view;
-    };
-    for (const Source& s : push) item(*s.variable, &basin_item::push).push = tensor(*s.variable, s.data, s.elements);
-    for (const Source& s : assign)
-      item(*s.variable, &basin_item::assign).assign = tensor(*s.variable, s.data, s.elements);
-    for (const Target& t : pull) item(*t.variable, &basin_item::pull).pull = tensor(*t.variable, t.data, t.elements);
+    add(push, &basin_item::push);
+    add(assign, &basin_item::assign);
+    add(pull, &basin_item::pull);
     basin_call* call = nullptr;
     Status status = Run([&](basin_status* s) { basin_start(client_.get(), items.data(), items.size(), &call, s); });
     return Call(std::move(status), call);
