@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -110,7 +109,7 @@ absl::Status Start(basin_client* client, const basin_item* items, size_t count, 
     }
     return core.StartUpdate(update, lender, now);
   };
-  BASIN_ASSIGN_OR_RETURN(handle->id, client->session->RunUpdate(start));
+  BASIN_ASSIGN_OR_RETURN(handle->id, StartUpdate(client, start));
   handle->session = client->session;
   handle->process = client->process;
   *call = handle.release();
@@ -221,14 +220,9 @@ int32_t basin_start(basin_client* client, const basin_item* items, size_t count,
   try {
     return Report(basin::abi::Start(client, items, count, call), status);
   } catch (const std::bad_alloc&) {
-    // Part of the call may be queued, with the caller's buffers in it.
-    const absl::Status no_memory = absl::ResourceExhaustedError(
-        absl::StrCat("no memory for a call over ", count, " variables; the client is broken, connect anew"));
-    client->session->Run([&](ClientCore& core, absl::Time) {
-      core.Abandon(no_memory);
-      return true;
-    });
-    return Report(no_memory, status);
+    return Report(
+        absl::ResourceExhaustedError(absl::StrCat("no memory for a call over ", count, " variables; nothing was sent")),
+        status);
   }
 }
 

@@ -1,6 +1,5 @@
 // basin.h: rows of tables.
 #include <cstddef>
-#include <exception>
 #include <limits>
 
 #include "absl/container/inlined_vector.h"
@@ -51,8 +50,8 @@ absl::Status StartRows(basin_client* client, const basin_rows* rows, size_t coun
     items.push_back(item);
   }
   auto handle = std::make_unique<basin_call>();
-  BASIN_ASSIGN_OR_RETURN(handle->id, client->session->RunUpdate(
-                                         [&](ClientCore& core, absl::Time now) { return core.StartRows(items, now); }));
+  BASIN_ASSIGN_OR_RETURN(
+      handle->id, StartUpdate(client, [&](ClientCore& core, absl::Time now) { return core.StartRows(items, now); }));
   handle->session = client->session;
   handle->process = client->process;
   *call = handle.release();
@@ -94,9 +93,9 @@ int32_t basin_start_rows(basin_client* client, const basin_rows* rows, size_t co
   *call = nullptr;
   try {
     return Report(basin::abi::StartRows(client, rows, count, call), status);
-  } catch (const std::exception& error) {
+  } catch (const std::bad_alloc&) {
     return Report(
-        absl::ResourceExhaustedError(absl::StrCat("no memory for a call over ", count, " tables (", error.what(), ")")),
+        absl::ResourceExhaustedError(absl::StrCat("no memory for a call over ", count, " tables; nothing was sent")),
         status);
   }
 }

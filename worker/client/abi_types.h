@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <new>
 #include <set>
 #include <string>
 #include <vector>
@@ -103,6 +104,24 @@ void FillKnown(Struct value, Struct* out) {
   const size_t known = out->size < sizeof(Struct) ? out->size : sizeof(Struct);
   value.size = out->size;
   __builtin_memcpy(static_cast<void*>(out), static_cast<const void*>(&value), known);
+}
+
+// Starts an update. Where memory ends before anything of it was numbered, nothing has happened; later, part of it may
+// be queued with the caller's buffers in it, and the client is given up.
+template <class Start>
+absl::StatusOr<CallId> StartUpdate(basin_client* client, Start start) {
+  return client->session->RunUpdate([&](ClientCore& core, absl::Time now) -> absl::StatusOr<CallId> {
+    const size_t calls = core.calls();
+    try {
+      return start(core, now);
+    } catch (const std::bad_alloc&) {
+      if (core.calls() == calls) throw;  // for the caller to report: nothing has happened
+      const absl::Status broken = absl::ResourceExhaustedError(
+          "memory ended within a call, which may be sent in part; this client is given up, connect anew");
+      core.Abandon(broken);
+      return broken;
+    }
+  });
 }
 
 // Runs a call on the session from start to end.

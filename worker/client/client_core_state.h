@@ -80,6 +80,7 @@ struct ClientCore::Channel {
   Open open;
   size_t inline_below = kInlinePayloadBytes;
   uint32_t updates_pending = 0;
+  uint64_t touched_by = 0;  // the number of the update that put entries in last
   size_t entries_last = 0;  // of the last update message: a guess for the next
   absl::Time down_since;    // since when it is not ready
   absl::Time redial_at;

@@ -243,7 +243,10 @@ wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& ent
     open->learning_rate = learning_rate_;
     open->since = now;
   }
-  if (touched_.empty() || touched_.back() != channel.id) touched_.push_back(channel.id);
+  if (channel.touched_by != update_number_) {
+    channel.touched_by = update_number_;
+    touched_.push_back(channel.id);
+  }
   // A message answers each of its calls once.
   if (open->entries.empty() || open->entries.back().call != entry.call) ++FindCall(entry.call)->parts;
   open->answer_bytes += entry.pull_bytes;
