@@ -1,6 +1,22 @@
 # CUDA is used where nvcc is found. CMake 3.25 does not know how nvcc 13 is told C++20, so it is told here.
+#
+# BASIN_CUDA=HOST compiles the same sources with the C++ compiler, for a device that is emulated on the CPU
+# (tests/cuda_on_host): it needs the CUDA toolkit's headers alone. A room with CUDA links basin::cudart, and names its
+# kernels with basin_kernels.
 set(BASIN_HAVE_CUDA OFF)
-if(NOT BASIN_CUDA STREQUAL "OFF")
+set(BASIN_CUDA_ON_HOST OFF)
+if(BASIN_CUDA STREQUAL "HOST")
+  find_package(CUDAToolkit QUIET)
+  if(NOT CUDAToolkit_FOUND)
+    message(STATUS "Basin: BASIN_CUDA=HOST needs the CUDA toolkit's headers, which are not found: CUDA stays off")
+  elseif(NOT CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+    message(STATUS "Basin: BASIN_CUDA=HOST switches fibers of x86-64 alone, this is ${CMAKE_SYSTEM_PROCESSOR}: CUDA stays off")
+  else()
+    set(BASIN_HAVE_CUDA ON)
+    set(BASIN_CUDA_ON_HOST ON)
+    set(CMAKE_CUDA_ARCHITECTURES 90)  # what the emulated device says it is
+  endif()
+elseif(NOT BASIN_CUDA STREQUAL "OFF")
   if(NOT CMAKE_CUDA_COMPILER)
     find_program(BASIN_NVCC nvcc HINTS /usr/local/cuda/bin)
     if(BASIN_NVCC)
@@ -8,7 +24,7 @@ if(NOT BASIN_CUDA STREQUAL "OFF")
     endif()
   endif()
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90)
   endif()
   include(CheckLanguage)
   check_language(CUDA)
@@ -22,4 +38,38 @@ if(NOT BASIN_CUDA STREQUAL "OFF")
     message(FATAL_ERROR "BASIN_CUDA=ON, but no nvcc was found. Put it on PATH, or set CMAKE_CUDA_COMPILER.")
   endif()
 endif()
-message(STATUS "Basin: CUDA ${BASIN_HAVE_CUDA}")
+# Of tests that skip without a device. The emulated one is on every machine.
+set(BASIN_GPU_LABEL gpu)
+if(BASIN_CUDA_ON_HOST)
+  set(BASIN_GPU_LABEL unit)
+endif()
+
+# basin_kernels([CONTRACT_OFF] a.cu ...): the folder's sources with kernels. CONTRACT_OFF: a * b + c is rounded twice,
+# as on the host.
+function(basin_kernels)
+  cmake_parse_arguments(KERNELS "CONTRACT_OFF" "" "" ${ARGN})
+  set(contract_off -fmad=false)
+  set(options --expt-relaxed-constexpr)  # kernels may call constexpr functions, such as the hash of keys
+  if(BASIN_CUDA_ON_HOST)
+    set(contract_off -ffp-contract=off)
+    set_source_files_properties(${KERNELS_UNPARSED_ARGUMENTS} PROPERTIES LANGUAGE CXX)
+    set(options -x c++ -include ${PROJECT_SOURCE_DIR}/tests/cuda_on_host/device_code.h -Wno-unknown-pragmas -Wno-pass-failed
+      -I${PROJECT_SOURCE_DIR}/tests/cuda_on_host/include)
+  endif()
+  if(KERNELS_CONTRACT_OFF)
+    list(APPEND options ${contract_off})
+  endif()
+  set_source_files_properties(${KERNELS_UNPARSED_ARGUMENTS} PROPERTIES COMPILE_OPTIONS "${options}")
+endfunction()
+
+# The runtime. Programs name the emulated cuBLAS too, so that it is found when they look for it.
+if(BASIN_HAVE_CUDA)
+  add_library(basin_cudart INTERFACE)
+  add_library(basin::cudart ALIAS basin_cudart)
+  if(BASIN_CUDA_ON_HOST)
+    target_link_libraries(basin_cudart INTERFACE basin_cuda_on_host basin_cublas_on_host)
+  else()
+    target_link_libraries(basin_cudart INTERFACE CUDA::cudart_static ${CMAKE_DL_LIBS})
+  endif()
+endif()
+message(STATUS "Basin: CUDA ${BASIN_HAVE_CUDA}, emulated: ${BASIN_CUDA_ON_HOST}")

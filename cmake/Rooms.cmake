@@ -6,7 +6,7 @@
 #   basin_fuzz(NAME SOURCES a_fuzz.cc ... [DEPS lib ...] [CORPUS folder])    only with BASIN_FUZZ, built by clang
 #
 # The target basin_tests_<label> builds all tests with that label. Labels: unit and sim (pure, run in parallel and under
-# the thread sanitizer), cluster (real processes), install, python, lint, gpu; slow beside one of them keeps a test for
+# the thread sanitizer), cluster (real processes), install, python, lint, gpu, tensorflow; slow beside one of them keeps a test for
 # tests/run.sh --all.
 function(basin_flags target)
   target_compile_features(${target} PUBLIC cxx_std_20)
@@ -62,7 +62,7 @@ function(basin_program name)
   set_property(GLOBAL APPEND PROPERTY BASIN_PROGRAMS ${name})
 endfunction()
 
-set(BASIN_TEST_LABELS unit sim cluster install python lint gpu slow fuzz tidy)
+set(BASIN_TEST_LABELS unit sim cluster install python lint gpu slow tensorflow fuzz tidy)
 foreach(label ${BASIN_TEST_LABELS})
   add_custom_target(basin_tests_${label})
 endforeach()
@@ -122,7 +122,7 @@ function(basin_fuzz name)
   if(FUZZ_CORPUS)
     list(APPEND folders ${CMAKE_CURRENT_SOURCE_DIR}/${FUZZ_CORPUS})
   endif()
-  add_test(NAME ${name} COMMAND ${name} -seed=1 -runs=200000 -max_total_time=60 -max_len=4096 -print_final_stats=1
+  add_test(NAME ${name} COMMAND ${name} -seed=1 -runs=200000 -max_total_time=30 -max_len=4096 -print_final_stats=1
     -artifact_prefix=${found}/ ${folders})
   set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT 300)
 endfunction()

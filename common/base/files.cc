@@ -1,9 +1,11 @@
 #include "common/base/files.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -38,18 +40,60 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) 
   }
 }
 
+absl::StatusOr<std::string> ReadTail(const std::string& path, size_t max_bytes) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, absl::StrCat("open ", path));
+  absl::Cleanup close_fd = [fd] { close(fd); };
+  struct stat info;
+  if (fstat(fd, &info) != 0) return ErrnoStatus(errno, absl::StrCat("stat ", path));
+  const auto size = static_cast<uint64_t>(info.st_size);
+  uint64_t at = size - std::min<uint64_t>(size, max_bytes);
+  std::string content(size - at, '\0');
+  size_t have = 0;
+  while (have < content.size()) {
+    const ssize_t got = pread(fd, content.data() + have, content.size() - have, static_cast<off_t>(at + have));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return ErrnoStatus(errno, absl::StrCat("read ", path));
+    if (got == 0) break;  // it was cut meanwhile
+    have += static_cast<size_t>(got);
+  }
+  content.resize(have);
+  return content;
+}
+
+absl::Status WriteAll(int fd, absl::string_view bytes, absl::string_view what) {
+  while (!bytes.empty()) {
+    const ssize_t wrote = write(fd, bytes.data(), bytes.size());
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0 && errno == EAGAIN) {
+      pollfd wait = {fd, POLLOUT, 0};
+      poll(&wait, 1, -1);
+      continue;
+    }
+    if (wrote < 0) return ErrnoStatus(errno, absl::StrCat("write ", what));
+    bytes.remove_prefix(static_cast<size_t>(wrote));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteAllAt(int fd, absl::string_view bytes, uint64_t offset, absl::string_view what) {
+  while (!bytes.empty()) {
+    const ssize_t wrote = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0) return ErrnoStatus(errno, absl::StrCat("write ", what));
+    bytes.remove_prefix(static_cast<size_t>(wrote));
+    offset += static_cast<uint64_t>(wrote);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view content, int mode) {
   const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
   if (fd < 0) return ErrnoStatus(errno, absl::StrCat("create ", temporary));
   absl::Cleanup close_fd = [fd] { close(fd); };
   absl::Cleanup remove_temporary = [&temporary] { unlink(temporary.c_str()); };
-  while (!content.empty()) {
-    const ssize_t wrote = write(fd, content.data(), content.size());
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0) return ErrnoStatus(errno, absl::StrCat("write ", temporary));
-    content.remove_prefix(wrote);
-  }
+  BASIN_RETURN_IF_ERROR(WriteAll(fd, content, temporary));
   if (fsync(fd) != 0) return ErrnoStatus(errno, absl::StrCat("fsync ", temporary));
   if (rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, absl::StrCat("rename to ", path));
   std::move(remove_temporary).Cancel();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -12,6 +13,15 @@ namespace basin {
 
 // NOT_FOUND when the file is not there; RESOURCE_EXHAUSTED when it is larger than `max_bytes`.
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes = size_t{256} << 20);
+
+// The last `max_bytes` of a file that may be larger (a log). NOT_FOUND when it is not there.
+absl::StatusOr<std::string> ReadTail(const std::string& path, size_t max_bytes);
+
+// Writes all of the bytes, where the descriptor is, also to one that does not block (it waits then). `what` is written
+// to, for the error: its path.
+absl::Status WriteAll(int fd, absl::string_view bytes, absl::string_view what);
+// Into a file from `offset` on.
+absl::Status WriteAllAt(int fd, absl::string_view bytes, uint64_t offset, absl::string_view what);
 
 // Writes beside `path` (`path.tmp.<pid>`), syncs, and renames: afterwards the file is whole, or as it was.
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view content, int mode = 0644);

@@ -7,6 +7,6 @@
 
 namespace basin {
 
-std::vector<DeviceInfo> ListCudaDevices();
+std::vector<DeviceInfo> ListCudaDevices(DeviceUse use);
 
 }  // namespace basin

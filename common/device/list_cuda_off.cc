@@ -2,7 +2,7 @@
 
 namespace basin {
 
-std::vector<DeviceInfo> ListCudaDevices() {
+std::vector<DeviceInfo> ListCudaDevices(DeviceUse) {
   return {{"cuda", "", false, "this build is without CUDA (no nvcc was found when it was configured)"}};
 }
 

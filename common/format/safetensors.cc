@@ -64,17 +64,6 @@ std::optional<uint64_t> BytesOf(const TensorInfo& tensor) {
   return bytes;
 }
 
-absl::Status WriteAll(int fd, const std::string& path, uint64_t at, absl::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t wrote = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(at));
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0) return ErrnoStatus(errno, absl::StrCat("write ", path));
-    bytes.remove_prefix(static_cast<size_t>(wrote));
-    at += static_cast<uint64_t>(wrote);
-  }
-  return absl::OkStatus();
-}
-
 // Adds [begin, end) to ranges (begin -> end) that neither touch nor overlap, and keeps them so: parts written one after
 // another are one range.
 void AddRange(uint64_t begin, uint64_t end, std::map<uint64_t, uint64_t>& ranges) {
@@ -258,7 +247,7 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
     byte = static_cast<char>(length & 0xff);
     length >>= 8;
   }
-  BASIN_RETURN_IF_ERROR(WriteAll(writer->fd_, writer->temporary_, 0, prefix + text));
+  BASIN_RETURN_IF_ERROR(WriteAllAt(writer->fd_, prefix + text, 0, writer->temporary_));
   return writer;
 }
 
@@ -273,7 +262,7 @@ absl::Status SafetensorsWriter::Write(size_t tensor, uint64_t offset, absl::Span
     return absl::OutOfRangeError(absl::StrCat(path_, ": a write outside tensor ", tensor));
   }
   BASIN_RETURN_IF_ERROR(
-      WriteAll(fd_, temporary_, begins_[tensor] + offset, absl::string_view(bytes.data(), bytes.size())));
+      WriteAllAt(fd_, absl::string_view(bytes.data(), bytes.size()), begins_[tensor] + offset, temporary_));
   AddRange(offset, offset + bytes.size(), written_[tensor]);
   return absl::OkStatus();
 }

@@ -10,6 +10,14 @@
 #include "common/base/text.h"
 
 namespace basin {
+namespace {
+
+bool IsEmpty(const YAML::Node& value) {
+  return value.IsNull() || (value.IsScalar() && value.Scalar().empty()) ||
+         ((value.IsSequence() || value.IsMap()) && value.size() == 0);
+}
+
+}  // namespace
 
 std::string MarkText(const std::string& file, const YAML::Mark& mark) {
   if (mark.is_null()) return absl::StrCat(file, ": ");
@@ -69,7 +77,7 @@ const YamlFields::Entry* YamlFields::Find(absl::string_view name) const {
 
 bool YamlFields::Has(absl::string_view name) const {
   const Entry* entry = Find(name);
-  return entry != nullptr && !entry->value.IsNull();
+  return entry != nullptr && !IsEmpty(entry->value);
 }
 
 YAML::Node YamlFields::Value(absl::string_view name) const { return Find(name)->value; }

@@ -20,7 +20,7 @@ class YamlFields {
   static absl::StatusOr<YamlFields> From(const YAML::Node& node, const std::string& file, const std::string& path,
                                          const std::vector<std::string>& known);
 
-  // A field whose value is null counts as not given, as None does in Python.
+  // A field whose value is null (None in Python), "", [] or {} counts as not given.
   bool Has(absl::string_view name) const;
   // REQUIRES: Has(name).
   YAML::Node Value(absl::string_view name) const;

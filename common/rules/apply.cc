@@ -6,24 +6,11 @@
 #include <cstring>
 
 #include "common/base/status_macros.h"
+#include "common/base/vector_clones.h"
 #include "common/rules/rule_math.h"
 
 // One loop serves both variants, in place and into another block: iteration i reads and writes index i only, so that no
-// iteration depends on another, whichever spans are the same memory. That is what the pragma says.
-#if defined(__clang__)
-#define BASIN_INDEPENDENT_ITERATIONS _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define BASIN_INDEPENDENT_ITERATIONS _Pragma("GCC ivdep")
-#endif
-
-// The widest vectors that the machine has, chosen once when the program is loaded. Not under a sanitizer: the choice is
-// made before its runtime is ready.
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__gnu_linux__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define BASIN_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define BASIN_VECTOR_CLONES
-#endif
+// iteration depends on another.
 
 namespace basin {
 namespace {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/random.h"
 #include "common/base/status_macros.h"
+#include "common/rules/initial_value.h"
 
 namespace basin {
 namespace {
@@ -103,28 +104,20 @@ void Fill(const InitSpec& spec, Fans fans, uint64_t begin, absl::Span<float> out
 }
 
 void FillRow(const InitSpec& spec, uint64_t key, absl::Span<float> out) {
-  const uint64_t row = RandomAt(spec.seed, key);
-  // Elements 2p and 2p + 1 share pair p: one 64-bit number for two uniform values, one radius for two normal ones.
   switch (spec.kind) {
-    case InitKind::kUniform: {
-      const double width = static_cast<double>(spec.b) - spec.a;
-      for (size_t i = 0; i < out.size(); ++i) {
-        const auto half = static_cast<uint32_t>(RandomAt(row, i / 2) >> (i % 2 * 32));
-        out[i] = static_cast<float>(spec.a + width * (half * 0x1p-32));
-      }
-      return;
-    }
-    case InitKind::kNormal:
-      for (size_t i = 0; i < out.size(); i += 2) {
-        const double radius = spec.b * std::sqrt(-2.0 * std::log(1.0 - UnitAt(row, i)));
-        const double angle = 2.0 * 3.14159265358979323846 * UnitAt(row, i + 1);
-        out[i] = static_cast<float>(spec.a + radius * std::cos(angle));
-        if (i + 1 < out.size()) out[i + 1] = static_cast<float>(spec.a + radius * std::sin(angle));
-      }
-      return;
     case InitKind::kZeros:
     case InitKind::kConstant:
       return Fill(spec, Fans(), 0, out);
+    case InitKind::kUniform:
+    case InitKind::kNormal: {
+      const InitialRow row = InitialRowOf(spec, key);
+      for (size_t i = 0; i < out.size(); i += 2) {
+        const InitialPair pair = InitialValuesAt(row, static_cast<uint32_t>(i / 2));
+        out[i] = pair.first;
+        if (i + 1 < out.size()) out[i + 1] = pair.second;
+      }
+      return;
+    }
     case InitKind::kGlorotUniform:
     case InitKind::kHeNormal:
     case InitKind::kAssigned:

@@ -1,4 +1,5 @@
-// Elements of rows in memory: float32 as it is, the 16-bit types through storage_math.h. For the loops of rows.cc.
+// Elements of rows in memory: float32 as it is, the 16-bit types through storage_math.h. For the loops of rows.cc and
+// the kernels of cuda_rows.cu.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +8,12 @@
 
 #include "common/rules/storage_math.h"
 
-// Part of every loop that calls it, and compiled for that loop's machine.
+// Part of every loop or kernel that calls it, and compiled for that loop's machine.
+#if defined(__CUDACC__)
+#define BASIN_INLINE __host__ __device__ __forceinline__
+#else
 #define BASIN_INLINE __attribute__((always_inline)) inline
+#endif
 
 namespace basin::row_storage {
 
@@ -31,6 +36,8 @@ struct F32 {
 };
 struct F16 {
   static constexpr size_t kBytes = 2;
+  BASIN_INLINE static float FromStored(uint16_t stored) { return FromF16(stored); }
+  BASIN_INLINE static uint16_t ToStored(float value, uint32_t random) { return ToF16(value, random); }
   BASIN_INLINE static float From(const char* row, size_t i) { return FromF16(Load<uint16_t>(row + 2 * i)); }
   BASIN_INLINE static void To(char* row, size_t i, float value, uint32_t seed) {
     Store(row + 2 * i, ToF16(value, RoundingBits(seed, i)));
@@ -38,6 +45,8 @@ struct F16 {
 };
 struct Bf16 {
   static constexpr size_t kBytes = 2;
+  BASIN_INLINE static float FromStored(uint16_t stored) { return FromBf16(stored); }
+  BASIN_INLINE static uint16_t ToStored(float value, uint32_t random) { return ToBf16(value, random); }
   BASIN_INLINE static float From(const char* row, size_t i) { return FromBf16(Load<uint16_t>(row + 2 * i)); }
   BASIN_INLINE static void To(char* row, size_t i, float value, uint32_t seed) {
     Store(row + 2 * i, ToBf16(value, RoundingBits(seed, i)));

@@ -7,8 +7,8 @@
 
 #include "common/base/random.h"
 #include "common/base/status_macros.h"
+#include "common/rules/row_rules.h"
 #include "common/rules/row_storage.h"
-#include "common/rules/rule_math.h"
 
 // The loops over a row's elements, in pieces of a fixed size: the compiler makes straight vector code of each, and a
 // row of 16 has no loop at all.
@@ -23,6 +23,12 @@
 namespace basin {
 namespace {
 
+using row_rules::Adagrad;
+using row_rules::Adam;
+using row_rules::Ftrl;
+using row_rules::Momentum;
+using row_rules::RowwiseAdagrad;
+using row_rules::Sgd;
 using row_storage::Bf16;
 using row_storage::F16;
 using row_storage::F32;
@@ -40,6 +46,21 @@ BASIN_INLINE void InPieces(uint32_t dim, const Piece& piece) {
   for (; i < dim; ++i) piece.template Run<1>(i);
 }
 
+// 16 partial sums of squares, element i in sum i % 16, then added pairwise: the same order, and bits, on every machine.
+struct SquaresPiece {
+  const char* gradient;
+  float* sums;
+  template <size_t n>
+  BASIN_INLINE void Run(size_t first) const {
+    float* begin = sums + first % 16;
+    BASIN_LOOP
+    for (size_t k = 0; k < n; ++k) {
+      const float g = Load<float>(gradient + 4 * (first + k));
+      begin[k] += g * g;
+    }
+  }
+};
+
 // A row and what is applied to it. Elements are read and written by index alone, and the gradient lies elsewhere.
 template <class Storage>
 struct RowView {
@@ -56,131 +77,15 @@ struct RowView {
   BASIN_INLINE void SetSlot(uint32_t slot, size_t i, float value) const {
     Store(slots + 4 * (size_t{dim} * slot + i), value);
   }
-};
-
-// A rule on one row: the steps of it that are the same for all elements, then Element for each.
-struct Sgd {
-  static constexpr bool kSteps = false;
-  struct Numbers {
-    float learning_rate;
-  };
-  template <class View>
-  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t) {
-    return {numbers.learning_rate};
-  }
-  template <class View>
-  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
-    view.SetValue(i, SgdStep(numbers.learning_rate, view.Gradient(i), view.Value(i)));
-  }
-};
-
-template <bool nesterov>
-struct Momentum {
-  static constexpr bool kSteps = false;
-  struct Numbers {
-    float learning_rate;
-    float momentum;
-  };
-  template <class View>
-  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t) {
-    return {numbers.learning_rate, numbers.momentum};
-  }
-  template <class View>
-  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
-    const MomentumState state{view.Value(i), view.Slot(0, i)};
-    const MomentumState next = nesterov
-                                   ? NesterovStep(numbers.learning_rate, numbers.momentum, view.Gradient(i), state)
-                                   : MomentumStep(numbers.learning_rate, numbers.momentum, view.Gradient(i), state);
-    view.SetValue(i, next.w);
-    view.SetSlot(0, i, next.v);
-  }
-};
-
-struct Adagrad {
-  static constexpr bool kSteps = false;
-  struct Numbers {
-    float learning_rate;
-    float epsilon;
-  };
-  template <class View>
-  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t) {
-    return {numbers.learning_rate, numbers.epsilon};
-  }
-  template <class View>
-  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
-    const AdagradState next =
-        AdagradStep(numbers.learning_rate, numbers.epsilon, view.Gradient(i), {view.Value(i), view.Slot(0, i)});
-    view.SetValue(i, next.w);
-    view.SetSlot(0, i, next.a);
-  }
-};
-
-// 16 partial sums of squares, element i in sum i % 16, then added pairwise: the same order, and bits, on every machine.
-template <class View>
-struct SquaresPiece {
-  const View& view;
-  float* sums;
-  template <size_t n>
-  BASIN_INLINE void Run(size_t first) const {
-    float* begin = sums + first % 16;
-    BASIN_LOOP
-    for (size_t k = 0; k < n; ++k) {
-      const float g = view.Gradient(first + k);
-      begin[k] += g * g;
-    }
-  }
-};
-
-struct RowwiseAdagrad : Sgd {
-  template <class View>
-  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View& view, uint64_t) {
+  BASIN_INLINE float RowSlot() const { return Load<float>(slots); }
+  BASIN_INLINE void SetRowSlot(float value) const { Store(slots, value); }
+  BASIN_INLINE float SumOfSquares() const {
     float sums[16] = {};
-    InPieces(numbers.dim, SquaresPiece<View>{view, sums});
+    InPieces(dim, SquaresPiece{gradient, sums});
     for (uint32_t width = 8; width >= 1; width /= 2) {
       for (uint32_t k = 0; k < width; ++k) sums[k] += sums[k + width];
     }
-    const float a = Load<float>(view.slots) + sums[0] / static_cast<float>(numbers.dim);
-    Store(view.slots, a);
-    return {RowwiseAdagradRate(numbers.learning_rate, numbers.epsilon, a)};
-  }
-};
-
-struct Adam {
-  static constexpr bool kSteps = true;
-  using Numbers = AdamNumbers;
-  template <class View>
-  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t step) {
-    if (step > numbers.correction_count) [[unlikely]]
-      return AdamNumbersAt(numbers.learning_rate, numbers.beta1, numbers.beta2, numbers.epsilon, step);
-    return {numbers.learning_rate * numbers.corrections[step - 1],
-            numbers.beta1,
-            1.0f - numbers.beta1,
-            numbers.beta2,
-            1.0f - numbers.beta2,
-            numbers.epsilon};
-  }
-  template <class View>
-  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
-    const AdamState next = AdamStep(numbers, view.Gradient(i), {view.Value(i), view.Slot(0, i), view.Slot(1, i)});
-    view.SetValue(i, next.w);
-    view.SetSlot(0, i, next.m);
-    view.SetSlot(1, i, next.v);
-  }
-};
-
-struct Ftrl {
-  static constexpr bool kSteps = false;
-  using Numbers = FtrlNumbers;
-  template <class View>
-  BASIN_INLINE static Numbers Begin(const RowNumbers& numbers, const View&, uint64_t) {
-    return {numbers.inverse_rate, numbers.l1, numbers.two_l2, numbers.beta};
-  }
-  template <class View>
-  BASIN_INLINE static void Element(const Numbers& numbers, const View& view, size_t i) {
-    const FtrlState next = FtrlStep(numbers, view.Gradient(i), {view.Value(i), view.Slot(0, i), view.Slot(1, i)});
-    view.SetValue(i, next.w);
-    view.SetSlot(0, i, next.n);
-    view.SetSlot(1, i, next.z);
+    return sums[0];
   }
 };
 
@@ -373,19 +278,23 @@ void RowRule::Rounded(float* values) const {
   }
 }
 
-void RowRule::Apply(float learning_rate, size_t n, char* const* rows, const char* const* gradients,
-                    const uint64_t* keys) const {
+RowNumbers RowRule::NumbersAt(float learning_rate) const {
   RowNumbers numbers = numbers_;
   numbers.learning_rate = learning_rate;
-  if (spec_.kind == RuleKind::kFtrl) {
-    if (learning_rate == 0) return;  // it would divide; frozen, as in apply.cc
+  if (spec_.kind == RuleKind::kFtrl && learning_rate != 0) {
     const FtrlNumbers ftrl = FtrlNumbersAt(learning_rate, spec_.l1, spec_.l2, spec_.beta);
     numbers.inverse_rate = ftrl.inverse_rate;
     numbers.l1 = ftrl.l1;
     numbers.two_l2 = ftrl.two_l2;
     numbers.beta = ftrl.beta;
   }
-  apply_(numbers, n, rows, gradients, keys);
+  return numbers;
+}
+
+void RowRule::Apply(float learning_rate, size_t n, char* const* rows, const char* const* gradients,
+                    const uint64_t* keys) const {
+  if (IsFrozenAt(learning_rate)) return;
+  apply_(NumbersAt(learning_rate), n, rows, gradients, keys);
 }
 
 }  // namespace basin

@@ -36,6 +36,9 @@ class RowRule final {
   RowRule(const RowRule&) = delete;
   RowRule& operator=(const RowRule&) = delete;
 
+  const RuleSpec& spec() const { return spec_; }
+  DType storage() const { return storage_; }
+  uint32_t dim() const { return dim_; }
   size_t row_bytes() const { return row_bytes_; }
   // A fresh row: dim initial values, rounded to the nearest; slots as the rule starts them; no steps.
   void Start(const float* values, char* row) const;
@@ -48,6 +51,10 @@ class RowRule final {
   // REQUIRES: learning_rate is finite and at least 0; the gradients are finite.
   void Apply(float learning_rate, size_t n, char* const* rows, const char* const* gradients,
              const uint64_t* keys) const;
+  // Whether Apply changes nothing at this rate: ftrl's formula divides by it.
+  bool IsFrozenAt(float learning_rate) const { return spec_.kind == RuleKind::kFtrl && learning_rate == 0; }
+  // What Apply works with, for a device's kernels; `corrections` are in this rule's memory.
+  RowNumbers NumbersAt(float learning_rate) const;
 
  private:
   using ApplyFunction = void (*)(const RowNumbers&, size_t, char* const*, const char* const*, const uint64_t*);

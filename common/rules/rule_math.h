@@ -103,7 +103,8 @@ struct AdamNumbers {
 // Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015, the form before section 2.1, whose epsilon is
 // the "epsilon hat" that TensorFlow and Keras have. In double: beta2^t is near 1, so 1 - beta2^t loses half of a
 // float's bits. REQUIRES: step >= 1, counting this application.
-inline AdamNumbers AdamNumbersAt(float learning_rate, float beta1, float beta2, float epsilon, uint64_t step) {
+BASIN_HOST_DEVICE inline AdamNumbers AdamNumbersAt(float learning_rate, float beta1, float beta2, float epsilon,
+                                                   uint64_t step) {
   const double t = static_cast<double>(step);
   const double correction1 = 1.0 - std::pow(static_cast<double>(beta1), t);
   const double correction2 = 1.0 - std::pow(static_cast<double>(beta2), t);

@@ -4,7 +4,7 @@
 // Stores round up or down at random, in proportion to the distance ("stochastic rounding": Gupta, Agrawal,
 // Gopalakrishnan, Narayanan, "Deep learning with limited numerical precision", ICML 2015): a step that is smaller than
 // half of the distance between two stored numbers still moves the mean, where rounding to the nearest would lose all of
-// them. The random bits are the caller's.
+// them. The random bits are the caller's. (constexpr: so that nvcc takes them for device code, too.)
 #pragma once
 
 #include <bit>
@@ -12,10 +12,10 @@
 
 namespace basin {
 
-inline float FromBf16(uint16_t stored) { return std::bit_cast<float>(static_cast<uint32_t>(stored) << 16); }
+constexpr float FromBf16(uint16_t stored) { return std::bit_cast<float>(static_cast<uint32_t>(stored) << 16); }
 
 // `random`: 16 bits; 0x8000 rounds to the nearest, halves away from zero. REQUIRES: value is finite.
-inline uint16_t ToBf16(float value, uint32_t random) {
+constexpr uint16_t ToBf16(float value, uint32_t random) {
   constexpr uint32_t kLargest = 0x7f7f0000u;
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -24,7 +24,7 @@ inline uint16_t ToBf16(float value, uint32_t random) {
 }
 
 // REQUIRES: stored is neither infinite nor NaN (ToF16 makes neither).
-inline float FromF16(uint16_t stored) {
+constexpr float FromF16(uint16_t stored) {
   const uint32_t magnitude = stored & 0x7fffu;
   // The exponent's bias grows from 15 to 127.
   const float normal = std::bit_cast<float>((magnitude << 13) + (112u << 23));
@@ -36,7 +36,7 @@ inline float FromF16(uint16_t stored) {
 
 // `random`: 16 bits, of which the upper 13 count; 0x8000 rounds to the nearest, halves away from zero.
 // REQUIRES: value is finite.
-inline uint16_t ToF16(float value, uint32_t random) {
+constexpr uint16_t ToF16(float value, uint32_t random) {
   constexpr uint32_t kLargest = 0x477fe000u;         // 65504
   constexpr uint32_t kSmallestNormal = 0x38800000u;  // 2^-14
   const uint32_t bits = std::bit_cast<uint32_t>(value);
@@ -52,7 +52,7 @@ inline uint16_t ToF16(float value, uint32_t random) {
 }
 
 // 16 random bits for element i of a row: `seed` is random already, one of each row and step.
-inline uint32_t RoundingBits(uint32_t seed, uint32_t i) {
+constexpr uint32_t RoundingBits(uint32_t seed, uint32_t i) {
   uint32_t x = seed + i * 0x9e3779b9u;
   x ^= x >> 15;
   x *= 0x2c1b3c6du;

@@ -18,6 +18,9 @@ struct BindAddress {
   uint16_t port = 0;  // 0: the system chooses
   std::string host;   // what peers dial, with the real port
   std::string note;   // a line for the log where the choice may surprise; else empty
+  // A socket that somebody has opened and that listens on `port` already; -1: none, a new one is bound. The listener
+  // that is made with it closes it.
+  int listening_fd = -1;
 };
 
 struct LocalAddress {

@@ -53,6 +53,8 @@ std::string Command(const std::filesystem::path& process) {
 
 }  // namespace
 
+bool IsListenedOn(uint16_t port) { return !ListeningSockets(port).empty(); }
+
 std::string DescribePortOwner(uint16_t port) {
   const std::vector<std::string> sockets = ListeningSockets(port);
   if (sockets.empty()) return "another process (not seen from this network namespace)";

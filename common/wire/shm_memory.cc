@@ -27,11 +27,6 @@ absl::Status SystemError(absl::string_view what) {
 
 }  // namespace
 
-void UniqueFd::Close() {
-  if (fd_ >= 0) close(fd_);
-  fd_ = -1;
-}
-
 absl::StatusOr<std::unique_ptr<ShmMemory>> ShmMemory::MapFd(UniqueFd fd, size_t bytes, Access access) {
   const int protection = access == Access::kRead ? PROT_READ : PROT_READ | PROT_WRITE;
   void* data = mmap(nullptr, bytes, protection, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);

@@ -7,29 +7,9 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "common/base/unique_fd.h"
 
 namespace basin::wire {
-
-// A descriptor that is closed with it.
-class UniqueFd final {
- public:
-  UniqueFd() = default;
-  explicit UniqueFd(int fd) : fd_(fd) {}
-  ~UniqueFd() { Close(); }
-  UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  UniqueFd& operator=(UniqueFd&& other) noexcept {
-    if (this != &other) {
-      Close();
-      fd_ = std::exchange(other.fd_, -1);
-    }
-    return *this;
-  }
-  int get() const { return fd_; }
-  void Close();
-
- private:
-  int fd_ = -1;
-};
 
 class ShmMemory final {
  public:

@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <zmq.h>
@@ -234,6 +235,40 @@ absl::Status BindError(const BindAddress& address, int error) {
       absl::StrCat(what, zmq_strerror(error), "; check this task's address in TF_CONFIG and --interface"));
 }
 
+// That the descriptor is what the caller takes it for: libzmq would find out only when the first client dials.
+absl::Status CheckListening(const BindAddress& address) {
+  const int fd = address.listening_fd;
+  const std::string what =
+      absl::StrCat("descriptor ", fd, " given to listen on ", JoinHostPort(address.host, address.port));
+  int is_listening = 0;
+  socklen_t size = sizeof is_listening;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &size) != 0 || is_listening == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what,
+                     " is no listening socket; expected one that whoever starts this task has opened, "
+                     "bound and listens on (basin submit does so); without "
+                     "--listen-fd the task binds its address itself"));
+  }
+  sockaddr_storage bound = {};
+  size = sizeof bound;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " has no address (", std::strerror(errno),
+                                                   "); expected a TCP socket; without --listen-fd the task binds its "
+                                                   "address itself"));
+  }
+  const int port = bound.ss_family == AF_INET    ? ntohs(reinterpret_cast<const sockaddr_in&>(bound).sin_port)
+                   : bound.ss_family == AF_INET6 ? ntohs(reinterpret_cast<const sockaddr_in6&>(bound).sin6_port)
+                                                 : 0;
+  if (port == 0 || (address.port != 0 && port != address.port)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " listens on port ", port, "; the address in TF_CONFIG must be its"));
+  }
+  // libzmq accepts when its poller says so; a client that has hung up by then must not block its I/O thread.
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::shared_ptr<ZmqContext> MakeZmqContext(int io_threads) { return std::make_shared<ZmqContext>(io_threads); }
@@ -248,6 +283,10 @@ absl::StatusOr<std::unique_ptr<ZmqListener>> ZmqListen(const BindAddress& addres
   socket.Set(ZMQ_SNDHWM, kSendMark);
   socket.Set(ZMQ_BACKLOG, 1024);
   if (IsIpv6(address.ip)) socket.Set(ZMQ_IPV6, 1);
+  if (address.listening_fd >= 0) {
+    BASIN_RETURN_IF_ERROR(CheckListening(address));
+    socket.Set(ZMQ_USE_FD, address.listening_fd);
+  }
   BASIN_ASSIGN_OR_RETURN(
       ZmqMonitor monitor,
       ZmqMonitor::Attach(socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |

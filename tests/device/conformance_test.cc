@@ -9,7 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "common/base/random.h"
+#include "common/base/status_macros.h"
 #include "common/device/device.h"
 #include "common/device/device_list.h"
 
@@ -49,14 +53,44 @@ class DeviceTest : public testing::TestWithParam<Twin> {
     device_ = *std::move(device);
   }
 
-  Device::LossResult Loss(int64_t rows, int64_t columns, const Floats& logits, const std::vector<uint8_t>& labels,
-                          Floats* gradient = nullptr) {
-    if (gradient != nullptr) gradient->assign(logits.size(), 77.0f);
-    return device_->SoftmaxCrossEntropy(rows, columns, logits.data(), labels.data(),
-                                        gradient == nullptr ? nullptr : gradient->data());
+  // A copy in the device's memory, which lives as long as the test.
+  template <typename T>
+  T* In(const std::vector<T>& values) {
+    auto memory = device_->Allocate(values.size() * sizeof(T));
+    BASIN_CHECK(memory.ok());
+    memory_.push_back(*std::move(memory));
+    device_->CopyIn(memory_.back().data(), values.data(), values.size() * sizeof(T));
+    return static_cast<T*>(memory_.back().data());
+  }
+  // What stands there after all that was asked for.
+  Floats Out(const float* values, size_t count) {
+    Floats copy(count, -55.0f);
+    device_->CopyOut(copy.data(), values, count * sizeof(float));
+    const absl::Status finished = device_->Finish();
+    EXPECT_TRUE(finished.ok()) << finished;
+    return copy;
+  }
+
+  Device::LossResult Softmax(int64_t rows, int64_t columns, const Floats& logits, const std::vector<uint8_t>& labels,
+                             Floats* gradient = nullptr) {
+    Device::LossResult result;
+    float* on_device = gradient == nullptr ? nullptr : In(Floats(logits.size(), 77.0f));
+    device_->SoftmaxCrossEntropy(rows, columns, In(logits), In(labels), on_device, &result);
+    const Floats got = Out(on_device, gradient == nullptr ? 0 : logits.size());
+    if (gradient != nullptr) *gradient = got;
+    return result;
+  }
+  Device::LossResult Sigmoid(const Floats& logits, const std::vector<uint8_t>& labels, Floats* gradient = nullptr) {
+    Device::LossResult result;
+    float* on_device = gradient == nullptr ? nullptr : In(Floats(logits.size(), 77.0f));
+    device_->SigmoidCrossEntropy(static_cast<int64_t>(logits.size()), In(logits), In(labels), on_device, &result);
+    const Floats got = Out(on_device, gradient == nullptr ? 0 : logits.size());
+    if (gradient != nullptr) *gradient = got;
+    return result;
   }
 
   std::unique_ptr<Device> device_;
+  std::vector<DeviceMemory> memory_;
 };
 
 // Tolerance: k products of numbers up to 1, each rounded to 24 bits, in any order.
@@ -69,8 +103,9 @@ TEST_P(DeviceTest, GemmIsTheProduct) {
         const Floats a = RandomFloats(m * k, 2), b = RandomFloats(k * n, 3);
         // Where beta is 0, C is not read: not even a NaN.
         const Floats c = beta == 0 ? Floats(m * n, std::numeric_limits<float>::quiet_NaN()) : RandomFloats(m * n, 4);
-        Floats got = c;
-        device_->Gemm(Transpose(ta), Transpose(tb), m, n, k, 1.5f, a.data(), b.data(), beta, got.data());
+        float* const on_device = In(c);
+        device_->Gemm(Transpose(ta), Transpose(tb), m, n, k, 1.5f, In(a), In(b), beta, on_device);
+        const Floats got = Out(on_device, c.size());
         const double tolerance = 1.5 * static_cast<double>(k + 4) * 0x1p-23;
         for (int64_t i = 0; i < m; ++i) {
           for (int64_t j = 0; j < n; ++j) {
@@ -90,8 +125,9 @@ TEST_P(DeviceTest, GemmIsTheProduct) {
 TEST_P(DeviceTest, BiasIsAddedToEveryRow) {
   const int64_t rows = 300, columns = 1030;  // enough for several threads
   const Floats matrix = RandomFloats(rows * columns, 5), bias = RandomFloats(columns, 6);
-  Floats got = matrix;
-  device_->AddBias(rows, columns, bias.data(), got.data());
+  float* const on_device = In(matrix);
+  device_->AddBias(rows, columns, In(bias), on_device);
+  const Floats got = Out(on_device, matrix.size());
   for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], matrix[i] + bias[i % columns]) << i;
 }
 
@@ -100,8 +136,9 @@ TEST_P(DeviceTest, ColumnSumsAreTheSumsOfColumns) {
   const std::pair<int64_t, int64_t> sizes[] = {{1, 1}, {128, 10}, {300, 1030}};
   for (const auto& [rows, columns] : sizes) {
     const Floats matrix = RandomFloats(rows * columns, 7);
-    Floats got(columns, 99.0f);
-    device_->ColumnSums(rows, columns, matrix.data(), got.data());
+    float* const on_device = In(Floats(columns, 99.0f));
+    device_->ColumnSums(rows, columns, In(matrix), on_device);
+    const Floats got = Out(on_device, columns);
     for (int64_t c = 0; c < columns; ++c) {
       double want = 0;
       for (int64_t r = 0; r < rows; ++r) want += matrix[r * columns + c];
@@ -115,9 +152,11 @@ TEST_P(DeviceTest, ReluKeepsWhatIsPositiveAndPassesItsGradientOnly) {
     Floats values = RandomFloats(count, 8);
     const Floats gradient = RandomFloats(count, 9);
     if (count > 10) values[5] = 0.0f;
-    Floats got = values, got_gradient = gradient;
-    device_->Relu(static_cast<int64_t>(count), got.data());
-    device_->ReluBackward(static_cast<int64_t>(count), got.data(), got_gradient.data());
+    float* const on_device = In(values);
+    float* const gradient_on_device = In(gradient);
+    device_->Relu(static_cast<int64_t>(count), on_device);
+    device_->ReluBackward(static_cast<int64_t>(count), on_device, gradient_on_device);
+    const Floats got = Out(on_device, count), got_gradient = Out(gradient_on_device, count);
     for (size_t i = 0; i < count; ++i) {
       ASSERT_EQ(got[i], std::max(0.0f, values[i]));
       ASSERT_EQ(got_gradient[i], values[i] > 0 ? gradient[i] : 0.0f);
@@ -127,16 +166,16 @@ TEST_P(DeviceTest, ReluKeepsWhatIsPositiveAndPassesItsGradientOnly) {
 
 TEST_P(DeviceTest, ReluDoesNotHideANaN) {
   // Long enough for the vectorised loop and for what is left over.
-  Floats values(37, std::numeric_limits<float>::quiet_NaN());
-  device_->Relu(37, values.data());
-  for (const float value : values) EXPECT_TRUE(std::isnan(value));
+  float* const values = In(Floats(37, std::numeric_limits<float>::quiet_NaN()));
+  device_->Relu(37, values);
+  for (const float value : Out(values, 37)) EXPECT_TRUE(std::isnan(value));
 }
 
 // Stored values: logits (1, 2, 3), label 0: log(e + e^2 + e^3) - 1 = 2.407605964444380 and
 // softmax = 0.09003057317038046, 0.24472847105479767, 0.6652409557748219 (from a desk calculator's 30 digits).
 TEST_P(DeviceTest, SoftmaxCrossEntropyGivesTheStoredValues) {
   Floats gradient;
-  const Device::LossResult sums = Loss(1, 3, {1, 2, 3}, {0}, &gradient);
+  const Device::LossResult sums = Softmax(1, 3, {1, 2, 3}, {0}, &gradient);
   EXPECT_NEAR(sums.loss_sum, 2.407605964444380, 1e-6);
   EXPECT_EQ(sums.correct, 0u);
   EXPECT_NEAR(gradient[0], 0.09003057317038046 - 1, 1e-7);
@@ -145,19 +184,19 @@ TEST_P(DeviceTest, SoftmaxCrossEntropyGivesTheStoredValues) {
 }
 
 TEST_P(DeviceTest, SoftmaxCrossEntropyCountsTheRowsWhoseLabelIsLargest) {
-  EXPECT_EQ(Loss(4, 2, {1, 0, 0, 1, 2, 2, 2, 2}, {0, 0, 0, 1}).correct, 2u);  // of equal ones the first counts
+  EXPECT_EQ(Softmax(4, 2, {1, 0, 0, 1, 2, 2, 2, 2}, {0, 0, 0, 1}).correct, 2u);  // of equal ones the first counts
 }
 
 TEST_P(DeviceTest, SoftmaxCrossEntropyStandsLargeLogits) {
   Floats gradient;
-  const Device::LossResult sums = Loss(2, 2, {1e4f, -1e4f, 3e38f, 0}, {1, 0}, &gradient);
+  const Device::LossResult sums = Softmax(2, 2, {1e4f, -1e4f, 3e38f, 0}, {1, 0}, &gradient);
   EXPECT_NEAR(sums.loss_sum, 2e4, 1e-2);
   for (const float g : gradient) EXPECT_TRUE(std::isfinite(g));
 }
 
 TEST_P(DeviceTest, SoftmaxCrossEntropyOfANaNIsANaN) {
-  EXPECT_TRUE(std::isnan(Loss(1, 2, {std::numeric_limits<float>::quiet_NaN(), 1}, {0}).loss_sum));
-  EXPECT_TRUE(std::isnan(Loss(1, 2, {1, std::numeric_limits<float>::quiet_NaN()}, {0}).loss_sum));
+  EXPECT_TRUE(std::isnan(Softmax(1, 2, {std::numeric_limits<float>::quiet_NaN(), 1}, {0}).loss_sum));
+  EXPECT_TRUE(std::isnan(Softmax(1, 2, {1, std::numeric_limits<float>::quiet_NaN()}, {0}).loss_sum));
 }
 
 // Numerical gradient of the mean loss by central differences of step h = 1/64, exact in float. Their error is h^2 / 6
@@ -169,13 +208,13 @@ TEST_P(DeviceTest, SoftmaxCrossEntropyHasTheGradientOfItsMeanLoss) {
   for (float& logit : logits) logit = std::round(logit * 256) / 64;  // so that logit +- h is exact
   const std::vector<uint8_t> labels = {0, 6, 3, 3, 1};
   Floats gradient;
-  Loss(rows, columns, logits, labels, &gradient);
+  Softmax(rows, columns, logits, labels, &gradient);
   for (size_t i = 0; i < logits.size(); ++i) {
     Floats up = logits, down = logits;
     up[i] += h;
     down[i] -= h;
-    const double slope =
-        (Loss(rows, columns, up, labels).loss_sum - Loss(rows, columns, down, labels).loss_sum) / (2.0 * h) / rows;
+    const double slope = (Softmax(rows, columns, up, labels).loss_sum - Softmax(rows, columns, down, labels).loss_sum) /
+                         (2.0 * h) / rows;
     EXPECT_NEAR(gradient[i], slope, 2e-5) << i;
   }
 }
@@ -186,11 +225,12 @@ TEST_P(DeviceTest, SoftmaxCrossEntropyMayWriteOverTheLogits) {
   std::vector<uint8_t> labels(rows);
   for (size_t r = 0; r < labels.size(); ++r) labels[r] = static_cast<uint8_t>(r % columns);
   Floats apart;
-  const Device::LossResult expected = Loss(rows, columns, logits, labels, &apart);
-  Floats both = logits;
-  EXPECT_EQ(device_->SoftmaxCrossEntropy(rows, columns, both.data(), labels.data(), both.data()).loss_sum,
-            expected.loss_sum);
-  EXPECT_EQ(both, apart);
+  const Device::LossResult expected = Softmax(rows, columns, logits, labels, &apart);
+  float* const both = In(logits);
+  Device::LossResult over;
+  device_->SoftmaxCrossEntropy(rows, columns, both, In(labels), both, &over);
+  EXPECT_EQ(Out(both, logits.size()), apart);
+  EXPECT_EQ(over.loss_sum, expected.loss_sum);
 }
 
 // Stored values: log(1 + e^-2) = 0.126928011042973, sigmoid(2) = 0.880797077977882 (from a desk calculator's 30
@@ -198,8 +238,8 @@ TEST_P(DeviceTest, SoftmaxCrossEntropyMayWriteOverTheLogits) {
 TEST_P(DeviceTest, SigmoidCrossEntropyGivesTheStoredValues) {
   const Floats logits = {2, 2, -2, -2};
   const std::vector<uint8_t> labels = {1, 0, 0, 1};
-  Floats gradient(4);
-  const Device::LossResult sums = device_->SigmoidCrossEntropy(4, logits.data(), labels.data(), gradient.data());
+  Floats gradient;
+  const Device::LossResult sums = Sigmoid(logits, labels, &gradient);
   EXPECT_NEAR(sums.loss_sum, 2 * 0.126928011042973 + 2 * 2.126928011042973, 1e-6);
   EXPECT_EQ(sums.correct, 2u);
   EXPECT_NEAR(gradient[0], (0.880797077977882 - 1) / 4, 1e-7);
@@ -210,47 +250,106 @@ TEST_P(DeviceTest, SigmoidCrossEntropyGivesTheStoredValues) {
 
 TEST_P(DeviceTest, SigmoidCrossEntropyIsSoftmaxCrossEntropyBesideALogitOfZero) {
   const int64_t rows = 40;
-  Floats logits = RandomFloats(rows, 12), pairs, pair_gradient(2 * rows), gradient(rows);
+  Floats logits = RandomFloats(rows, 12), pairs, pair_gradient, gradient;
   for (float& logit : logits) logit *= 20;
   std::vector<uint8_t> labels;
   for (int64_t row = 0; row < rows; ++row) {
     labels.push_back(static_cast<uint8_t>(row % 2));
     pairs.insert(pairs.end(), {0, logits[row]});
   }
-  const Device::LossResult expected =
-      device_->SoftmaxCrossEntropy(rows, 2, pairs.data(), labels.data(), pair_gradient.data());
-  const Device::LossResult alone = device_->SigmoidCrossEntropy(rows, logits.data(), labels.data(), nullptr);
-  const Device::LossResult got = device_->SigmoidCrossEntropy(rows, logits.data(), labels.data(), logits.data());
+  const Device::LossResult expected = Softmax(rows, 2, pairs, labels, &pair_gradient);
+  const Device::LossResult alone = Sigmoid(logits, labels);
+  float* const over = In(logits);
+  Device::LossResult got;
+  device_->SigmoidCrossEntropy(rows, over, In(labels), over, &got);
+  gradient = Out(over, rows);
   EXPECT_NEAR(got.loss_sum, expected.loss_sum, 1e-4);
   EXPECT_EQ(got.correct, expected.correct);
   EXPECT_EQ(alone.loss_sum, got.loss_sum);
-  for (int64_t row = 0; row < rows; ++row) EXPECT_NEAR(logits[row], pair_gradient[2 * row + 1], 1e-7) << row;
+  for (int64_t row = 0; row < rows; ++row) EXPECT_NEAR(gradient[row], pair_gradient[2 * row + 1], 1e-7) << row;
 }
 
 TEST_P(DeviceTest, SigmoidCrossEntropyStandsLargeLogitsAndShowsANaN) {
   const Floats logits = {3e38f, -3e38f, 1e4f};
   const std::vector<uint8_t> labels = {1, 0, 0};
-  Floats gradient(3);
-  EXPECT_NEAR(device_->SigmoidCrossEntropy(3, logits.data(), labels.data(), gradient.data()).loss_sum, 1e4, 1e-2);
+  Floats gradient;
+  EXPECT_NEAR(Sigmoid(logits, labels, &gradient).loss_sum, 1e4, 1e-2);
   for (const float g : gradient) EXPECT_TRUE(std::isfinite(g));
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const uint8_t label : {uint8_t{0}, uint8_t{1}}) {
-    EXPECT_TRUE(std::isnan(device_->SigmoidCrossEntropy(1, &nan, &label, nullptr).loss_sum));
+    EXPECT_TRUE(std::isnan(Sigmoid({nan}, {label}).loss_sum));
   }
 }
 
-std::vector<Twin> UsableTwins() { return {{"cpu", "cpu", 1}, {"cpu_two_threads", "cpu", 2}}; }
+TEST_P(DeviceTest, ManyLossesMayBeAskedForBeforeTheyAreThere) {
+  std::vector<Device::LossResult> results(200);
+  const uint8_t* const label = In(std::vector<uint8_t>{1});
+  for (size_t i = 0; i < results.size(); ++i) {
+    device_->SigmoidCrossEntropy(1, In(Floats{static_cast<float>(i)}), label, nullptr, &results[i]);
+  }
+  ASSERT_TRUE(device_->Finish().ok());
+  for (size_t i = 0; i < results.size(); ++i) {
+    EXPECT_NEAR(results[i].loss_sum, std::log1p(std::exp(-static_cast<double>(i))), 1e-7) << i;
+  }
+}
 
-INSTANTIATE_TEST_SUITE_P(Usable, DeviceTest, testing::ValuesIn(UsableTwins()),
+TEST_P(DeviceTest, PinnedMemoryIsCopiedLikeOther) {
+  Floats from = RandomFloats(100001, 13), to(from.size());
+  const PinnedMemory pinned_from = device_->Pin(from.data(), from.size() * sizeof(float));
+  const PinnedMemory pinned_to = device_->Pin(to.data(), to.size() * sizeof(float));
+  float* const on_device = In(Floats(from.size()));
+  device_->CopyIn(on_device, from.data(), from.size() * sizeof(float));
+  device_->CopyOut(to.data(), on_device, to.size() * sizeof(float));
+  ASSERT_TRUE(device_->Finish().ok());
+  EXPECT_EQ(to, from);
+}
+
+TEST_P(DeviceTest, TooMuchMemoryIsRefusedAndHarmsNothing) {
+  if (device_->is_host()) return;  // a sanitizer's allocator ends the process instead
+  const auto refused = device_->Allocate(size_t{1} << 60);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted) << refused.status();
+  EXPECT_EQ(Out(In(Floats{1, 2, 3}), 3), (Floats{1, 2, 3}));
+}
+
+TEST_P(DeviceTest, AVectorGrowsAndKeepsItsMemoryWhenItShrinks) {
+  DeviceVector<float> values;
+  ASSERT_TRUE(values.Resize(*device_, 1000).ok());
+  const float* const first = values.data();
+  ASSERT_TRUE(values.Resize(*device_, 10).ok());
+  EXPECT_EQ(values.data(), first);
+  EXPECT_EQ(values.size(), 10u);
+  ASSERT_TRUE(values.Resize(*device_, 2000).ok());
+  const Floats numbers = RandomFloats(2000, 14);
+  device_->CopyIn(values.data(), numbers.data(), numbers.size() * sizeof(float));
+  EXPECT_EQ(Out(values.data(), 2000), numbers);
+}
+
+std::vector<Twin> CpuTwins() { return {{"cpu", "cpu", 1}, {"cpu_two_threads", "cpu", 2}}; }
+INSTANTIATE_TEST_SUITE_P(Cpu, DeviceTest, testing::ValuesIn(CpuTwins()),
                          [](const testing::TestParamInfo<Twin>& info) { return info.param.name; });
 
-// What the suite above does not reach is no device that anybody can open.
-TEST(DeviceSuiteTest, EveryUsableDeviceOfThisMachineIsInTheSuite) {
+// All others that can be used on this machine; the test gpu_device_test runs these alone, and skips with the reason
+// where there are none.
+std::vector<Twin> OtherTwins() {
+  std::vector<Twin> twins;
   for (const DeviceInfo& device : ListDevices()) {
-    if (device.viable) {
-      EXPECT_EQ(device.name, "cpu");
-    }
+    if (!device.viable || device.name == "cpu") continue;
+    twins.push_back({absl::StrReplaceAll(device.name, {{":", "_"}}), device.name, 1});
   }
+  return twins;
+}
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(DeviceTest);
+INSTANTIATE_TEST_SUITE_P(Gpu, DeviceTest, testing::ValuesIn(OtherTwins()),
+                         [](const testing::TestParamInfo<Twin>& info) { return info.param.name; });
+
+TEST(GpuSuiteTest, RunsWhereThereIsAGpu) {
+  std::vector<std::string> reasons;
+  for (const DeviceInfo& device : ListDevices()) {
+    if (device.viable && device.name != "cpu") return;
+    if (!device.viable) reasons.push_back(absl::StrCat(device.name, ": ", device.reason));
+  }
+  GTEST_SKIP() << absl::StrJoin(reasons, "; ");
 }
 
 }  // namespace

@@ -1,7 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "common/base/exit_code.h"
+#include "common/device/cuda_architectures.h"
 #include "common/device/device.h"
 #include "common/device/device_list.h"
 
@@ -26,19 +30,48 @@ TEST(DeviceListTest, WhatIsNotViableSaysWhyAndTheRestOpens) {
   }
 }
 
-TEST(DeviceListTest, OpeningAGpuIsRefusedWithWhatToUseInstead) {
-  for (const char* name : {"cuda", "cuda:0", "gpu"}) {
-    const absl::Status refused = OpenDevice(name, 1).status();
-    EXPECT_EQ(refused.code(), absl::StatusCode::kUnimplemented);
-    EXPECT_EQ(ExitCodeFor(refused), kExitUsage);
-    EXPECT_TRUE(absl::StrContains(refused.message(), "use cpu")) << refused;
+TEST(DeviceListTest, ADeviceThatIsNotThereIsRefusedWithWhy) {
+  const absl::Status refused = OpenDevice("cuda:99", 1).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ExitCodeFor(refused), kExitUsage);
+  EXPECT_TRUE(absl::StrContains(refused.message(), "cuda:99") && absl::StrContains(refused.message(), "use cpu"))
+      << refused;
+  for (const DeviceInfo& device : ListDevices()) {
+    if (!device.viable) {
+      EXPECT_TRUE(absl::StrContains(refused.message(), device.reason)) << refused;
+    }
   }
 }
 
+TEST(DeviceListTest, AutoIsTheFirstThatCanBeUsedBesideTheCpu) {
+  std::string expected = "cpu";
+  for (const DeviceInfo& device : ListDevices()) {
+    if (device.viable && expected == "cpu") expected = device.name;
+  }
+  const auto device = OpenDevice("auto", 1);
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ((*device)->name(), expected);
+}
+
 TEST(DeviceListTest, OpeningAnUnknownDeviceIsRefused) {
-  const absl::Status refused = OpenDevice("tpu", 1).status();
-  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_TRUE(absl::StrContains(refused.message(), "\"tpu\"")) << refused;
+  for (const char* name : {"tpu", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda0", ""}) {
+    const absl::Status refused = OpenDevice(name, 1).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_TRUE(absl::StrContains(refused.message(), absl::StrCat("\"", name, "\""))) << refused;
+  }
+}
+
+TEST(CudaArchitecturesTest, MachineCodeRunsOnItsMajorNumberPtxOnAllLater) {
+  EXPECT_TRUE(RunsOn("75-real, 80-real, 90", 7, 5));
+  EXPECT_FALSE(RunsOn("75-real, 80-real, 90", 7, 0));
+  EXPECT_TRUE(RunsOn("75-real, 80-real, 90", 8, 0));
+  EXPECT_TRUE(RunsOn("75-real, 80-real, 90", 8, 9));
+  EXPECT_TRUE(RunsOn("75-real, 80-real, 90", 9, 0));
+  EXPECT_TRUE(RunsOn("75-real, 80-real, 90", 10, 0));
+  EXPECT_TRUE(RunsOn("75-real, 80-real, 90", 12, 1));
+  EXPECT_FALSE(RunsOn("80-real", 9, 0));
+  EXPECT_TRUE(RunsOn("80-virtual", 9, 0));
+  EXPECT_FALSE(RunsOn("80-virtual", 7, 5));
 }
 
 }  // namespace

@@ -1,0 +1,42 @@
+// A CUDA device's memory, for all who ask for some.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace basin {
+
+// Of the current device, which messages call `device`; cudaFree gives it back. RESOURCE_EXHAUSTED: no memory, with how
+// much was asked for and how much is free.
+absl::StatusOr<void*> AllocateCuda(absl::string_view device, size_t bytes);
+
+// A piece that grows, for those who work on a device without the Device seam.
+class CudaMemory final {
+ public:
+  // At least so many bytes, of the current device; what was there is lost where it grows, and all of it where it fails.
+  // Errors as AllocateCuda.
+  absl::Status Resize(absl::string_view device, size_t bytes);
+
+  void* data() const { return data_.get(); }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_.get());
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    // It waits for what uses the memory. If the device is lost, the next call that waits says so.
+    void operator()(void* memory) const { static_cast<void>(cudaFree(memory)); }
+  };
+  std::unique_ptr<void, Free> data_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace basin
