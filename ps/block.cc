@@ -17,12 +17,6 @@ namespace {
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 constexpr size_t kArenaBytes = size_t{16} << 20;  // of address space: memory comes with its first touch
 
-enum class Source { kOwnMapping, kArena, kHeap };
-Source SourceOf(size_t footprint) {
-  if (footprint >= kHugePageBytes) return Source::kOwnMapping;
-  return footprint >= kMinShardBytes ? Source::kArena : Source::kHeap;
-}
-
 size_t MappedBytes(size_t footprint) {
   constexpr size_t kPageBytes = 4096;
   return (footprint + kPageBytes - 1) / kPageBytes * kPageBytes;
@@ -58,12 +52,18 @@ void BlockRef::Release() {
   block_ = nullptr;
 }
 
-std::shared_ptr<BlockPool> BlockPool::Make(size_t limit_bytes) {
-  return std::shared_ptr<BlockPool>(new BlockPool(limit_bytes));
+std::shared_ptr<BlockPool> BlockPool::Make(size_t limit_bytes, Pin pin) {
+  return std::shared_ptr<BlockPool>(new BlockPool(limit_bytes, std::move(pin)));
+}
+
+BlockPool::Source BlockPool::SourceOf(size_t footprint) const {
+  if (footprint >= kHugePageBytes) return Source::kOwnMapping;
+  return footprint >= kMinShardBytes || pin_ ? Source::kArena : Source::kHeap;  // the heap's pages are not ours to pin
 }
 
 BlockPool::~BlockPool() {
   MutexLock lock(mutex_);
+  pinned_.clear();
   for (auto& [footprint, blocks] : free_) {
     for (BlockRef::Block* block : blocks) {
       block->~Block();
@@ -75,19 +75,21 @@ BlockPool::~BlockPool() {
 }
 
 void* BlockPool::NewMemory(size_t footprint) {
-  switch (SourceOf(footprint)) {
-    case Source::kOwnMapping:
-      return MapHuge(footprint);
-    case Source::kHeap:
-      return std::aligned_alloc(kShardAlignmentBytes, footprint);
-    case Source::kArena:
-      break;
+  const Source source = SourceOf(footprint);
+  if (source == Source::kHeap) return std::aligned_alloc(kShardAlignmentBytes, footprint);
+  if (source == Source::kOwnMapping) {
+    void* memory = MapHuge(footprint);
+    if (memory == nullptr || !pin_) return memory;
+    MutexLock lock(mutex_);
+    pinned_.push_back(pin_(memory, MappedBytes(footprint)));
+    return memory;
   }
   MutexLock lock(mutex_);
   if (arena_left_ < footprint) {
     void* arena = MapHuge(kArenaBytes);
     if (arena == nullptr) return nullptr;
     arenas_.push_back(static_cast<char*>(arena));
+    if (pin_) pinned_.push_back(pin_(arena, kArenaBytes));
     arena_left_ = kArenaBytes;
   }
   char* const memory = arenas_.back() + (kArenaBytes - arena_left_);

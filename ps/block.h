@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <utility>
@@ -66,8 +67,11 @@ class BlockRef {
 // Thread-safe. Held by shared_ptr: it lives until its last block has come back.
 class BlockPool : public std::enable_shared_from_this<BlockPool> {
  public:
-  // `limit_bytes`: of all blocks mapped; 0: none.
-  static std::shared_ptr<BlockPool> Make(size_t limit_bytes);
+  // Makes memory ready for a device, for as long as the result lives; nullptr: it is used as it is.
+  using Pin = std::function<std::shared_ptr<void>(void* memory, size_t bytes)>;
+  // `limit_bytes`: of all blocks mapped; 0: none. `pin` is asked once for each piece of memory that blocks are cut
+  // from.
+  static std::shared_ptr<BlockPool> Make(size_t limit_bytes, Pin pin = nullptr);
   ~BlockPool();
 
   // A block of at least `bytes` with unknown content; an empty reference where the limit or the system is exceeded.
@@ -85,17 +89,21 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
 
  private:
   friend class BlockRef;
-  explicit BlockPool(size_t limit) : limit_(limit) {}
+  enum class Source { kOwnMapping, kArena, kHeap };
+  BlockPool(size_t limit, Pin pin) : limit_(limit), pin_(std::move(pin)) {}
+  Source SourceOf(size_t footprint) const;
   void GiveBack(BlockRef::Block* block);
   void* NewMemory(size_t footprint);
 
   const size_t limit_;
+  const Pin pin_;
   mutable Mutex mutex_;
   // By footprint. Shards have few sizes and keep them, so a block that came back fits the next request exactly.
   std::map<size_t, std::vector<BlockRef::Block*>> free_ ABSL_GUARDED_BY(mutex_);
   // Where shards' blocks are cut from; what is left of the last one.
   std::vector<char*> arenas_ ABSL_GUARDED_BY(mutex_);
   size_t arena_left_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<std::shared_ptr<void>> pinned_ ABSL_GUARDED_BY(mutex_);
   size_t mapped_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t planned_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -35,6 +35,7 @@ class Presence;
 class LaneRows;
 class RunModel;
 class Shard;
+class ShardDevice;
 struct Answer;
 
 struct LaneCoreOptions {
@@ -62,6 +63,7 @@ struct LaneCoreOptions {
   // Shards of fewer bytes are copied into answers to that peer, others referred to. None: kInlinePayloadBytes.
   std::function<size_t(wire::PeerId)> inline_below;
   std::shared_ptr<BlockPool> pool;         // shared by the lanes of a ps; none: the lane makes its own
+  std::shared_ptr<ShardDevice> device;     // where the lane's shards of variables lie; none: on the host
   std::shared_ptr<LaneCounters> counters;  // none: the lane makes its own
   std::vector<std::shared_ptr<const LaneCounters>> all_lanes;  // of this ps, for Stats; may be empty
   absl::Time started = absl::UnixEpoch();                      // for "uptime_s"
@@ -91,6 +93,8 @@ class LaneCore {
   // left (they hear no heartbeats: lane 0 decides, and gives them a moment to come to this).
   bool finished(absl::Time now) const;
   bool run_over() const { return run_over_at_ != absl::InfiniteFuture(); }
+  // Why this ps cannot go on: its device is lost. Nothing that was acknowledged is, but no more can be.
+  const absl::Status& failure() const { return failure_; }
   // "worker 1, evaluator 0": named trainers that have never said Hello. Lane 0.
   std::vector<TaskId> missing() const;
 
@@ -140,12 +144,22 @@ class LaneCore {
   size_t InlineBelow(wire::PeerId peer) const;
   absl::Status CheckUpdate(wire::PeerId peer, const wire::Parsed& parsed);
   Shard* FindShard(ShardId id);
+  // What has become of an entry.
+  struct Carried {
+    absl::Status status;
+    wire::Entry answer;
+    wire::Frame pulled;
+    bool begun = false;  // a write on a device that has not ended
+  };
+  // Of a variable's shard. On a device this begins a write, and EndWrite ends it; on the host this is all.
+  absl::Status Carry(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                     absl::Span<const char> payload, Carried& carried);
+  absl::Status EndWrite(const wire::Entry& entry, Shard& shard, Carried& carried);
+  // All entries of variables' shards, in one batch; an element an entry.
+  std::vector<Carried> CarryOnDevice(const Session& session, const wire::Parsed& parsed);
   // Of buckets: rows that are pulled are written straight into the answer.
   absl::Status CarryRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
                          absl::Span<const char> payload, absl::Time now, wire::Entry& answer);
-  // Carries one entry out; fills in the answer's flags and version.
-  absl::Status Carry(const Session& session, const wire::Header& header, const wire::Entry& entry,
-                     absl::Span<const char> payload, wire::Entry& answer, wire::Frame& pulled);
 
   // lane_core.cc
   absl::Status CheckHeader(const Session& session, const wire::Header& header) const;
@@ -180,6 +194,7 @@ class LaneCore {
   std::unique_ptr<RunModel> model_;
   std::vector<std::unique_ptr<Shard>> shards_;  // by shard id; null where another lane owns it
   std::unique_ptr<LaneRows> rows_;
+  absl::Status failure_;
   int refusals_noted_ = 0;
   static constexpr int kMaxRefusalsNoted = 20;
   absl::Time run_over_at_ = absl::InfiniteFuture();

@@ -25,6 +25,7 @@ struct LaneCounters {
   Counter pulled;            // shards sent
   Counter bytes_in, bytes_out;
   Counter shards;
+  Counter device_bytes;                       // taken of the device's memory
   Counter rows, row_candidates, table_bytes;  // of tables, now
   Counter evicted, dropped_gradients;         // of tables, ever
   Counter sessions;

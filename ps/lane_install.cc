@@ -3,10 +3,12 @@
 #include "common/base/status_macros.h"
 #include "ps/block.h"
 #include "ps/coordinator.h"
+#include "ps/host_values.h"
 #include "ps/lane_core.h"
 #include "ps/lane_rows.h"
 #include "ps/run_spec.h"
 #include "ps/shard.h"
+#include "ps/shard_device.h"
 
 namespace basin {
 
@@ -44,28 +46,35 @@ absl::Status LaneCore::Install(const wire::v1::Install& install) {
 absl::Status LaneCore::MakeShards(const RunModel& model) {
   const std::vector<ShardPlace>& places = model.placement().shards();
   const size_t before = shards_.size();
-  std::vector<std::unique_ptr<Shard>> made(places.size() - before);
-  size_t bytes = 0, count = 0;
+  std::vector<ShardOptions> own;
+  size_t bytes = 0;
   for (size_t i = before; i < places.size(); ++i) {
     const ShardPlace& place = places[i];
     const ShardId id(static_cast<uint32_t>(i));
     if (place.ps != options_.ordinal || model.placement().lane_of(id, options_.lanes) != options_.lane) continue;
     const wire::v1::Variable& variable = model.spec().model().variables(static_cast<int>(place.variable.value()));
-    ShardOptions shard{
-        .id = id, .variable = variable, .rule = model.rule_of(variable), .begin = place.begin, .end = place.end};
-    bytes += Shard::Footprint(shard);
-    ++count;
-    made[i - before] = std::make_unique<Shard>(std::move(shard), pool_);
+    own.push_back(
+        {.id = id, .variable = variable, .rule = model.rule_of(variable), .begin = place.begin, .end = place.end});
+    bytes += HostValues::Footprint(own.back());
   }
-  if (!pool_->Plan(bytes)) {
+  if (options_.device) {
+    const absl::Status status = options_.device->Reserve(own);
+    if (!status.ok()) return absl::Status(status.code(), absl::StrCat(Me(), ": ", status.message()));
+    counters_->device_bytes.Set(options_.device->bytes());
+  } else if (!pool_->Plan(bytes)) {
     return absl::ResourceExhaustedError(
         absl::StrCat(Me(), ": the model's shards need ", bytes, " bytes here with the rule's slots; ",
                      pool_->planned_bytes(), " of ", pool_->limit_bytes(),
                      " bytes are promised already; use more ps, or start basin-ps with a larger --memory-limit"));
   }
-  for (auto& shard : made) shards_.push_back(std::move(shard));
+  shards_.resize(places.size());
+  counters_->shards.Add(own.size());
+  for (ShardOptions& options : own) {
+    std::unique_ptr<Shard>& shard = shards_[options.id.value()];
+    shard = options_.device ? std::make_unique<Shard>(std::move(options), *options_.device)
+                            : std::make_unique<Shard>(std::move(options), pool_);
+  }
   rows_->Install(model);
-  counters_->shards.Add(count);
   return absl::OkStatus();
 }
 

@@ -4,14 +4,17 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/dtype.h"
 #include "common/base/key_hash.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "ps/block.h"
+#include "ps/gradient_view.h"
 #include "ps/mutants.h"
 #include "ps/run_spec.h"
 #include "ps/variable_rules.h"
@@ -116,14 +119,20 @@ absl::Status LaneRows::CheckEntry(const Request& request, const Place& place) co
   const uint16_t wanted = entry.flags & (wire::kPush | wire::kPull);
   if (wanted == 0 || (entry.flags & ~(wanted | wire::kInline | wire::kJoined)) != 0)
     return refuse("flags ", entry.flags, " make no request for rows");
-  if (entry.dtype != static_cast<uint8_t>(DType::kF32)) return refuse("dtype ", entry.dtype, ", rows travel as f32");
+  const std::optional<DType> gradient = (wanted & wire::kPush) ? GradientType(entry.dtype) : std::nullopt;
+  if (!gradient && entry.dtype != static_cast<uint8_t>(DType::kF32)) {
+    return refuse(DTypeInWords(entry.dtype), ", expected ",
+                  (wanted & wire::kPush) ? kGradientTypes : basin::Name(DType::kF32));
+  }
   if (!(wanted & wire::kPush) && entry.sequence.value() != 0) return refuse("a pull has no sequence");
-  const size_t row_bytes = (wanted & wire::kPush) ? table.options.dim * sizeof(float) : 0;
+  const size_t row_bytes = gradient ? table.options.dim * SizeOf(*gradient) : 0;
   const size_t expected = entry.rows * (kKeyBytes + row_bytes);
   if (entry.rows == 0 || request.payload.size() != expected) {
     return refuse(entry.rows, " keys",
-                  row_bytes != 0 ? absl::StrCat(" with gradients of ", table.options.dim, " numbers") : "", " in ",
-                  request.payload.size(), " bytes, expected at least 1 key and ", expected, " bytes");
+                  row_bytes != 0
+                      ? absl::StrCat(" with gradients of ", table.options.dim, " numbers in ", basin::Name(*gradient))
+                      : "",
+                  " in ", request.payload.size(), " bytes, expected at least 1 key and ", expected, " bytes");
   }
   uint32_t wrong = 0;
   for (size_t i = 0; i < entry.rows; ++i) {
@@ -151,6 +160,7 @@ absl::StatusOr<LaneRows::Written> LaneRows::Carry(const Request& request, absl::
   }
   answer.version = table.buckets[place.index].version;
   answer.rows = request.entry->rows;
+  answer.dtype = static_cast<uint8_t>(DType::kF32);
   return written;
 }
 
@@ -165,13 +175,14 @@ absl::StatusOr<LaneRows::Written> LaneRows::Push(const Request& request, const P
   if (repeat) return Written{.repeat = true};
   const char* const keys = request.payload.data();
   const char* const gradients = keys + entry.rows * kKeyBytes;
-  const absl::Status pushed = table.rows->Push(keys, entry.rows, gradients, request.learning_rate, now);
+  const auto type = static_cast<DType>(entry.dtype);  // checked
+  const absl::Status pushed = table.rows->Push(keys, entry.rows, gradients, request.learning_rate, now, type);
   if (!pushed.ok()) {
     if (BASIN_MUTANT(kRefusedPushUsesSequence)) bucket.record.Note(write, record);
     if (BASIN_MUTANT(kApplyRowsOfRefusedPush)) {
       for (size_t i = 0; i < entry.rows; ++i) {
-        const char* const gradient = gradients + i * table.options.dim * sizeof(float);
-        table.rows->Push(keys + i * kKeyBytes, 1, gradient, request.learning_rate, now).IgnoreError();
+        const char* const gradient = gradients + i * table.options.dim * SizeOf(type);
+        table.rows->Push(keys + i * kKeyBytes, 1, gradient, request.learning_rate, now, type).IgnoreError();
       }
     }
     return pushed;

@@ -32,12 +32,13 @@ absl::Time SteadyNow() {
 }
 
 LaneThread::LaneThread(std::unique_ptr<wire::Listener> listener, LaneCoreOptions options,
-                       std::function<void()> on_finished)
+                       std::function<void()> on_finished, std::function<void(absl::Status)> on_failed)
     : listener_(std::move(listener)),
       address_(listener_->address()),
       counters_(options.counters),
       core_(OptionsFor(*listener_, std::move(options))),
-      on_finished_(std::move(on_finished)) {
+      on_finished_(std::move(on_finished)),
+      on_failed_(std::move(on_failed)) {
   BASIN_CHECK(counters_ != nullptr);
   Publish();
 }
@@ -93,7 +94,7 @@ void LaneThread::CountTransports() {
 }
 
 void LaneThread::Run() {
-  bool told = false;
+  bool told = false, told_failure = false;
   absl::Time busy_since = SteadyNow();
   uint64_t sessions_seen = ~uint64_t{0};
   bool over_seen = false;
@@ -126,6 +127,10 @@ void LaneThread::Run() {
       sessions_seen = counters_->sessions.value();
       over_seen = core_.run_over();
       Publish();
+    }
+    if (!told_failure && !core_.failure().ok()) {
+      told_failure = true;
+      on_failed_(core_.failure());
     }
     if (!told && on_finished_ && core_.run_over() && core_.finished(now)) {
       told = true;

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "cluster_spec/cluster_spec.h"
 #include "common/base/mutex.h"
@@ -23,8 +24,10 @@ absl::Time SteadyNow();
 
 class LaneThread {
  public:
-  // `on_finished` is called once, from the lane's thread, when the core says that it is finished (lane 0).
-  LaneThread(std::unique_ptr<wire::Listener> listener, LaneCoreOptions options, std::function<void()> on_finished);
+  // Each is called once at most, from the lane's thread: `on_finished` when the core says that it is finished (lane 0;
+  // may be empty), `on_failed` when it says that it cannot go on.
+  LaneThread(std::unique_ptr<wire::Listener> listener, LaneCoreOptions options, std::function<void()> on_finished,
+             std::function<void(absl::Status)> on_failed);
   // Ends the lane.
   ~LaneThread();
 
@@ -50,6 +53,7 @@ class LaneThread {
   const std::shared_ptr<LaneCounters> counters_;
   LaneCore core_;  // of the lane's thread once it runs
   const std::function<void()> on_finished_;
+  const std::function<void(absl::Status)> on_failed_;
   std::atomic<int64_t> end_at_nanos_{std::numeric_limits<int64_t>::max()};  // since the epoch; the largest: not to end
   std::atomic<bool> run_over_{false};
   std::thread thread_;

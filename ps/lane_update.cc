@@ -1,14 +1,25 @@
 // Pushes, pulls and assignments.
+#include <optional>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/dtype.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "ps/gradient_view.h"
 #include "ps/lane_core.h"
 #include "ps/lane_rows.h"
 #include "ps/run_spec.h"
 #include "ps/shard.h"
+#include "ps/shard_device.h"
 
 namespace basin {
+namespace {
+
+wire::Entry AnswerTo(const wire::Entry& entry) {
+  return {.shard = entry.shard, .dtype = entry.dtype, .sequence = entry.sequence};
+}
+
+}  // namespace
 
 Shard* LaneCore::FindShard(ShardId id) { return id.value() < shards_.size() ? shards_[id.value()].get() : nullptr; }
 
@@ -43,48 +54,98 @@ absl::Status LaneCore::CheckUpdate(wire::PeerId peer, const wire::Parsed& parsed
 }
 
 absl::Status LaneCore::Carry(const Session& session, const wire::Header& header, const wire::Entry& entry,
-                             absl::Span<const char> payload, wire::Entry& answer, wire::Frame& pulled) {
-  Shard* shard = FindShard(entry.shard);
+                             absl::Span<const char> payload, Carried& carried) {
+  carried.answer = AnswerTo(entry);
+  Shard* const shard = FindShard(entry.shard);
   if (shard == nullptr) return absl::InvalidArgumentError(absl::StrCat(Me(), " has no shard ", entry.shard.value()));
-  answer.version = shard->version();
+  carried.answer.version = shard->version();
   const uint16_t wanted = entry.flags & (wire::kPush | wire::kPull | wire::kAssign);
   const bool writes = (wanted & (wire::kPush | wire::kAssign)) != 0;
   if (wanted == 0 || entry.flags != (wanted | (entry.flags & (wire::kInline | wire::kJoined))) ||
       (wanted & (wire::kPush | wire::kAssign)) == (wire::kPush | wire::kAssign)) {
     return absl::InvalidArgumentError(absl::StrCat("flags ", entry.flags, " make no request"));
   }
-  if (entry.dtype != shard->variable().dtype()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dtype ", entry.dtype, ", the variable has ", shard->variable().dtype()));
+  // A gradient may come in 16 bits; what is pulled has the variable's type, whatever the payload's.
+  const std::optional<DType> gradient = (wanted & wire::kPush) ? GradientType(entry.dtype) : std::nullopt;
+  if (!gradient && entry.dtype != shard->variable().dtype()) {
+    const absl::string_view expected =
+        (wanted & wire::kPush) ? kGradientTypes : Name(static_cast<DType>(shard->variable().dtype()));
+    return absl::InvalidArgumentError(absl::StrCat((wanted & wire::kPush)     ? "push to "
+                                                   : (wanted & wire::kAssign) ? "assignment of "
+                                                                              : "pull of ",
+                                                   "\"", shard->variable().name(), "\": ", DTypeInWords(entry.dtype),
+                                                   ", expected ", expected));
   }
+  carried.answer.dtype = static_cast<uint8_t>(shard->variable().dtype());
   if (!writes && (entry.sequence.value() != 0 || !payload.empty()))
     return absl::InvalidArgumentError("a pull has neither sequence nor payload");
   if (writes) {
     if (!session.trains())
       return absl::PermissionDeniedError(absl::StrCat(Sentence(session.role, session.index), " only reads"));
-    const Shard::Write write{.worker = session.worker(),
-                             .incarnation = header.incarnation,
-                             .sequence = entry.sequence,
-                             .pulled = entry.version,
-                             .learning_rate = header.learning_rate,
-                             .payload = payload};
-    absl::StatusOr<Shard::Written> written = (wanted & wire::kPush) ? shard->Apply(write) : shard->Assign(write);
-    answer.version = shard->version();
-    BASIN_RETURN_IF_ERROR(written.status());
-    if (written->repeat) {
-      answer.flags |= wire::kRepeat;
+    BASIN_ASSIGN_OR_RETURN(carried.begun,
+                           shard->Begin((wanted & wire::kPush) ? Shard::Change::kPush : Shard::Change::kAssign,
+                                        {.worker = session.worker(),
+                                         .incarnation = header.incarnation,
+                                         .sequence = entry.sequence,
+                                         .pulled = entry.version,
+                                         .learning_rate = header.learning_rate,
+                                         .dtype = gradient.value_or(DType::kF32),
+                                         .payload = payload}));
+    if (!carried.begun) {
+      carried.answer.flags |= wire::kRepeat;
       counters_->repeats.Add();
-    } else {
-      counters_->applied.Add();
-      if ((wanted & wire::kPush) && options_.on_staleness) options_.on_staleness(written->staleness);
+    } else if (!options_.device) {
+      BASIN_RETURN_IF_ERROR(EndWrite(entry, *shard, carried));
     }
   }
   if (wanted & wire::kPull) {
-    BASIN_ASSIGN_OR_RETURN(pulled, shard->Read());
-    answer.flags |= wire::kPull;
-    counters_->pulled.Add();
+    absl::StatusOr<wire::Frame> pulled = shard->Read();
+    // The entry's write is not refused with its pull: the client counts on it, and pulls again.
+    if (!pulled.ok() && writes) return absl::UnavailableError(pulled.status().message());
+    if (!pulled.ok()) return pulled.status();
+    carried.pulled = *std::move(pulled);
+    carried.answer.flags |= wire::kPull;
   }
   return absl::OkStatus();
+}
+
+absl::Status LaneCore::EndWrite(const wire::Entry& entry, Shard& shard, Carried& carried) {
+  carried.begun = false;
+  const absl::StatusOr<Shard::Written> written = shard.End();
+  if (!written.ok()) return written.status();
+  carried.answer.version = shard.version();
+  counters_->applied.Add();
+  if ((entry.flags & wire::kPush) && options_.on_staleness) options_.on_staleness(written->staleness);
+  return absl::OkStatus();
+}
+
+std::vector<LaneCore::Carried> LaneCore::CarryOnDevice(const Session& session, const wire::Parsed& parsed) {
+  std::vector<Carried> all(parsed.entries.size());
+  size_t ended = 0;  // of the entries
+  const auto end_until = [&](size_t end) {
+    const absl::Status ran = options_.device->Run();
+    if (!ran.ok()) failure_ = ran;
+    for (; ended < end; ++ended) {
+      Carried& carried = all[ended];
+      const wire::Entry& entry = parsed.entries[ended];
+      const bool begun = carried.begun;
+      absl::Status status = begun ? EndWrite(entry, *FindShard(entry.shard), carried) : ran;
+      // What became of the write counts for more than that its pull was refused.
+      if (status.ok() || (!begun && !carried.status.ok())) continue;
+      carried.status = std::move(status);
+      carried.answer.flags &= ~wire::kPull;
+      carried.pulled = wire::Frame();
+    }
+  };
+  for (size_t i = 0; i < all.size(); ++i) {
+    const wire::Entry& entry = parsed.entries[i];
+    if (IsBucket(entry.shard)) continue;
+    // Where a shard stands again, the record must say what became of the first write.
+    if (const Shard* shard = FindShard(entry.shard); shard != nullptr && shard->changing()) end_until(i);
+    all[i].status = Carry(session, parsed.header, entry, parsed.payloads[i], all[i]);
+  }
+  end_until(all.size());
+  return all;
 }
 
 absl::Status LaneCore::CarryRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
@@ -103,10 +164,7 @@ absl::Status LaneCore::CarryRows(const Session& session, const wire::Header& hea
     counters_->applied.Add();
     if (options_.on_staleness) options_.on_staleness(written.staleness);
   }
-  if (entry.flags & wire::kPull) {
-    answer.flags |= wire::kPull;
-    counters_->pulled.Add();
-  }
+  if (entry.flags & wire::kPull) answer.flags |= wire::kPull;
   return absl::OkStatus();
 }
 
@@ -119,16 +177,25 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
     return Refuse(session.peer, parsed.header.request, status);
   wire::DataBuilder builder(InlineBelow(session.peer));
   builder.Reserve(parsed.entries.size());
+  std::vector<Carried> on_device;
+  if (options_.device) on_device = CarryOnDevice(session, parsed);
   for (size_t i = 0; i < parsed.entries.size(); ++i) {
     const wire::Entry& entry = parsed.entries[i];
-    wire::Entry answer{.shard = entry.shard, .dtype = entry.dtype, .sequence = entry.sequence};
-    wire::Frame pulled;
-    const bool is_bucket = IsBucket(entry.shard);
+    const absl::Span<const char> payload = parsed.payloads[i];
     if (i + 1 < parsed.entries.size() && IsBucket(parsed.entries[i + 1].shard))
       rows_->Prefetch(parsed.entries[i + 1], parsed.payloads[i + 1]);
-    const absl::Status status = is_bucket ? CarryRows(session, parsed.header, entry, parsed.payloads[i], now, answer)
-                                          : Carry(session, parsed.header, entry, parsed.payloads[i], answer, pulled);
-    answer.code = static_cast<int32_t>(status.code());
+    const bool is_bucket = IsBucket(entry.shard);
+    Carried carried;
+    if (is_bucket) {
+      carried.answer = AnswerTo(entry);
+      carried.status = CarryRows(session, parsed.header, entry, payload, now, carried.answer);
+    } else if (options_.device) {
+      carried = std::move(on_device[i]);
+    } else {
+      carried.status = Carry(session, parsed.header, entry, payload, carried);
+    }
+    const absl::Status& status = carried.status;
+    carried.answer.code = static_cast<int32_t>(status.code());
     if (!status.ok() && status.code() != absl::StatusCode::kUnavailable) {
       counters_->refused.Add();
       if (refusals_noted_ < kMaxRefusalsNoted) {
@@ -137,10 +204,12 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
             ++refusals_noted_ == kMaxRefusalsNoted ? " (further refusals are counted and not shown)" : ""));
       }
     }
-    if (is_bucket && (answer.flags & wire::kPull)) {
-      rows_->Read(entry, parsed.payloads[i], builder.AddInline(answer, rows_->AnswerBytes(entry)));
+    const bool pulled = (carried.answer.flags & wire::kPull) != 0;
+    if (pulled) counters_->pulled.Add();
+    if (is_bucket && pulled) {
+      rows_->Read(entry, payload, builder.AddInline(carried.answer, rows_->AnswerBytes(entry)));
     } else {
-      builder.Add(answer, std::move(pulled));
+      builder.Add(carried.answer, std::move(carried.pulled));
     }
   }
   rows_->Count();

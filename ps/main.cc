@@ -25,6 +25,7 @@
 #include "common/wire/host_transport.h"
 #include "common/wire/memory_mapping.h"
 #include "common/wire/resolve.h"
+#include "ps/device/ps_device.h"
 #include "ps/machine_limits.h"
 #include "ps/server.h"
 #include "ps/start_report.h"
@@ -38,10 +39,10 @@ constexpr int kMostDefaultLanes = 16;
 struct Flags {
   std::string tf_config, run_id, token_file, interface, metrics_host = "0.0.0.0";
   std::optional<int64_t> task_index;
-  std::string transport = "auto";
-  int lanes = 0, spin_us = 50;
+  std::string transport = "auto", device = "cpu";
+  int lanes = 0, spin_us = 50, listen_fd = -1;
   std::optional<uint16_t> metrics_port;
-  uint64_t memory_limit = 0;
+  uint64_t memory_limit = 0, device_memory_limit = 0;
   double start_timeout_s = 600, dead_after_s = 10, heartbeat_s = 1, finish_grace_s = 60;
 };
 
@@ -171,6 +172,9 @@ absl::Status Run(const Flags& flags, int signals) {
   options.host = host;
   options.lanes = static_cast<uint32_t>(flags.lanes > 0 ? flags.lanes : std::min(UsableCores(), kMostDefaultLanes));
   options.memory_limit_bytes = flags.memory_limit > 0 ? flags.memory_limit : UsableMemoryBytes() / 5 * 4;
+  BASIN_ASSIGN_OR_RETURN(options.device, OpenPsDevice({.name = flags.device,
+                                                       .memory_limit_bytes = flags.device_memory_limit,
+                                                       .reply_limit_bytes = options.memory_limit_bytes}));
   options.heartbeat = absl::Seconds(flags.heartbeat_s);
   options.dead_after = absl::Seconds(flags.dead_after_s);
   options.finish_grace = absl::Seconds(flags.finish_grace_s);
@@ -188,6 +192,7 @@ absl::Status Run(const Flags& flags, int signals) {
                          Server::Start(options, [&](uint32_t lane) -> absl::StatusOr<std::unique_ptr<wire::Listener>> {
                            wire::BindAddress own = address;
                            if (lane > 0) own.port = 0;
+                           if (lane == 0) own.listening_fd = flags.listen_fd;
                            BASIN_ASSIGN_OR_RETURN(std::unique_ptr<wire::HostListener> listener,
                                                   wire::HostListen(own, kind, transport, context));
                            if (lane == 0 && !listener->note().empty()) Warn(listener->note());
@@ -197,6 +202,12 @@ absl::Status Run(const Flags& flags, int signals) {
       "listening on ", server->address(), ", ", options.lanes, options.lanes == 1 ? " lane" : " lanes",
       server->run_id().empty() ? ", of the run of the first client" : absl::StrCat(", run ", server->run_id()),
       server->metrics_port() ? absl::StrCat(", metrics on port ", *server->metrics_port()) : ""));
+  if (options.device) {
+    Info(absl::StrCat("variables on ", options.device->name(), " (", options.device->detail(), "), in at most ",
+                      options.device->memory_limit_bytes() >> 20, " MiB of its memory; tables on the host"));
+  } else if (flags.device == "auto") {
+    Info("variables on the host: no GPU can be used");
+  }
   if (options.token.empty()) Info("no token: any peer on this network may take part (--token-file)");
 
   Verdict verdict;
@@ -215,11 +226,13 @@ absl::Status Run(const Flags& flags, int signals) {
   while (poll(wait, std::size(wait), -1) < 0) {
   }
   const bool over = server->run_over();
+  const absl::Status failure = server->failure();
   server->End();
   if (wait[2].revents != 0) {
     MutexLock lock(verdict.mutex);
     return absl::InvalidArgumentError(verdict.line);
   }
+  BASIN_RETURN_IF_ERROR(failure);
   Info(absl::StrCat(over ? "the run is over: " : "ended by a signal before the run was over: ", server->Summary()));
   return absl::OkStatus();
 }
@@ -249,6 +262,11 @@ int Main(int argc, char** argv) {
       ->group("Cluster");
   app.add_option("--interface", flags.interface,
                  "Network interface or address to listen on (default: the one that this task's own name has)")
+      ->group("Cluster");
+  app.add_option("--listen-fd", flags.listen_fd,
+                 "Descriptor of a socket that listens on this task's port already, inherited from a launcher "
+                 "(default: none)")
+      ->check(CLI::NonNegativeNumber)
       ->group("Cluster");
   app.add_option(
          "--transport", flags.transport,
@@ -282,6 +300,15 @@ int Main(int argc, char** argv) {
       ->group("Machine");
   app.add_option("--memory-limit", flags.memory_limit,
                  "Bytes that parameters and slots may take, such as 400GiB (default: 80% of the memory)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->group("Machine");
+  app.add_option("--device", flags.device,
+                 "Where the variables lie: cpu: the host's memory; cuda or cuda:N: that of a GPU; auto: of a GPU where "
+                 "one can be used (default: cpu)")
+      ->group("Machine");
+  app.add_option("--device-memory-limit", flags.device_memory_limit,
+                 "Bytes that parameters and slots may take of the GPU's memory, such as 60GiB (default: 15/16 of what "
+                 "is free)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->group("Machine");
   app.add_option("--metrics-port", flags.metrics_port,

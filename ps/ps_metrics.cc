@@ -10,7 +10,8 @@ namespace {
 
 class Served final : public PsMetrics {
  public:
-  Served(uint32_t ps, std::vector<std::shared_ptr<const LaneCounters>> lanes, std::shared_ptr<const BlockPool> pool)
+  Served(uint32_t ps, std::vector<std::shared_ptr<const LaneCounters>> lanes, std::shared_ptr<const BlockPool> pool,
+         const PsDevice* device)
       : lanes_(std::move(lanes)) {
     const std::string ps_text = absl::StrCat(ps);
     const telemetry::Labels of_ps = {{"ps", ps_text}};
@@ -47,6 +48,9 @@ class Served final : public PsMetrics {
             &LaneCounters::row_candidates);
       gauge("basin_ps_tables_bytes", "Memory of the lane's tables.", &LaneCounters::table_bytes);
       gauge("basin_ps_shards", "Shards of the lane.", &LaneCounters::shards);
+      if (device != nullptr) {
+        gauge("basin_ps_device_bytes", "Memory that the lane has taken of the device.", &LaneCounters::device_bytes);
+      }
       gauge("basin_ps_sessions", "Channels that have said Hello to the lane.", &LaneCounters::sessions);
       staleness_.push_back(registry_.AddHistogram("basin_ps_staleness_versions",
                                                   "Version at apply less version pulled, of each push to a shard.",
@@ -64,6 +68,12 @@ class Served final : public PsMetrics {
     telemetry::Gauge mapped = registry_.AddGauge("basin_ps_blocks_bytes", "Memory of shards' blocks.", of_ps);
     telemetry::Gauge limit = registry_.AddGauge("basin_ps_blocks_limit_bytes",
                                                 "Most memory that shards' blocks may take; 0: no limit.", of_ps);
+    if (device != nullptr) {
+      telemetry::Gauge device_limit =
+          registry_.AddGauge("basin_ps_device_limit_bytes", "Most memory that shards may take of the device.",
+                             {{"ps", ps_text}, {"device", device->name()}});
+      device_limit.Set(static_cast<double>(device->memory_limit_bytes()));
+    }
     registry_.BeforeRendering([this, mapped, limit, pool = std::move(pool)]() mutable {
       for (Total& total : totals_) total.shown.AdvanceTo(static_cast<double>(total.counter->value()) * total.unit);
       for (Shown& gauge : gauges_) gauge.shown.Set(static_cast<double>(gauge.counter->value()));
@@ -107,8 +117,9 @@ class Served final : public PsMetrics {
 
 absl::StatusOr<std::unique_ptr<PsMetrics>> PsMetrics::Serve(const std::string& host, uint16_t port, uint32_t ps,
                                                             std::vector<std::shared_ptr<const LaneCounters>> lanes,
-                                                            std::shared_ptr<const BlockPool> pool) {
-  auto served = std::make_unique<Served>(ps, std::move(lanes), std::move(pool));
+                                                            std::shared_ptr<const BlockPool> pool,
+                                                            std::shared_ptr<const PsDevice> device) {
+  auto served = std::make_unique<Served>(ps, std::move(lanes), std::move(pool), device.get());
   BASIN_RETURN_IF_ERROR(served->Listen(host, port));
   return served;
 }

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "ps/block.h"
+#include "ps/device/ps_device.h"
 #include "ps/lane_counters.h"
 
 namespace basin {
@@ -20,10 +21,11 @@ class PsMetrics {
   virtual std::function<void(uint64_t)> StalenessOf(size_t lane) = 0;
   virtual uint16_t port() const = 0;
 
-  // Serves on `host`:`port` (0: any free one) until it is destroyed.
+  // Serves on `host`:`port` (0: any free one) until it is destroyed. `device` may be none.
   static absl::StatusOr<std::unique_ptr<PsMetrics>> Serve(const std::string& host, uint16_t port, uint32_t ps,
                                                           std::vector<std::shared_ptr<const LaneCounters>> lanes,
-                                                          std::shared_ptr<const BlockPool> pool);
+                                                          std::shared_ptr<const BlockPool> pool,
+                                                          std::shared_ptr<const PsDevice> device);
 };
 
 }  // namespace basin

@@ -41,8 +41,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, con
   }
   const std::shared_ptr<BlockPool> pool = BlockPool::Make(options.memory_limit_bytes);
   if (options.metrics_port) {
-    BASIN_ASSIGN_OR_RETURN(server->metrics_, PsMetrics::Serve(options.metrics_host, *options.metrics_port,
-                                                              view.self_ps->value(), all_counters, pool));
+    BASIN_ASSIGN_OR_RETURN(server->metrics_,
+                           PsMetrics::Serve(options.metrics_host, *options.metrics_port, view.self_ps->value(),
+                                            all_counters, pool, options.device));
   }
 
   LaneCoreOptions core;
@@ -68,11 +69,22 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, con
     LaneCoreOptions own = core;
     own.lane = LaneIndex(lane);
     own.counters = server->counters_[lane];
+    if (options.device) {
+      BASIN_ASSIGN_OR_RETURN(own.device, options.device->MakeLane());
+      own.counters->device_bytes.Set(own.device->bytes());
+    }
     if (server->metrics_) own.on_staleness = server->metrics_->StalenessOf(lane);
     std::function<void()> on_finished;
     if (lane == 0) on_finished = [fd = &server->finished_] { fd->Wake(); };
+    const auto on_failed = [server = server.get()](absl::Status failure) {
+      {
+        MutexLock lock(server->mutex_);
+        if (server->failure_.ok()) server->failure_ = std::move(failure);
+      }
+      server->finished_.Wake();
+    };
     server->lanes_.push_back(
-        std::make_unique<LaneThread>(std::move(listeners[lane]), std::move(own), std::move(on_finished)));
+        std::make_unique<LaneThread>(std::move(listeners[lane]), std::move(own), std::move(on_finished), on_failed));
   }
   for (auto& lane : server->lanes_) lane->Start();
   return server;
@@ -87,6 +99,11 @@ void Server::End() {
   const absl::Time until = SteadyNow() + (run_over() ? kOtherLanesGrace : absl::ZeroDuration());
   for (auto& lane : lanes_) lane->End(until);
   for (auto& lane : lanes_) lane->Join();
+}
+
+absl::Status Server::failure() const {
+  MutexLock lock(mutex_);
+  return failure_;
 }
 
 std::optional<uint16_t> Server::metrics_port() const {

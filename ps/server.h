@@ -12,9 +12,11 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "cluster_spec/cluster_view.h"
+#include "common/base/mutex.h"
 #include "common/wire/transport.h"
 #include "common/wire/wake_fd.h"
 #include "ps/block.h"
+#include "ps/device/ps_device.h"
 #include "ps/lane_counters.h"
 #include "ps/lane_thread.h"
 #include "ps/ps_metrics.h"
@@ -27,7 +29,8 @@ struct ServerOptions {
   std::string token;   // empty: the network is trusted
   std::string host;    // of this machine, for messages
   uint32_t lanes = 1;
-  size_t memory_limit_bytes = 0;  // of shards' blocks; 0: none
+  size_t memory_limit_bytes = 0;     // of shards' blocks; 0: none
+  std::shared_ptr<PsDevice> device;  // whose memory holds the shards of variables; none: the host's
   absl::Duration heartbeat = absl::Seconds(1);
   absl::Duration dead_after = absl::Seconds(10);
   absl::Duration finish_grace = absl::Seconds(60);
@@ -45,7 +48,8 @@ class Server final {
   // Ends it at once.
   ~Server();
 
-  // Readable once the run has ended here (docs/wire.md, "the end"). Drained by nobody: it stays so.
+  // Readable once the run has ended here (docs/wire.md, "the end"), or this ps cannot go on. Drained by nobody: it
+  // stays so.
   int finished_fd() const { return finished_.fd(); }
   // Ends the lanes: what is queued is sent; clients get a moment to say Goodbye where the run is over.
   void End();
@@ -56,6 +60,8 @@ class Server final {
   // Tasks that TF_CONFIG names and that have not said Hello yet.
   std::vector<TaskId> missing() const { return lanes_[0]->missing(); }
   bool run_over() const { return lanes_[0]->run_over(); }
+  // Why this ps cannot go on.
+  absl::Status failure() const;
   // "600 updates applied to 3 shards, 2 refused, 1.2 MiB in, 1.1 MiB out"
   std::string Summary() const;
 
@@ -64,6 +70,8 @@ class Server final {
 
   std::string address_, run_id_;
   wire::WakeFd finished_;
+  mutable Mutex mutex_;
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // the first lane's that had one
   std::vector<std::shared_ptr<LaneCounters>> counters_;
   std::unique_ptr<PsMetrics> metrics_;
   std::vector<std::unique_ptr<LaneThread>> lanes_;  // after what their threads use

@@ -6,7 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/rules/apply.h"
+#include "common/codec/half.h"
+#include "ps/gradient_view.h"
 #include "ps/table/fetch_line.h"
 #include "ps/table/key_block.h"
 #include "ps/table/table_state.h"
@@ -20,17 +21,12 @@ constexpr int kRoundsPerEviction = 16;
 // A refusal of memory is taken for an answer for so many pushes.
 constexpr uint64_t kCallsBetweenTries = 64;
 
-absl::Status NotFinite(const TableOptions& options, const char* keys, const char* gradients, size_t floats) {
-  size_t at = 0;
-  float found = 0;
-  for (; at < floats; ++at) {
-    std::memcpy(&found, gradients + at * sizeof(found), sizeof(found));
-    if (!std::isfinite(found)) break;
-  }
+absl::Status NotFinite(const TableOptions& options, const char* keys, const GradientView& gradients) {
+  const size_t at = std::min(gradients.FirstNotFinite(), gradients.elements - 1);
   uint64_t key = 0;
   std::memcpy(&key, keys + at / options.dim * sizeof(key), sizeof(key));
   return absl::InvalidArgumentError(absl::StrCat("table \"", options.name, "\": the gradient of key ", key, " is ",
-                                                 found, " at element ", at % options.dim,
+                                                 gradients.At(at), " at element ", at % options.dim,
                                                  ", expected finite numbers; nothing of the push was applied; look at "
                                                  "the loss or the learning rate of the worker"));
 }
@@ -70,10 +66,12 @@ void Table::Pull(const char* keys, size_t n, char* rows) const {
   }
 }
 
-absl::Status Table::Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now) {
+absl::Status Table::Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
+                         DType type) {
   State& s = *state_;
-  const size_t gradient_bytes = s.options.dim * sizeof(float);
-  if (!AllFinite(gradients, n * s.options.dim)) return NotFinite(s.options, keys, gradients, n * s.options.dim);
+  const size_t dim = s.options.dim;
+  const GradientView all{.type = type, .data = gradients, .elements = n * dim};
+  if (!all.AllFinite()) return NotFinite(s.options, keys, all);
   const float rate = std::isnan(learning_rate) ? s.options.rule.learning_rate : learning_rate;
   const uint32_t stamp = s.StampOf(now);
   if (++s.calls % kCallsBetweenTries == 0) s.rows.TryAgain();
@@ -86,10 +84,17 @@ absl::Status Table::Push(const char* keys, size_t n, const char* gradients, floa
     block.Refresh(s.index);
     FoundRows found;
     FindAndStamp(s.index, s.rows, block, row_bytes, stamp, &found);
+    // Those of 16 bits become floats here, while the rows are on their way from memory.
+    const char* block_gradients = gradients + begin * dim * SizeOf(type);
+    if (IsHalf(type)) {
+      s.widened.resize(KeyBlock::kKeys * dim);
+      Widen(type, block_gradients, block.size * dim, s.widened.data());
+      block_gradients = reinterpret_cast<const char*>(s.widened.data());
+    }
     const char* of_rows[KeyBlock::kKeys];
     uint64_t row_keys[KeyBlock::kKeys];
     for (size_t i = 0; i < found.rows_found; ++i) {
-      of_rows[i] = gradients + (begin + found.places[i]) * gradient_bytes;
+      of_rows[i] = block_gradients + found.places[i] * dim * sizeof(float);
       row_keys[i] = block.keys[found.places[i]];
     }
     // The rows that are there come first: one that is made below may evict them.
@@ -98,7 +103,7 @@ absl::Status Table::Push(const char* keys, size_t n, const char* gradients, floa
       const size_t place = found.places_without[i];
       char* row = s.RowForPush(block.hashes[place], block.keys[place], stamp);
       if (row == nullptr) continue;
-      const char* gradient = gradients + (begin + place) * gradient_bytes;
+      const char* gradient = block_gradients + place * dim * sizeof(float);
       s.rule.Apply(rate, 1, &row, &gradient, &block.keys[place]);
     }
   }

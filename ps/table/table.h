@@ -59,7 +59,9 @@ class Table {
   // Applies n gradients, key by key (a key that stands twice is applied twice). INVALID_ARGUMENT, and nothing has
   // changed: a NaN or Inf, named by its key and place. Never fails for want of memory: rows make room, or the gradient
   // is dropped and counted. `learning_rate`: instead of the rule's, when it is not NaN; finite and at least 0 then.
-  absl::Status Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now);
+  // `type` of the gradients: kF32, kF16 or kBF16.
+  absl::Status Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
+                    DType type = DType::kF32);
   // Evicts what was not pushed for evict_unused, rows and candidates, a few thousand entries looked at in a call;
   // returns whether there are more to look at now. Looks at all of them sixteen times in evict_unused, and costs
   // nothing between.

@@ -53,6 +53,7 @@ struct Table::State {
   // Kept for their memory.
   std::vector<KeyIndex::Evicted> evicted;
   std::vector<float> values;
+  std::vector<float> widened;  // gradients that came in 16 bits, of one block of keys
 };
 
 }  // namespace basin

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/dtype.h"
+#include "common/codec/half.h"
 #include "common/wire/control.pb.h"
 #include "common/wire/header.h"
 #include "ps/lane_core.h"
@@ -50,6 +51,13 @@ inline std::string Floats(std::vector<float> values) {
   return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
 }
 
+// The same in 16 bits; `type` is kF16 or kBF16.
+inline std::string Halves(DType type, const std::vector<float>& values) {
+  std::string halves(values.size() * 2, '\0');
+  Narrow(type, values.data(), values.size(), halves.data());
+  return halves;
+}
+
 inline std::vector<float> ToFloats(absl::string_view bytes) {
   std::vector<float> out(bytes.size() / sizeof(float));
   if (!out.empty()) std::memcpy(out.data(), bytes.data(), out.size() * sizeof(float));
@@ -83,6 +91,7 @@ struct TestEntry {
   uint64_t version = 0;
   std::string payload;
   uint32_t rows = 0;
+  DType dtype = DType::kF32;
 };
 
 class LaneHarness {
@@ -170,7 +179,7 @@ class LaneHarness {
     header.request = request;
     wire::DataBuilder builder;
     for (const TestEntry& entry : entries) {
-      wire::Entry out{.shard = ShardId(entry.shard), .dtype = static_cast<uint8_t>(DType::kF32), .flags = entry.flags};
+      wire::Entry out{.shard = ShardId(entry.shard), .dtype = static_cast<uint8_t>(entry.dtype), .flags = entry.flags};
       out.sequence = Sequence(entry.sequence);
       out.version = Version(entry.version);
       out.rows = entry.rows;

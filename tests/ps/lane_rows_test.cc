@@ -98,6 +98,32 @@ TEST_F(LaneRowsTest, PushAndPullStandTogether) {
   EXPECT_EQ(heard.message.payloads[1].size(), 2 * kDim * sizeof(float));
 }
 
+TEST_F(LaneRowsTest, GradientsMayComeIn16Bits) {
+  uint64_t sequence = 0;
+  for (const DType type : {DType::kF16, DType::kBF16}) {
+    TestEntry entry = PushEntry(3, ++sequence, {KeyOf(3)}, 1);
+    entry.flags = wire::kPush | wire::kPull;
+    entry.dtype = type;
+    entry.payload = Keys({KeyOf(3)}) + Halves(type, {1, 2, 3, 4});
+    const Heard heard = lane.Update(1, {entry});
+    EXPECT_EQ(heard.message.entries[0].code, 0);
+    EXPECT_EQ(heard.message.entries[0].dtype, static_cast<uint8_t>(DType::kF32));
+    const float times = static_cast<float>(sequence);
+    EXPECT_EQ(ToFloats({heard.message.payloads[0].data(), heard.message.payloads[0].size()}),
+              (std::vector<float>{10 - times, 10 - 2 * times, 10 - 3 * times, 10 - 4 * times}));
+    // What is wrong changes nothing: an infinity, the size of floats, a pull.
+    entry.sequence = sequence + 1;
+    entry.payload = Keys({KeyOf(3)}) + Halves(type, {1, 2, std::numeric_limits<float>::infinity(), 4});
+    EXPECT_EQ(Code(entry), StatusCode::kInvalidArgument);
+    entry.payload = Keys({KeyOf(3)}) + Floats({1, 2, 3, 4});
+    EXPECT_EQ(Code(entry), StatusCode::kInvalidArgument);
+    TestEntry pull = PullEntry(3, {KeyOf(3)});
+    pull.dtype = type;
+    EXPECT_EQ(Code(pull), StatusCode::kInvalidArgument);
+  }
+  EXPECT_EQ(Rows(3, {KeyOf(3)}), (std::vector<float>{8, 6, 4, 2}));
+}
+
 TEST_F(LaneRowsTest, ARepeatIsAnsweredAndNotApplied) {
   TestEntry entry = PushEntry(3, 1, {KeyOf(3)}, 1);
   entry.flags = wire::kPush | wire::kPull;

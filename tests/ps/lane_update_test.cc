@@ -1,8 +1,10 @@
 // Receive an Update, expect what docs/wire.md "Update, Updated" says.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "absl/strings/match.h"
 #include "common/base/limits.h"
 #include "ps/shard.h"
 #include "tests/ps/lane_harness.h"
@@ -36,6 +38,47 @@ TEST_F(LaneUpdateTest, PushAndPullStandTogether) {
   EXPECT_TRUE(entry.flags & wire::kPull);
   EXPECT_EQ(ToFloats({heard.message.payloads[0].data(), heard.message.payloads[0].size()}),
             (std::vector<float>{-1, -2}));
+}
+
+TEST_F(LaneUpdateTest, AGradientOf16BitsIsAnsweredInTheVariablesType) {
+  uint64_t sequence = 0;
+  for (const DType type : {DType::kF16, DType::kBF16}) {
+    const Heard heard = lane_.Update(
+        1,
+        {{.flags = wire::kPush | wire::kPull, .sequence = ++sequence, .payload = Halves(type, {1, 2}), .dtype = type}});
+    const wire::Entry& entry = heard.message.entries.at(0);
+    EXPECT_EQ(entry.code, 0);
+    EXPECT_EQ(entry.dtype, static_cast<uint8_t>(DType::kF32));
+    const float times = static_cast<float>(sequence);
+    EXPECT_EQ(ToFloats({heard.message.payloads[0].data(), heard.message.payloads[0].size()}),
+              (std::vector<float>{-times, -2 * times}));
+  }
+}
+
+TEST_F(LaneUpdateTest, OnlyPushesComeIn16Bits) {
+  const auto answer = [&](uint16_t flags, DType type, const std::string& payload) {
+    const uint64_t sequence = flags == wire::kPull ? 0 : 1;
+    return CodeOf(lane_.Update(1, {{.flags = flags, .sequence = sequence, .payload = payload, .dtype = type}}));
+  };
+  EXPECT_EQ(answer(wire::kPull, DType::kF16, ""), StatusCode::kInvalidArgument);
+  EXPECT_EQ(answer(wire::kAssign, DType::kBF16, Halves(DType::kBF16, {1, 2})), StatusCode::kInvalidArgument);
+  EXPECT_EQ(answer(wire::kPush, DType::kF64, std::string(16, '\0')), StatusCode::kInvalidArgument);
+  EXPECT_EQ(answer(wire::kPush, static_cast<DType>(77), Floats({1, 2})), StatusCode::kInvalidArgument);
+  // Sizes are those of the payload's type.
+  EXPECT_EQ(answer(wire::kPush, DType::kF16, Floats({1, 2})), StatusCode::kInvalidArgument);
+  EXPECT_EQ(answer(wire::kPush, DType::kF32, Halves(DType::kF16, {1, 2})), StatusCode::kInvalidArgument);
+  EXPECT_EQ(lane_.Pull(1), (std::vector<float>{0, 0}));
+  const std::vector<std::string> notes = lane_.core.TakeNotes();
+  const auto noted = [&](absl::string_view text) {
+    return std::any_of(notes.begin(), notes.end(),
+                       [&](const std::string& note) { return absl::StrContains(note, text); });
+  };
+  EXPECT_TRUE(noted("pull of \"w\": dtype f16, expected f32"));
+  EXPECT_TRUE(noted("assignment of \"w\": dtype bf16, expected f32"));
+  EXPECT_TRUE(noted("push to \"w\": dtype f64, expected f32, f16 or bf16"));
+  EXPECT_TRUE(noted("push to \"w\": dtype 77, expected f32, f16 or bf16"));
+  EXPECT_TRUE(noted("8 bytes, the shard has 4 in f16"));
+  EXPECT_EQ(answer(wire::kPush, DType::kF16, Halves(DType::kF16, {1, 2})), StatusCode::kOk);
 }
 
 TEST_F(LaneUpdateTest, ARepeatIsAnsweredWithoutAnApply) {

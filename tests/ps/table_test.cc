@@ -12,13 +12,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/random.h"
+#include "common/codec/half.h"
 #include "common/rules/rows.h"
 #include "ps/block.h"
 
 namespace basin {
 namespace {
 
-constexpr float kRuleRate = std::numeric_limits<float>::quiet_NaN();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kRuleRate = kNaN;
 const absl::Time kStart = absl::FromUnixSeconds(1'700'000'000);
 
 const char* Bytes(const std::vector<uint64_t>& keys) { return reinterpret_cast<const char*>(keys.data()); }
@@ -236,6 +237,38 @@ TEST(TableTest, MessagesMayLieAtAnyAddress) {
     unaligned.Pull(key_bytes.data() + shift, 100, rows.data() + shift);
     const std::vector<float> expected = Pulled(aligned, keys, 16);
     EXPECT_EQ(std::memcmp(rows.data() + shift, expected.data(), 6400), 0) << shift;
+  }
+}
+
+// The same numbers in 16 bits do the same: over several blocks of keys, repeated ones among them, at an odd address.
+TEST(TableTest, GradientsOf16BitsAreAppliedAsTheirFloats) {
+  for (const DType type : {DType::kF16, DType::kBF16}) {
+    for (const uint32_t dim : {1u, 3u, 16u}) {
+      const TableOptions options = OptionsOf(dim);
+      Table floats(options, BlockPool::Make(0)), halves(options, BlockPool::Make(0));
+      std::vector<uint64_t> keys(300);
+      std::vector<float> gradients(keys.size() * dim);
+      for (size_t i = 0; i < keys.size(); ++i) keys[i] = Mix64(i % 250);
+      for (size_t i = 0; i < gradients.size(); ++i) gradients[i] = static_cast<float>(UnitAt(1, i) - 0.5);
+      std::vector<char> narrow(2 * gradients.size() + 1);
+      ASSERT_TRUE(Narrow(type, gradients.data(), gradients.size(), narrow.data() + 1));
+      Widen(type, narrow.data() + 1, gradients.size(), gradients.data());
+      for (int i = 0; i < 2; ++i) {
+        ASSERT_TRUE(PushAll(floats, keys, gradients).ok());
+        ASSERT_TRUE(halves.Push(Bytes(keys), keys.size(), narrow.data() + 1, kRuleRate, kStart, type).ok());
+      }
+      EXPECT_EQ(Pulled(halves, keys, dim), Pulled(floats, keys, dim)) << Name(type) << " " << dim;
+      // A NaN in the last element of all.
+      const std::vector<float> before = Pulled(halves, keys, dim);
+      EXPECT_FALSE(Narrow(type, &kNaN, 1, narrow.data() + narrow.size() - 2));
+      const absl::Status status = halves.Push(Bytes(keys), keys.size(), narrow.data() + 1, kRuleRate, kStart, type);
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+      EXPECT_NE(
+          status.message().find(absl::StrCat("the gradient of key ", keys.back(), " is nan at element ", dim - 1)),
+          absl::string_view::npos)
+          << status;
+      EXPECT_EQ(Pulled(halves, keys, dim), before);
+    }
   }
 }
 
