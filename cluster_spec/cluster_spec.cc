@@ -60,8 +60,19 @@ absl::string_view Name(Role role) {
       return "ps";
     case Role::kEvaluator:
       return "evaluator";
+    case Role::kMpirun:
+      return "mpirun";
+    case Role::kOrted:
+      return "orted";
   }
   return "?";
+}
+
+std::optional<Role> RoleNamed(absl::string_view name) {
+  for (const Role role : {Role::kChief, Role::kWorker, Role::kPs, Role::kEvaluator, Role::kMpirun, Role::kOrted}) {
+    if (Name(role) == name) return role;
+  }
+  return std::nullopt;
 }
 
 std::optional<Role> RoleOfJob(absl::string_view job) {
@@ -73,12 +84,16 @@ std::optional<Role> RoleOfJob(absl::string_view job) {
 }
 
 std::string TaskId::Name() const { return absl::StrCat(basin::Name(role), "/", index); }
-std::string TaskId::Sentence() const { return absl::StrCat(basin::Name(role), " ", index); }
+std::string TaskId::Sentence() const {
+  return role == Role::kMpirun ? "mpirun" : absl::StrCat(basin::Name(role), " ", index);
+}
 
 absl::StatusOr<TaskId> ParseTaskId(absl::string_view text) {
+  if (text == Name(Role::kMpirun)) return TaskId{Role::kMpirun, 0};
   const size_t cut = text.find_first_of("/ ");
   if (cut != absl::string_view::npos) {
-    const std::optional<Role> role = RoleOfJob(text.substr(0, cut));
+    std::optional<Role> role = RoleOfJob(text.substr(0, cut));
+    if (!role) role = RoleNamed(text.substr(0, cut));
     const std::optional<int64_t> index = ParseIndex(text.substr(cut + 1));
     if (role && index && *index >= 0 && *index < static_cast<int64_t>(kMaxTasks))
       return TaskId{*role, static_cast<uint32_t>(*index)};

@@ -18,10 +18,14 @@ namespace cluster_spec::v1 {
 class ClusterDef;
 }
 
-enum class Role : uint8_t { kChief = 1, kWorker = 2, kPs = 3, kEvaluator = 4 };
+// The last two are in no cluster: what starts the workers of a run with mpi, mpirun itself and its daemon on each other
+// node.
+enum class Role : uint8_t { kChief = 1, kWorker = 2, kPs = 3, kEvaluator = 4, kMpirun = 5, kOrted = 6 };
 
-// "chief", "worker", "ps", "evaluator".
+// "chief", "worker", "ps", "evaluator", "mpirun", "orted".
 absl::string_view Name(Role role);
+// The role of that name, and of no other; nullopt where there is none.
+std::optional<Role> RoleNamed(absl::string_view name);
 // The role that a job of TF_CONFIG has. Aliases of chief: "master" (legacy), "workerpool0" (Vertex's CLUSTER_SPEC,
 // where workerpool1 to 3 are worker, ps and evaluator). nullopt for any other name; upper case is another name.
 std::optional<Role> RoleOfJob(absl::string_view job);
@@ -33,13 +37,13 @@ struct TaskId {
 
   // "worker/1", for logs, metrics and files' names.
   std::string Name() const;
-  // "worker 1", for sentences.
+  // "worker 1", for sentences; "mpirun", for there is but one.
   std::string Sentence() const;
   friend auto operator<=>(const TaskId&, const TaskId&) = default;
   friend std::ostream& operator<<(std::ostream& os, const TaskId& task) { return os << task.Name(); }
 };
 
-// "worker/1" or "worker 1"; `master` is taken for chief.
+// "worker/1" or "worker 1"; `master` is taken for chief, "mpirun" needs no index.
 absl::StatusOr<TaskId> ParseTaskId(absl::string_view text);
 
 class ClusterSpec final {

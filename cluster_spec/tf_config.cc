@@ -16,9 +16,9 @@ namespace {
 using Kind = JsonValue::Kind;
 
 const std::vector<std::string>& KnownKeys() {
-  static const auto& keys = *new std::vector<std::string>{"cluster",     "task",           "rpc_layer",
-                                                          "environment", "session_master", "eval_session_master",
-                                                          "model_dir",   "service",        "job"};
+  static const auto& keys = *new std::vector<std::string>{
+      "cluster",   "task",    "rpc_layer", "environment",  "session_master", "eval_session_master",
+      "model_dir", "service", "job",       "sparseCluster"};
   return keys;
 }
 
@@ -114,7 +114,10 @@ absl::StatusOr<TfConfig> ParseTfConfig(absl::string_view json, absl::string_view
   TfConfig out;
   out.warnings = document.warnings;
   WarnOfUnknown(document, root, KnownKeys(), "", out.warnings);
-  if (const JsonValue* cluster = root.Find("cluster")) {
+  // Kubeflow's operator calls it so where a TFJob has enableDynamicWorker.
+  const JsonValue* cluster = root.Find("cluster");
+  if (cluster == nullptr) cluster = root.Find("sparseCluster");
+  if (cluster != nullptr) {
     BASIN_ASSIGN_OR_RETURN(out.cluster, ReadCluster(document, *cluster));
   }
   if (const JsonValue* task = root.Find("task"); task != nullptr && task->kind != Kind::kNull) {

@@ -8,6 +8,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "worker/evaluation_task.h"
+#include "worker/rank_task.h"
 #include "worker/train/local_training.h"
 #include "worker/training_task.h"
 #include "worker/workload.h"
@@ -45,6 +46,10 @@ class ImageWorkload final : public Workload {
                          static_cast<double>(train_->count()) * options_.epochs / seconds));
     std::printf("test loss %.4f\ntest accuracy %.4f\n", result.test_loss, result.test_accuracy);
     return absl::OkStatus();
+  }
+
+  absl::Status TrainInRanks(AllReduceGroup& group) override {
+    return RunRankTask(group, *program_, device_, *train_, test_, options_);
   }
 
   absl::Status EvaluateFile(const std::string& path) override {

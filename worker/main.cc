@@ -15,6 +15,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "worker/model_file.h"
+#include "worker/mpi/mpi_group.h"
 #include "worker/own_ps.h"
 #include "worker/workload.h"
 
@@ -26,8 +27,9 @@ struct Flags {
   std::string hidden = "256";
   std::string rule = "adam", wide_rule = "ftrl", embedding_rule = "adagrad";
   std::string schedule = "constant";
-  std::string tf_config, run_id, token_file, evaluate, transport;
+  std::string tf_config, run_id, token_file, evaluate, transport, metrics_file, gradient_dtype;
   std::string device = "cpu";
+  std::string backend = "ps";
   int threads = 1;
   int lanes = 1;
   bool local = false;
@@ -55,6 +57,18 @@ absl::Status ReadRule(absl::string_view flag, const std::string& name, const std
   return valid.ok() ? valid : absl::InvalidArgumentError(absl::StrCat(flag, ": ", valid.message()));
 }
 
+// Flags that say something which --backend mpi cannot do.
+absl::Status CheckOfMpi(const Flags& flags) {
+  const auto conflict = [](absl::string_view flag, absl::string_view why) {
+    return absl::InvalidArgumentError(absl::StrCat("--backend mpi conflicts with ", flag, ": ", why));
+  };
+  if (flags.task.pipeline) {
+    return conflict("--pipeline", "all ranks compute on the same parameters, the newest; leave it out");
+  }
+  if (flags.local) return conflict("--no-ps", "that trains in this process alone; leave one of them out");
+  return absl::OkStatus();
+}
+
 absl::Status Check(Flags& flags) {
   BASIN_RETURN_IF_ERROR(ReadRule("--rule", flags.rule,
                                  {RuleKind::kSgd, RuleKind::kMomentum, RuleKind::kAdagrad, RuleKind::kAdam},
@@ -69,6 +83,8 @@ absl::Status Check(Flags& flags) {
     return absl::InvalidArgumentError(
         absl::StrCat("--schedule ", flags.schedule, ": expected constant, linear or cosine"));
   flags.task.schedule = *schedule;
+  flags.task.backend = flags.backend == "mpi" ? TrainingBackend::kMpi : TrainingBackend::kPs;
+  if (flags.task.backend == TrainingBackend::kMpi) BASIN_RETURN_IF_ERROR(CheckOfMpi(flags));
   flags.task.hidden.clear();
   for (const absl::string_view part : absl::StrSplit(flags.hidden, ',', absl::SkipWhitespace())) {
     int64_t width = 0;
@@ -87,6 +103,8 @@ absl::Status RunTask(const Flags& flags, const std::string& tf_config, Role role
   options.run_id = flags.run_id;
   options.token_file = flags.token_file;
   options.transport = flags.transport;
+  options.metrics_file = flags.metrics_file;
+  options.gradient_dtype = flags.gradient_dtype;
   options.start_timeout = std::chrono::duration<double>(flags.start_timeout_s);
   options.unreachable_timeout = std::chrono::duration<double>(flags.unreachable_timeout_s);
   uint64_t examples = 0;
@@ -101,12 +119,28 @@ absl::Status RunTask(const Flags& flags, const std::string& tf_config, Role role
   return workload.Train(*client);
 }
 
-absl::Status Run(Flags& flags) {
+// `group` is joined here, and left by the caller once it has said how this ended.
+absl::Status RunRank(const Flags& flags, Workload& workload, std::unique_ptr<MpiGroup>* group) {
+  MpiOptions options;
+  options.start_timeout = absl::Seconds(flags.start_timeout_s);
+  options.timeout = absl::Seconds(flags.unreachable_timeout_s);
+  options.progress_thread = flags.task.mpi.progress_thread;
+  BASIN_ASSIGN_OR_RETURN(*group, MpiGroup::Join(options));
+  SetLogPrefix(absl::StrCat("worker ", (*group)->rank()));
+  BASIN_ASSIGN_OR_RETURN(const uint64_t examples, workload.LoadTraining());
+  Info(absl::StrCat("rank ", (*group)->rank(), " of ", (*group)->size(), " (", (*group)->library(), "): training ",
+                    flags.task.program, " on ", examples, " examples",
+                    (*group)->size() == 1 ? "; for more ranks start it by mpirun or srun" : ""));
+  return workload.TrainInRanks(**group);
+}
+
+absl::Status Run(Flags& flags, std::unique_ptr<MpiGroup>* group) {
   BASIN_RETURN_IF_ERROR(Check(flags));
   BASIN_ASSIGN_OR_RETURN(auto device, OpenDevice(flags.device, flags.threads));
   BASIN_ASSIGN_OR_RETURN(auto workload, MakeWorkload(flags.task, *device));
   if (!flags.evaluate.empty()) return workload->EvaluateFile(flags.evaluate);
 
+  if (flags.task.backend == TrainingBackend::kMpi) return RunRank(flags, *workload, group);
   if (flags.local) {
     BASIN_RETURN_IF_ERROR(workload->LoadTraining().status());
     return workload->TrainWithoutPs();
@@ -137,13 +171,17 @@ int Main(int argc, char** argv) {
   flags.run_id = Environment("BASIN_RUN_ID");
   flags.token_file = Environment("BASIN_TOKEN_FILE");
   flags.transport = Environment("BASIN_TRANSPORT");
+  flags.metrics_file = Environment("BASIN_METRICS_FILE");
+  flags.gradient_dtype = Environment("BASIN_GRADIENT_DTYPE");
   task.data = Environment("BASIN_INPUT_DATA");
   task.wide_deep.schema = Environment("BASIN_INPUT_SCHEMA");
   task.rule.learning_rate = 0.001f;
 
   CLI::App app(
       "Trains a built-in program as the chief, a worker or the evaluator that TF_CONFIG says this is.\n"
-      "Without TF_CONFIG it starts a parameter server of its own and trains alone.");
+      "Without TF_CONFIG it starts a parameter server of its own and trains alone. With --backend mpi it is one rank "
+      "of\n"
+      "an MPI launch.");
   app.set_version_flag("--version", BASIN_VERSION);
   app.option_defaults()->always_capture_default();
   app.add_option(
@@ -164,15 +202,17 @@ int Main(int argc, char** argv) {
   app.add_option("--epochs", task.epochs, "Passes over the training examples")
       ->check(CLI::Range(1u, 1000000u))
       ->group("Data");
-  app.add_option("--batch-size", task.batch_size, "Examples a step")
+  app.add_option("--batch-size", task.batch_size, "Examples a step of each worker or rank")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))
       ->group("Data");
   app.add_option("--piece-batches", task.piece_batches,
                  "Batches of a leased piece of the input: what is handed to another worker when one dies")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 20))
       ->group("Data");
-  app.add_option("--max-steps", task.max_steps,
-                 "End after this many steps of all workers together; 0: after the epochs")
+  app.add_option(
+         "--max-steps", task.max_steps,
+         "End after this many steps of all workers together (mpi: steps that all ranks take at once); 0: after the "
+         "epochs")
       ->group("Data");
   app.add_flag("--pipeline", task.pipeline,
                "Compute gradients while the push before is under way: hides a slow network, on parameters that are one "
@@ -210,9 +250,29 @@ int Main(int argc, char** argv) {
       ->group("Results");
   app.add_option("--evaluate", flags.evaluate, "Evaluate this model.safetensors and end; needs no parameter server")
       ->group("Results");
+  app.add_option(
+         "--timeline", task.timeline,
+         "Write what was done when as Chrome trace events to this file (chrome://tracing, ui.perfetto.dev); mpi: "
+         "rank 0 for all ranks")
+      ->group("Results");
   app.add_option("--evaluate-every", task.evaluate_every_s, "Seconds between the evaluator's looks at the parameters")
       ->check(CLI::Range(0.05, 1e6))
       ->group("Results");
+  app.add_option(
+         "--backend", flags.backend,
+         "ps: parameter servers apply the gradients as they come. mpi: one process a rank, started by mpirun or "
+         "srun; gradients are averaged by all-reduce, in step")
+      ->check(CLI::IsMember({"ps", "mpi"}))
+      ->group("Cluster");
+  app.add_option("--fusion-bytes", task.mpi.fusion_bytes,
+                 "With --backend mpi: bytes of a buffer in which gradients travel together; a larger variable has one "
+                 "of its own")
+      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 32))
+      ->group("Cluster");
+  app.add_flag("--progress-thread", task.mpi.progress_thread,
+               "With --backend mpi: a thread lets all-reduces go on while gradients are computed; for machines with a "
+               "core to spare")
+      ->group("Cluster");
   app.add_flag("--no-ps", flags.local,
                "Train in this process without any parameter server: what a cluster is compared with")
       ->group("Cluster");
@@ -227,15 +287,27 @@ int Main(int argc, char** argv) {
          "shared memory cannot be had (default: $BASIN_TRANSPORT, or auto)")
       ->check(CLI::IsMember({"", "auto", "tcp", "shm"}))
       ->group("Cluster");
+  app.add_option(
+         "--gradient-dtype", flags.gradient_dtype,
+         "float32; float16 or bfloat16: gradients are sent to parameter servers in half of the bytes, rounded to the "
+         "nearest (default: $BASIN_GRADIENT_DTYPE, or float32)")
+      ->check(CLI::IsMember({"", "float32", "float16", "bfloat16"}))
+      ->group("Cluster");
+  app.add_option(
+         "--metrics-file", flags.metrics_file,
+         "Append the metrics of each step's second to this file, as lines of JSON (default: $BASIN_METRICS_FILE)")
+      ->group("Results");
   app.add_option("--start-timeout", flags.start_timeout_s,
-                 "Seconds to wait for parameter servers that are not there yet")
+                 "Seconds to wait for parameter servers (mpi: ranks) that are not there yet")
       ->check(CLI::Range(0.1, 1e9))
       ->group("Cluster");
   app.add_option("--unreachable-timeout", flags.unreachable_timeout_s,
-                 "Seconds that a parameter server may be out of reach before this task fails")
+                 "Seconds that a parameter server (mpi: any rank) may be out of reach before this task fails")
       ->check(CLI::Range(0.1, 1e9))
       ->group("Cluster");
-  app.add_option("--device", flags.device, "Where gradients are computed: cpu")->group("Machine");
+  app.add_option("--device", flags.device,
+                 "Where gradients are computed: cpu, cuda or cuda:N, or auto (a GPU that can be used, else the CPU)")
+      ->group("Machine");
   app.add_option("--threads", flags.threads, "Threads for computing gradients")
       ->check(CLI::Range(1, 1024))
       ->group("Machine");
@@ -248,8 +320,11 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
   SetLogPrefix("basin-worker");  // until TF_CONFIG has said which task this is
-  const absl::Status status = Run(flags);
+  task.metrics_file = flags.metrics_file;
+  std::unique_ptr<MpiGroup> group;
+  const absl::Status status = Run(flags, &group);
   if (!status.ok()) Error(status.message());
+  if (group != nullptr) group->Leave(ExitCodeFor(status));
   return ExitCodeFor(status);
 }
 

@@ -65,6 +65,19 @@ absl::Status ExportModel(Client& client, const std::vector<std::pair<std::string
   return writer->Finish();
 }
 
+absl::Status WriteModel(const std::vector<VariableDecl>& variables, const std::vector<std::vector<float>>& parameters,
+                        const std::string& path, const std::string& program) {
+  std::vector<TensorInfo> tensors;
+  for (const VariableDecl& variable : variables) tensors.push_back({variable.name, DType::kF32, variable.shape});
+  BASIN_ASSIGN_OR_RETURN(auto writer,
+                         SafetensorsWriter::Create(path, tensors, {{"format", "basin"}, {"program", program}}));
+  for (size_t i = 0; i < variables.size(); ++i) {
+    BASIN_RETURN_IF_ERROR(writer->Write(
+        i, 0, {reinterpret_cast<const char*>(parameters[i].data()), parameters[i].size() * sizeof(float)}));
+  }
+  return writer->Finish();
+}
+
 absl::Status AssignFromFile(Client& client, const std::vector<std::pair<std::string, Variable>>& variables,
                             const std::string& path) {
   BASIN_ASSIGN_OR_RETURN(auto reader, SafetensorsReader::Open(path));

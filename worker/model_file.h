@@ -22,6 +22,10 @@ inline absl::Status ToAbslStatus(const Status& status) {
 absl::Status ExportModel(Client& client, const std::vector<std::pair<std::string, Variable>>& variables,
                          const std::string& path, const std::string& program);
 
+// The same of a model in this process: `parameters` by variable.
+absl::Status WriteModel(const std::vector<VariableDecl>& variables, const std::vector<std::vector<float>>& parameters,
+                        const std::string& path, const std::string& program);
+
 // Reads each variable of the file and assigns it. Every variable must be there with its shape; others are an error too.
 absl::Status AssignFromFile(Client& client, const std::vector<std::pair<std::string, Variable>>& variables,
                             const std::string& path);

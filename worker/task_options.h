@@ -18,7 +18,16 @@ struct WideDeepFlags {
   RuleSpec embedding_rule;
 };
 
+enum class TrainingBackend { kPs, kMpi };
+
+// Of the backend mpi alone.
+struct MpiFlags {
+  uint64_t fusion_bytes = uint64_t{64} << 10;  // of a buffer of gradients
+  bool progress_thread = false;
+};
+
 struct TaskOptions {
+  TrainingBackend backend = TrainingBackend::kPs;
   std::string program = "mlp";
   std::vector<int64_t> hidden = {256};
   std::string data;
@@ -33,6 +42,9 @@ struct TaskOptions {
   std::string outputs;    // folder; empty: nothing is written
   std::string init_from;  // a safetensors file; empty: the program's initial values
   double evaluate_every_s = 2;
+  std::string timeline;      // file of Chrome trace events; empty: none
+  std::string metrics_file;  // of a task without a client: mpi
+  MpiFlags mpi;
   WideDeepFlags wide_deep;
 };
 

@@ -17,6 +17,12 @@ namespace {
 
 constexpr size_t kMaxSchemaBytes = size_t{1} << 20;
 
+absl::Status NotInRanks() {
+  return absl::UnimplementedError(
+      "--backend mpi: program wide_deep has its weights and embeddings in tables, whose rows come into being on "
+      "parameter servers; set distributed_backend: ps (--backend ps)");
+}
+
 WideDeepOptions ModelOptions(const TaskOptions& options) {
   WideDeepOptions of_model;
   of_model.hidden = options.hidden;
@@ -67,6 +73,8 @@ class WideDeepWorkload final : public Workload {
     return PrintEvaluation(model_, parameters, data_.TrainScale());
   }
 
+  absl::Status TrainInRanks(AllReduceGroup&) override { return NotInRanks(); }
+
   absl::Status EvaluateFile(const std::string& path) override {
     BASIN_ASSIGN_OR_RETURN(LoadedWideDeep loaded, ReadWideDeep(data_.schema(), ModelOptions(options_), path));
     return PrintEvaluation(loaded.model, *loaded.parameters, loaded.scale);
@@ -90,6 +98,7 @@ class WideDeepWorkload final : public Workload {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Workload>> MakeWideDeepWorkload(const TaskOptions& options, Device& device) {
+  if (options.backend == TrainingBackend::kMpi) return NotInRanks();
   if (options.data.empty()) {
     return absl::InvalidArgumentError("--data is not given and BASIN_INPUT_DATA is not set; give the CSV file");
   }

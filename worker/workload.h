@@ -10,6 +10,7 @@
 #include "basin/client.h"
 #include "common/device/device.h"
 #include "worker/task_options.h"
+#include "worker/train/all_reduce_group.h"
 
 namespace basin {
 
@@ -25,6 +26,8 @@ class Workload {
   // The reference that a cluster is compared with: the same program, rules and batches in this process alone. Prints
   // how good the model is on the test part.
   virtual absl::Status TrainWithoutPs() = 0;
+  // A rank's part of a run without parameter servers. Rank 0 writes the model and prints how good it is.
+  virtual absl::Status TrainInRanks(AllReduceGroup& group) = 0;
   // Prints how good a model file is on the test part.
   virtual absl::Status EvaluateFile(const std::string& path) = 0;
 };

@@ -243,6 +243,24 @@ TEST_F(ClientCoreTest, ALaneThatHasLostAcknowledgedPushesIsDataLoss) {
   EXPECT_EQ(core_->failure().code(), absl::StatusCode::kDataLoss);
 }
 
+TEST_F(ClientCoreTest, AGradientOf16BitsIsSentAsItIs) {
+  ConnectAndDeclare();
+  std::string halves = {0, 0x3c, 0, 0x40, 0, 0x42, 0, 0x44};  // 1, 2, 3, 4 in float16
+  UpdateItem item{.variable = VariableId(0), .push = halves, .push_dtype = DType::kF16};
+  ASSERT_TRUE(core_->StartUpdate({item}, nullptr, now_).ok());
+  const Sent sent = TakeOne(Kind::kUpdate);
+  EXPECT_EQ(sent.parsed.entries.at(0).dtype, static_cast<uint8_t>(DType::kF16));
+  EXPECT_EQ(std::string(sent.parsed.payloads.at(0).data(), sent.parsed.payloads.at(0).size()), halves);
+  const auto refusal = [&] { return std::string(core_->StartUpdate({item}, nullptr, now_).status().message()); };
+  halves[5] = 0x7c;
+  EXPECT_EQ(refusal(), "gradient of \"w\" has Inf at element 2; nothing of this call was sent");
+  item.push_dtype = DType::kF32;
+  EXPECT_EQ(refusal(), "gradient of \"w\": the buffer has 8 bytes, the variable 16; fix the tensor's shape");
+  item.push_dtype = DType::kI8;
+  EXPECT_EQ(refusal(), "gradient of \"w\": elements are i8, expected f32, f16 or bf16");
+  EXPECT_TRUE(TakeSent().empty());
+}
+
 TEST_F(ClientCoreTest, ANaNGradientIsRefusedBeforeAnythingLeaves) {
   ConnectAndDeclare();
   const absl::StatusOr<CallId> call = Push({1, std::nanf(""), 3, 4});

@@ -9,6 +9,7 @@
 #include <map>
 #include <random>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/dtype.h"
 #include "common/base/limits.h"
@@ -40,8 +41,9 @@ class Cluster {
   }
   static std::string Address(uint32_t ps, uint32_t lane) { return absl::StrCat("ps", ps, ":", lane); }
 
-  ClientCore& NewClient(wire::v1::Role role, uint32_t index) {
+  ClientCore& NewClient(wire::v1::Role role, uint32_t index, DType gradient_dtype = DType::kF32) {
     ClientCoreOptions options;
+    options.gradient_dtype = gradient_dtype;
     options.role = role;
     options.index = index;
     options.is_chief = role == wire::v1::ROLE_WORKER && index == 0;
@@ -212,6 +214,26 @@ TEST_F(ClientRowsTest, APushThenPullGivesTheRowsAfterThePush) {
   std::vector<float> rows(9, NAN);
   EXPECT_TRUE(cluster.Finish(chief, Start(keys, gradients.data(), rows.data())).status.ok());
   EXPECT_EQ(rows, (std::vector<float>{-4, -4, -4, -2, -2, -2, -4, -4, -4}));
+}
+
+TEST_F(ClientRowsTest, GradientsAreSummedAndThenRoundedTo16Bits) {
+  uint32_t worker = 0;
+  for (const auto& [type, rounded] : {std::pair(DType::kF16, 1.5009765625f), std::pair(DType::kBF16, 1.5f)}) {
+    ClientCore& client = cluster.NewClient(wire::v1::ROLE_WORKER, ++worker, type);
+    ASSERT_TRUE(cluster.Finish(client, client.Connect(cluster.now)).status.ok());
+    ASSERT_TRUE(cluster.Finish(client, client.Declare(WithTables(), cluster.now)).status.ok());
+    // In float16 each of the three would become 0.5, and their sum is nearer to the number after 1.5.
+    const uint64_t key = 40 + worker;
+    const std::vector<uint64_t> keys = {key, 7, key, key};
+    std::vector<float> gradients(12, 0.5f + 0x1.8p-13f), rows(12);
+    const RowsItem item{.keys = keys, .push = gradients.data(), .pull = rows.data()};
+    ASSERT_TRUE(cluster.Finish(client, client.StartRows({item}, cluster.now)).status.ok());
+    EXPECT_EQ(std::vector<float>(rows.begin(), rows.begin() + 3), std::vector<float>(3, -rounded)) << Name(type);
+    gradients[4] = 3.4e38f;
+    EXPECT_TRUE(
+        absl::StartsWith(client.StartRows({item}, cluster.now).status().message(), "table \"user\": 3.4e+38, beyond "));
+    EXPECT_EQ(Pull({key}), std::vector<float>(3, -rounded));
+  }
 }
 
 // One bucket's rows that are more than a message: several messages, each with a sequence of its own.

@@ -152,6 +152,34 @@ TEST(RowBatchTest, WhatIsNotFiniteIsFoundAndNamed) {
   }
 }
 
+TEST(RowBatchTest, WhatTheTypeCannotHoldIsFound) {
+  const TablePlacement placement = TablePlacement::Make(1);
+  const std::vector<uint64_t> keys = {5, 6, 5};
+  RowBatch batch;
+  batch.Fill(placement, 2, keys, {});
+  std::vector<float> gradients = {40000, 1, 1, 1, 20000, 1};
+  const auto found = [&](DType type) { return batch.FindNotFinite(keys, {}, gradients.data(), type); };
+  EXPECT_EQ(found(DType::kF16), "");
+  gradients[4] = 30000;
+  EXPECT_EQ(
+      found(DType::kF16),
+      "70000, beyond float16's largest, 65504 (send bfloat16, or scale the loss down) in the sum of the gradients "
+      "of key 5, which are finite each");
+  EXPECT_EQ(found(DType::kBF16), "");
+  EXPECT_EQ(found(DType::kF32), "");
+  gradients[3] = -65520;
+  EXPECT_EQ(found(DType::kF16),
+            "-65520, beyond float16's largest, 65504 (send bfloat16, or scale the loss down) in the gradient of key 6 "
+            "(place 1), column 1");
+  gradients[3] = 3.4e38f;
+  EXPECT_EQ(found(DType::kBF16),
+            "3.4e+38, beyond bfloat16's largest, 3.38953e+38 (scale the loss down) in the gradient of key 6 (place 1), "
+            "column 1");
+  EXPECT_EQ(found(DType::kF32), "");
+  gradients[3] = NAN;
+  EXPECT_EQ(found(DType::kF16), "NaN in the gradient of key 6 (place 1), column 1");
+}
+
 TEST(CheckBagsTest, OffsetsAscendFromZeroToTheNumberOfKeys) {
   EXPECT_TRUE(CheckBags(std::vector<uint64_t>{0}, 0).ok());
   EXPECT_TRUE(CheckBags(std::vector<uint64_t>{0, 0, 3, 3}, 3).ok());

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "common/base/random.h"
 #include "common/device/cpu_device.h"
+#include "worker/train/dense_update.h"
 
 namespace basin {
 namespace {
@@ -105,7 +106,7 @@ TEST(LocalTrainingTest, OneStepIsTheRuleOnTheMeanGradient) {
   const auto result = TrainLocally(**MakeProgram(options), *device, train, train, local);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->steps, 1u);
-  const std::vector<std::vector<float>> initial = InitialParameters(**MakeProgram(options));
+  const std::vector<std::vector<float>> initial = InitialParameters((*MakeProgram(options))->variables());
   const double difference = double{initial[0][1]} - initial[0][0];  // biases are zero at first
   const double p = 1 / (1 + std::exp(difference));
   EXPECT_NEAR(result->loss_per_epoch[0], -0.25 * std::log(p) - 0.75 * std::log(1 - p), 1e-6);

@@ -2,12 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
 #include "absl/strings/match.h"
 #include "common/base/random.h"
 #include "common/device/cpu_device.h"
+#include "tests/train/devices_here.h"
 
 namespace basin {
 namespace {
@@ -84,8 +86,26 @@ double PlainLoss(const Program& program, const Batch& batch, const std::vector<s
 struct Case {
   std::string name;
   ProgramOptions options;
+  std::string device;
 };
 void PrintTo(const Case& item, std::ostream* out) { *out << item.name; }
+
+std::vector<Case> CasesHere() {
+  const std::vector<Case> programs = {{"softmax", Options("softmax"), ""},
+                                      {"mlp_one_layer", Options("mlp", {8}), ""},
+                                      {"mlp_two_layers", Options("mlp", {8, 5}), ""},
+                                      {"mlp_three_layers", Options("mlp", {8, 5, 9}), ""},
+                                      {"mlp_without_hidden_layers", Options("mlp"), ""}};
+  std::vector<Case> cases;
+  for (const std::string& device : DevicesHere()) {
+    for (Case one : programs) {
+      one.name += "_on_" + InTestName(device);
+      one.device = device;
+      cases.push_back(one);
+    }
+  }
+  return cases;
+}
 
 class GradientTest : public testing::TestWithParam<Case> {};
 
@@ -96,7 +116,7 @@ TEST_P(GradientTest, IsTheSlopeOfTheLoss) {
   auto made = MakeProgram(GetParam().options);
   ASSERT_TRUE(made.ok()) << made.status();
   Program& program = **made;
-  const auto device = MakeCpuDevice(1);
+  const auto device = OpenHere(GetParam().device);
   const Examples examples(11, 6, 3);
   const Values parameters = RandomParameters(program);
   Values gradients = parameters;
@@ -130,12 +150,33 @@ TEST_P(GradientTest, IsTheSlopeOfTheLoss) {
   EXPECT_LT(left_out * 20, checked);
 }
 
-INSTANTIATE_TEST_SUITE_P(Programs, GradientTest,
-                         testing::Values(Case{"softmax", Options("softmax")},
-                                         Case{"mlp_one_layer", Options("mlp", {8})},
-                                         Case{"mlp_two_layers", Options("mlp", {8, 5})},
-                                         Case{"mlp_three_layers", Options("mlp", {8, 5, 9})},
-                                         Case{"mlp_without_hidden_layers", Options("mlp")}),
+// What the last gradient is made of is made first: a gradient is told when it stands in the host's memory.
+TEST_P(GradientTest, IsToldOnceItIsThereFromTheLastVariableToTheFirst) {
+  auto program = MakeProgram(GetParam().options);
+  ASSERT_TRUE(program.ok()) << program.status();
+  const auto device = OpenHere(GetParam().device);
+  const Examples examples(11, 6, 3);
+  const Values parameters = RandomParameters(**program);
+  Values gradients = parameters, expected = parameters, when_told = parameters;
+  BatchResult result, loss_when_told;
+  ASSERT_TRUE((*program)->Gradients(*device, examples.batch(), Read(parameters), Write(expected), &result).ok());
+  const double loss = result.loss;
+  result = {};
+  std::vector<size_t> told;
+  const absl::Status status = (*program)->Gradients(*device, examples.batch(), Read(parameters), Write(gradients),
+                                                    &result, [&](size_t variable) {
+                                                      told.push_back(variable);
+                                                      when_told[variable] = gradients[variable];
+                                                      loss_when_told = result;
+                                                    });
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(when_told, expected);
+  EXPECT_EQ(loss_when_told.loss, loss);
+  EXPECT_TRUE(std::is_sorted(told.rbegin(), told.rend()));
+  EXPECT_EQ(told.size(), parameters.size());
+}
+
+INSTANTIATE_TEST_SUITE_P(Programs, GradientTest, testing::ValuesIn(CasesHere()),
                          [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
 
 std::vector<std::string> Names(const Program& program) {
@@ -230,6 +271,26 @@ TEST(ProgramTest, BatchesMayGrowAndShrink) {
     losses.push_back(result.loss);
   }
   EXPECT_EQ(losses[0], losses[2]);
+}
+
+TEST(ProgramTest, EachGradientIsWholeWhenItIsSaidToBe) {
+  const auto device = MakeCpuDevice(1);
+  const Examples examples(7, 6, 3);
+  const auto program = *MakeProgram(Options("mlp", {5, 4}));
+  const Values parameters = RandomParameters(*program);
+  Values gradients = parameters, whole = parameters;
+  BatchResult result;
+  ASSERT_TRUE(program->Gradients(*device, examples.batch(), Read(parameters), Write(whole), &result).ok());
+  std::vector<size_t> order;
+  ASSERT_TRUE(program
+                  ->Gradients(*device, examples.batch(), Read(parameters), Write(gradients), &result,
+                              [&](size_t variable) {
+                                EXPECT_EQ(gradients[variable], whole[variable]) << variable;
+                                EXPECT_GT(result.loss, 0);
+                                order.push_back(variable);
+                              })
+                  .ok());
+  EXPECT_EQ(order, (std::vector<size_t>{5, 4, 3, 2, 1, 0}));
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "common/base/random.h"
-#include "common/device/cpu_device.h"
+#include "tests/train/devices_here.h"
 #include "tests/train/wide_deep_examples.h"
 
 namespace basin {
@@ -58,13 +58,26 @@ double PlainLoss(const WideDeep& model, const FeatureBatch& batch, const Exact& 
   return loss / static_cast<double>(batch.rows);
 }
 
-class WideDeepGradientTest : public testing::TestWithParam<std::vector<int64_t>> {};
+struct Case {
+  std::string device;
+  std::vector<int64_t> hidden;
+};
+void PrintTo(const Case& item, std::ostream* out) { *out << item.hidden.size() << " layers on " << item.device; }
+
+std::vector<Case> CasesHere() {
+  std::vector<Case> cases;
+  for (const std::string& device : DevicesHere())
+    cases.insert(cases.end(), {{device, {}}, {device, {8}}, {device, {8, 5}}});
+  return cases;
+}
+
+class WideDeepGradientTest : public testing::TestWithParam<Case> {};
 
 // As GradientTest of program_test.cc, which says where the tolerance comes from.
 TEST_P(WideDeepGradientTest, IsTheSlopeOfTheLoss) {
-  auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), Options(GetParam()));
+  auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), Options(GetParam().hidden));
   ASSERT_TRUE(model.ok()) << model.status();
-  const auto device = MakeCpuDevice(1);
+  const auto device = OpenHere(GetParam().device);
   const FeatureData data = ShopData(200, 3);
   FeatureBatcher batcher(data, data.TrainScale());
   FeatureBatch batch;
@@ -80,9 +93,11 @@ TEST_P(WideDeepGradientTest, IsTheSlopeOfTheLoss) {
       (buffers == &parameters.dense ? exact.dense : exact.rows).emplace_back(buffer.begin(), buffer.end());
     }
   }
-  const WideDeep::Result result = model->Gradients(*device, batch, parameters, &gradients);
+  const auto computed = model->Gradients(*device, batch, parameters, &gradients);
+  ASSERT_TRUE(computed.ok()) << computed.status();
+  const WideDeep::Result result = *computed;
   std::vector<float> logits;
-  EXPECT_EQ(model->Score(*device, batch, parameters, &logits).loss, result.loss);
+  EXPECT_EQ(model->Score(*device, batch, parameters, &logits)->loss, result.loss);
   EXPECT_EQ(logits.size(), 13u);
   size_t off = 0, checked = 0, left_out = 0;
   EXPECT_NEAR(result.loss, PlainLoss(*model, batch, exact, &off), 1e-6);
@@ -113,9 +128,9 @@ TEST_P(WideDeepGradientTest, IsTheSlopeOfTheLoss) {
   EXPECT_LT(left_out * 20, checked);
 }
 
-INSTANTIATE_TEST_SUITE_P(Hidden, WideDeepGradientTest,
-                         testing::Values(std::vector<int64_t>{}, std::vector<int64_t>{8}, std::vector<int64_t>{8, 5}),
-                         [](const auto& info) { return std::to_string(info.param.size()) + "_layers"; });
+INSTANTIATE_TEST_SUITE_P(Hidden, WideDeepGradientTest, testing::ValuesIn(CasesHere()), [](const auto& info) {
+  return std::to_string(info.param.hidden.size()) + "_layers_on_" + InTestName(info.param.device);
+});
 
 TEST(WideDeepTest, NamesItsVariablesAndTables) {
   const auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), Options({8}));

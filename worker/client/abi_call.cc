@@ -1,4 +1,4 @@
-// basin.h: pushes and pulls, steps, inputs and the run's end.
+// basin.h: waiting for calls, steps, inputs and the run's end.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -6,115 +6,12 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
-#include "common/base/limits.h"
 #include "common/base/status_macros.h"
-#include "worker/client/abi_dtype.h"
 #include "worker/client/abi_types.h"
 
 namespace basin::abi {
 namespace {
-
-// The bytes of a dense CPU tensor. The core compares them with the variable's size; here its own description is
-// checked.
-absl::StatusOr<absl::Span<char>> DenseBytes(const basin_tensor* tensor, uint32_t variable, absl::string_view what) {
-  const auto where = [&] { return absl::StrCat(what, " of variable ", variable, ": "); };
-  if (tensor->device.type != 1) {
-    return absl::UnimplementedError(absl::StrCat(where(), "device type ", tensor->device.type,
-                                                 "; this version moves CPU memory (type 1), copy it there first"));
-  }
-  const absl::StatusOr<DType> dtype = FromDLPack(tensor->dtype);
-  if (!dtype.ok()) return absl::InvalidArgumentError(absl::StrCat(where(), dtype.status().message()));
-  if (tensor->ndim < 0 || (tensor->ndim > 0 && tensor->shape == nullptr)) {
-    return absl::InvalidArgumentError(absl::StrCat(where(), "rank ", tensor->ndim, " without a shape"));
-  }
-  uint64_t elements = 1;
-  for (int32_t axis = tensor->ndim - 1; axis >= 0; --axis) {
-    // A stride counts elements; axes of one element may have any.
-    if (tensor->strides != nullptr && tensor->shape[axis] > 1 &&
-        tensor->strides[axis] != static_cast<int64_t>(elements)) {
-      return absl::InvalidArgumentError(absl::StrCat(where(), "not dense row-major (axis ", axis, " has stride ",
-                                                     tensor->strides[axis], ", expected ", elements,
-                                                     "); make it contiguous first"));
-    }
-    if (tensor->shape[axis] < 0 ||
-        __builtin_mul_overflow(elements, static_cast<uint64_t>(tensor->shape[axis]), &elements)) {
-      return absl::InvalidArgumentError(absl::StrCat(where(), "axis ", axis, " is ", tensor->shape[axis]));
-    }
-  }
-  uint64_t bytes;
-  if (__builtin_mul_overflow(elements, static_cast<uint64_t>(SizeOf(*dtype)), &bytes)) {
-    return absl::InvalidArgumentError(absl::StrCat(where(), "too large"));
-  }
-  if (tensor->data == nullptr && bytes > 0) return absl::InvalidArgumentError(absl::StrCat(where(), "data is NULL"));
-  return absl::Span<char>(static_cast<char*>(tensor->data) + tensor->byte_offset, bytes);
-}
-
-absl::Status CheckShape(const wire::v1::RunSpec& spec, uint32_t id, const basin_tensor& tensor,
-                        absl::string_view what) {
-  if (id >= static_cast<uint32_t>(spec.model().variables_size())) return absl::OkStatus();  // the core refuses it
-  const wire::v1::Variable& variable = spec.model().variables(static_cast<int>(id));
-  const absl::StatusOr<DType> dtype = FromDLPack(tensor.dtype);
-  if (dtype.ok() && static_cast<uint32_t>(*dtype) != variable.dtype()) {
-    return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\": elements are ", Name(*dtype),
-                                                   ", the variable's are ",
-                                                   Name(static_cast<DType>(variable.dtype()))));
-  }
-  bool same = tensor.ndim == variable.shape_size();
-  for (int32_t axis = 0; same && axis < tensor.ndim; ++axis) same = tensor.shape[axis] == variable.shape(axis);
-  if (same) return absl::OkStatus();
-  auto text = [](auto begin, auto end) {
-    std::string out = "[";
-    for (auto at = begin; at != end; ++at) absl::StrAppend(&out, at == begin ? "" : ", ", *at);
-    return out + "]";
-  };
-  return absl::InvalidArgumentError(absl::StrCat(what, " of \"", variable.name(), "\": shape ",
-                                                 text(tensor.shape, tensor.shape + tensor.ndim), ", the variable's is ",
-                                                 text(variable.shape().begin(), variable.shape().end())));
-}
-
-absl::Status Start(basin_client* client, const basin_item* items, size_t count, basin_call** call) {
-  BASIN_RETURN_IF_ERROR(CheckProcess(client));
-  if (count > 0 && items == nullptr) return absl::InvalidArgumentError("basin_start: items is NULL");
-  absl::InlinedVector<UpdateItem, 8> update(count);
-  auto handle = std::make_unique<basin_call>();
-  for (size_t i = 0; i < count; ++i) {
-    update[i].variable = VariableId(items[i].variable);
-    // (One tensor may stand for both: pushed, then overwritten by the pull.)
-    if (items[i].push != nullptr) {
-      BASIN_ASSIGN_OR_RETURN(update[i].push, DenseBytes(items[i].push, items[i].variable, "gradient"));
-    }
-    if (items[i].assign != nullptr) {
-      BASIN_ASSIGN_OR_RETURN(update[i].assign, DenseBytes(items[i].assign, items[i].variable, "value"));
-    }
-    if (items[i].pull != nullptr) {
-      BASIN_ASSIGN_OR_RETURN(update[i].pull, DenseBytes(items[i].pull, items[i].variable, "pull"));
-    }
-  }
-  const auto is_large = [](const UpdateItem& item) {
-    return std::max(item.push.size(), item.assign.size()) >= kLeastFrameBytes;
-  };
-  ClientSession::Lender lender;  // small payloads are copied at once
-  if (std::any_of(update.begin(), update.end(), is_large)) lender = client->session->NewLender();
-  handle->lent = lender;
-  const auto start = [&](ClientCore& core, absl::Time now) -> absl::StatusOr<CallId> {
-    if (core.spec()) {
-      for (size_t i = 0; i < count; ++i) {
-        for (const auto& [tensor, what] : {std::pair(items[i].push, "gradient"), std::pair(items[i].assign, "value"),
-                                           std::pair(items[i].pull, "pull")}) {
-          if (tensor != nullptr) BASIN_RETURN_IF_ERROR(CheckShape(*core.spec(), items[i].variable, *tensor, what));
-        }
-      }
-    }
-    return core.StartUpdate(update, lender, now);
-  };
-  BASIN_ASSIGN_OR_RETURN(handle->id, StartUpdate(client, start));
-  handle->session = client->session;
-  handle->process = client->process;
-  *call = handle.release();
-  return absl::OkStatus();
-}
 
 // REQUIRES: the call is done.
 const ClientCore::Result& Taken(basin_call* call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(call->mutex) {
@@ -175,10 +72,18 @@ absl::Status Step(basin_client* client, const char* const* names, const double* 
           absl::StrCat("the names of ", count, " metrics have more than ", kMaxMetricBytes, " bytes; send fewer"));
     }
   }
-  return client->session->Run([&](ClientCore& core, absl::Time now) {
+  uint64_t step = 0;
+  absl::Time stepped;
+  const absl::Status status = client->session->Run([&](ClientCore& core, absl::Time now) {
     core.Step(metrics, now);
+    stepped = now;
+    step = std::max<uint64_t>(core.run_state().global_step(), core.clock().value());
     return core.failure();
   });
+  if (client->metrics != nullptr) {
+    for (const auto& [name, value] : metrics) client->metrics->Add(name, value, step, stepped);
+  }
+  return status;
 }
 
 // ps 0's JSON with the other ps's own entries put into its list.
@@ -212,19 +117,6 @@ using basin::abi::Report;
 using basin::abi::RunToEnd;
 
 extern "C" {
-
-int32_t basin_start(basin_client* client, const basin_item* items, size_t count, basin_call** call,
-                    basin_status* status) {
-  if (call == nullptr) return Report(absl::InvalidArgumentError("basin_start: call is NULL"), status);
-  *call = nullptr;
-  try {
-    return Report(basin::abi::Start(client, items, count, call), status);
-  } catch (const std::bad_alloc&) {
-    return Report(
-        absl::ResourceExhaustedError(absl::StrCat("no memory for a call over ", count, " variables; nothing was sent")),
-        status);
-  }
-}
 
 int32_t basin_call_wait(basin_call* call, double timeout_s, basin_status* status) {
   return Report(basin::abi::WaitCall(call, timeout_s), status);
@@ -322,6 +214,8 @@ int32_t basin_wait_finished(basin_client* client, double timeout_s, basin_status
 
 int32_t basin_finish(basin_client* client, const char* failure, basin_status* status) {
   ClientCore::Result result;
+  // Before the run may end: whoever reads the file may do so as soon as it has.
+  if (basin::abi::CheckProcess(client).ok() && client->metrics != nullptr) client->metrics->Flush(absl::Now());
   return Report(
       RunToEnd(client, absl::InfiniteFuture(), &result,
                [&](ClientCore& core, absl::Time now) { return core.Finish(failure == nullptr ? "" : failure, now); }),

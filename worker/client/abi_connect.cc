@@ -13,11 +13,13 @@
 #include "cluster_spec/cluster_view.h"
 #include "cluster_spec/host_port.h"
 #include "cluster_spec/tf_config.h"
+#include "common/base/dtype.h"
 #include "common/base/files.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/secret.h"
 #include "common/base/status_macros.h"
+#include "common/codec/half.h"
 #include "common/wire/host_transport.h"
 #include "common/wire/memory_mapping.h"
 #include "common/wire/registered_memory.h"
@@ -69,6 +71,15 @@ absl::Time Deadline(double timeout_s) {
 }
 
 namespace {
+
+absl::StatusOr<DType> GradientType(const char* name) {
+  const absl::string_view given = name == nullptr ? "" : name;
+  if (given.empty() || given == "float32") return DType::kF32;
+  if (given == "float16") return DType::kF16;
+  if (given == "bfloat16") return DType::kBF16;
+  return absl::InvalidArgumentError(
+      absl::StrCat("gradient_dtype \"", given, "\": expected float32, float16 or bfloat16"));
+}
 
 absl::StatusOr<ClientSessionOptions> SessionOptions(const basin_options& options, basin_client& client) {
   ClientSessionOptions session;
@@ -124,6 +135,7 @@ absl::StatusOr<ClientSessionOptions> SessionOptions(const basin_options& options
   core.start_timeout = absl::Seconds(options.start_timeout_s);
   core.unreachable_timeout = absl::Seconds(options.unreachable_timeout_s);
   core.claim_timeout = absl::Seconds(options.claim_timeout_s);
+  BASIN_ASSIGN_OR_RETURN(core.gradient_dtype, GradientType(options.gradient_dtype));
   session.max_bytes_in_flight = options.max_bytes_in_flight;
   session.log = options.log != 0;
   return session;
@@ -155,7 +167,18 @@ absl::Status Connect(const basin_options& options, basin_client& client) {
   // The session bounds what is in flight; the transport must not cut a channel for it.
   dialer.transport.max_bytes_in_flight = SIZE_MAX;
   if (options.keep_memory != 0) wire::KeepMemoryMapped();
+  client.gradient_dtype = session.core.gradient_dtype;
+  if (IsHalf(client.gradient_dtype)) client.spare_memory = SpareMemory::Make(session.max_bytes_in_flight);
   dialer.transport.spin = absl::Microseconds(options.spin_us);
+  if (options.metrics_file != nullptr && *options.metrics_file != '\0') {
+    MetricsFile::Tell tell;
+    if (session.log) {
+      tell = [who = absl::StrCat(client.role, " ", client.index)](const std::string& line) {
+        Warn(absl::StrCat(who, ": ", line));
+      };
+    }
+    client.metrics = std::make_unique<MetricsFile>(options.metrics_file, std::move(tell));
+  }
   if (session.log) {
     dialer.tell = [who = absl::StrCat(client.role, " ", client.index)](const std::string& line) {
       Info(absl::StrCat(who, ": ", line));

@@ -14,6 +14,10 @@ absl::StatusOr<RowsItem> ToItem(const basin_rows& rows) {
   const auto refuse = [&](const auto&... why) {
     return absl::InvalidArgumentError(absl::StrCat("rows of table ", rows.table, ": ", why...));
   };
+  if (rows.device.type != 0 && rows.device.type != 1) {
+    return absl::UnimplementedError(absl::StrCat("rows of table ", rows.table, ": device type ", rows.device.type,
+                                                 "; tables take host memory in this version, copy it there first"));
+  }
   if (rows.count > 0 && rows.keys == nullptr) return refuse("keys is NULL for ", rows.count, " keys");
   RowsItem item{.table = rows.table, .push = rows.push, .pull = rows.pull};
   item.keys = absl::MakeConstSpan(rows.keys, rows.count);

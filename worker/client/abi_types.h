@@ -16,6 +16,8 @@
 #include "basin/basin.h"
 #include "common/wire/control.pb.h"
 #include "worker/client/client_session.h"
+#include "worker/client/metrics_file.h"
+#include "worker/client/narrowed_push.h"
 
 namespace basin::abi {
 
@@ -35,13 +37,16 @@ struct basin_model {
 
 struct basin_client {
   std::shared_ptr<basin::ClientSession> session;  // shared with the calls' handles, which may outlive basin_close
+  std::unique_ptr<basin::MetricsFile> metrics;    // nullptr: none are kept
   basin::abi::Process process;                    // that connected: a fork's child must not touch the session
   std::string role, run_id;
   uint32_t index = 0;
   bool is_chief = false;
   uint32_t worker_count = 0;
   uint32_t ps_count = 0;
-  basin::Mutex declare_mutex;  // one Declare at a time: a ps keeps one of each task waiting
+  basin::DType gradient_dtype = basin::DType::kF32;  // what gradients of variables are sent as
+  std::shared_ptr<basin::SpareMemory> spare_memory;  // for those that are sent in 16 bits
+  basin::Mutex declare_mutex;                        // one Declare at a time: a ps keeps one of each task waiting
   // Barriers whose wait timed out, by name: the next basin_barrier of that name goes on waiting for them.
   basin::Mutex barriers_mutex;
   std::map<std::string, std::deque<basin::CallId>> barriers_in_doubt ABSL_GUARDED_BY(barriers_mutex);
@@ -67,6 +72,7 @@ struct basin_call {
   basin::abi::Process process;
   basin::CallId id = 0;
   basin::ClientSession::Lent lent;  // the call's buffers
+  bool on_device = false;           // some of them are a device's memory
   basin::Mutex mutex;
   bool taken ABSL_GUARDED_BY(mutex) = false;
   basin::ClientCore::Result result ABSL_GUARDED_BY(mutex);
@@ -109,8 +115,8 @@ void FillKnown(Struct value, Struct* out) {
 // Starts an update. Where memory ends before anything of it was numbered, nothing has happened; later, part of it may
 // be queued with the caller's buffers in it, and the client is given up.
 template <class Start>
-absl::StatusOr<CallId> StartUpdate(basin_client* client, Start start) {
-  return client->session->RunUpdate([&](ClientCore& core, absl::Time now) -> absl::StatusOr<CallId> {
+absl::StatusOr<CallId> StartUpdate(basin_client* client, Start start, DeviceUpdate* on_device = nullptr) {
+  const auto all_or_broken = [&](ClientCore& core, absl::Time now) -> absl::StatusOr<CallId> {
     const size_t calls = core.calls();
     try {
       return start(core, now);
@@ -121,7 +127,8 @@ absl::StatusOr<CallId> StartUpdate(basin_client* client, Start start) {
       core.Abandon(broken);
       return broken;
     }
-  });
+  };
+  return client->session->RunUpdate(all_or_broken, on_device);
 }
 
 // Runs a call on the session from start to end.

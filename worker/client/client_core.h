@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -19,6 +20,7 @@
 #include "absl/types/span.h"
 #include "cluster_spec/placement.h"
 #include "cluster_spec/table_placement.h"
+#include "common/base/dtype.h"
 #include "common/base/ids.h"
 #include "common/wire/control.pb.h"
 #include "common/wire/header.h"
@@ -43,6 +45,8 @@ struct ClientCoreOptions {
   absl::Duration claim_timeout = absl::Seconds(30);
   absl::Duration redial_first = absl::Milliseconds(50);
   absl::Duration redial_most = absl::Seconds(1);
+  // What gradients of rows are sent as: kF32, or rounded to kF16 or kBF16. Those of variables have a type each.
+  DType gradient_dtype = DType::kF32;
 };
 
 // What to do to a channel; carried out in order.
@@ -60,6 +64,22 @@ struct UpdateItem {
   absl::Span<const char> push;
   absl::Span<const char> assign;
   absl::Span<char> pull;
+  DType push_dtype = DType::kF32;  // of `push`: the variable's, or kF16 or kBF16 for a float32 variable
+  // Of memory that is not the host's: only its size is looked at. The bytes come and go by pieces, see OnPiece.
+  bool writes_by_pieces = false;  // push or assign
+  bool pulls_by_pieces = false;
+
+  bool by_pieces() const { return writes_by_pieces || pulls_by_pieces; }
+};
+
+// Shards [first, end) of one item of an update, which lie one behind the other: bytes [offset, offset + bytes) of the
+// variable, at most kMaxShardBytes.
+struct UpdatePiece {
+  size_t item = 0;
+  ShardId first, end;
+  uint64_t offset = 0, bytes = 0;
+
+  uint32_t shards() const { return end.value() - first.value(); }
 };
 
 // Rows of one table. Keys and bags are the caller's again when StartRows returns, and so is `push`; `pull` is lent
@@ -101,9 +121,24 @@ class ClientCore {
   // Checks the whole update first: an error here means that nothing was sent. Messages refer to what is pushed and
   // assigned, and hold `lender` for as long as they do; that may be a little longer than until the call is done. A
   // small update may stay in an open message for a while: until the message is full, an answer comes, kGatherMost is
-  // over, or Flush.
+  // over, or Flush. `pieces` gets the pieces of the items that have them, which then wait for OnPiece, and with them
+  // what is started later for the same shards. REQUIRES: not nullptr where an item has any.
   absl::StatusOr<CallId> StartUpdate(absl::Span<const UpdateItem> items, const std::shared_ptr<const void>& lender,
-                                     absl::Time now);
+                                     absl::Time now, std::vector<UpdatePiece>* pieces = nullptr);
+  // A piece may go. `written`: its bytes, where it is pushed or assigned by pieces. `pull_to`: where its parameters go,
+  // where it is pulled by pieces. What is not finite is not sent, and the call's error. Pieces of calls that are done
+  // are ignored.
+  void OnPiece(CallId call, const UpdatePiece& piece, const wire::Frame& written, char* pull_to, absl::Time now);
+  // Instead of OnPiece: the piece cannot be had, which is the call's error.
+  void OnPieceFailed(CallId call, const UpdatePiece& piece, const absl::Status& status, absl::Time now);
+  // Shards whose parameters lie where OnPiece said, since this was asked last, by the piece's place in `pieces`.
+  struct Landed {
+    CallId call = 0;
+    uint32_t piece = 0;
+  };
+  std::vector<Landed> TakeLanded() { return std::exchange(landed_, {}); }
+  // An error of a call that is not taken yet, beside those of its answers.
+  void AddError(CallId call, const absl::Status& status);
   // As StartUpdate, over rows of tables.
   absl::StatusOr<CallId> StartRows(absl::Span<const RowsItem> items, absl::Time now);
   // Asks all lanes which rows of the table they have evicted since they were asked last; the keys wait for TakeEvicted.
@@ -156,6 +191,8 @@ class ClientCore {
   uint64_t bytes_in_flight() const { return bytes_in_flight_; }
   const wire::v1::RunState& run_state() const { return run_state_; }
   const std::optional<wire::v1::RunSpec>& spec() const { return spec_; }
+  // Whether it is a variable, in float32, and trained by a rule: what is pushed to it is a gradient.
+  bool TrainsFloats(VariableId variable) const;
   const std::string& run_id() const { return options_.run_id; }
   Incarnation incarnation() const { return incarnation_; }
   StepClock clock() const { return clock_; }
@@ -173,6 +210,7 @@ class ClientCore {
   struct VariableState;
   struct TableState;
   struct RowsCall;
+  struct Waiting;
 
   Channel& AddChannel(PsOrdinal ps, LaneIndex lane, std::string address);
   void Dial(Channel& channel, absl::Time now);
@@ -206,6 +244,7 @@ class ClientCore {
   // The shard in words.
   std::string Describe(ShardId shard) const;
   const std::string& VariableOf(ShardId shard) const;
+  DType DTypeOf(ShardId shard) const;  // of its variable
 
   // client_core_rows.cc
   void TakeTables();
@@ -217,6 +256,11 @@ class ClientCore {
   void RowsDone(Call& call);
   void SendEvicted(Channel& channel, uint32_t table, CallId call, absl::Time now);
   absl::Status OnEvictedKeys(const Channel& channel, const Pending& pending, absl::string_view body);
+
+  // client_core_pieces.cc: what comes by pieces
+  void ForWaiting(CallId call, const UpdatePiece& piece, absl::FunctionRef<void(Waiting&)> with, absl::Time now);
+  void SendWaiting(ShardId shard, absl::Time now);
+  bool IsWaitedFor(ShardId shard) const { return !waiting_.empty() && waiting_.contains(shard.value()); }
 
   absl::Status CheckUpdate(absl::Span<const UpdateItem> items);
   absl::Status CheckCalls() const;
@@ -267,6 +311,7 @@ class ClientCore {
   std::vector<ShardState> shards_;
   std::vector<std::unique_ptr<TableState>> tables_;
   std::vector<std::unique_ptr<RowBatch>> spare_batches_;
+  std::vector<float> summed_rows_;  // of one entry, before they are rounded to 16 bits
   uint64_t update_number_ = 0;
   uint64_t bytes_in_flight_ = 0;
   uint64_t unfinished_updates_ = 0;
@@ -280,6 +325,9 @@ class ClientCore {
   std::deque<Deferred> deferred_;
   // Entries whose shard waits for its first values, to be pulled again.
   std::deque<LaterPull> later_pulls_;
+  // By shard: entries that wait for their pieces, and those started after them, in their order.
+  std::map<uint32_t, std::deque<Waiting>> waiting_;
+  std::vector<Landed> landed_;
   std::map<std::string, uint64_t> input_number_, barrier_number_;
   double staleness_sum_ = 0;
   uint64_t staleness_count_ = 0, staleness_max_ = 0;

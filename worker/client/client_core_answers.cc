@@ -152,6 +152,7 @@ absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& aske
     // The shard waits for its first values: a push or assignment of this entry, if any, went through.
     asked.flags = wire::kPull;
     asked.sequence = Sequence(0);
+    asked.dtype = static_cast<uint8_t>(DTypeOf(asked.shard));  // that of a gradient may have been another
     later.entries.push_back(asked);
     return absl::OkStatus();
   }
@@ -179,6 +180,7 @@ absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& aske
     }
     if (is_bucket) BASIN_RETURN_IF_ERROR(OnRows(channel, call, asked, payload));
     if (!is_bucket && !payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
+    if (asked.piece != 0) landed_.push_back({call.id, asked.piece - 1});
     shard.pulled = answer.version;
   }
   return absl::OkStatus();
@@ -203,6 +205,10 @@ void ClientCore::NumberOnFrom(const UpdateEntry& refused) {
   if (refused.sequence.value() == 0 || refused.epoch != shard.epoch) return;
   shard.last = Sequence(refused.sequence.value() - 1);
   ++shard.epoch;
+}
+
+DType ClientCore::DTypeOf(ShardId shard) const {
+  return variables_[placement_->shards()[shard.value()].variable.value()].dtype;
 }
 
 const std::string& ClientCore::VariableOf(ShardId shard) const {

@@ -40,6 +40,8 @@ ClientCore::Call& ClientCore::NewCall(std::string what, absl::Time now) {
   call.id = next_serial_++ << kSlotBits | slot;
   call.what = std::move(what);
   call.since = now;
+  call.clock = clock_;
+  call.learning_rate = learning_rate_;
   if (!failure_.ok()) {
     call.done = true;
     call.result.status = failure_;
@@ -120,6 +122,8 @@ void ClientCore::Fail(const absl::Status& status) {
   unfinished_updates_ = 0;
   deferred_.clear();
   later_pulls_.clear();
+  waiting_.clear();
+  landed_.clear();
   bytes_in_flight_ = 0;
 }
 
@@ -152,6 +156,12 @@ std::string ClientCore::WaitingFor(CallId id, absl::Time now) const {
     if (whom.empty() && pull.call == id)
       whom.push_back(absl::StrCat("the first values of \"", VariableOf(pull.entries[0].shard),
                                   "\", which the chief assigns, ", Seconds(now - call.since)));
+  }
+  for (auto at = waiting_.begin(); at != waiting_.end() && whom.empty(); ++at) {
+    const auto is_its = [id](const Waiting& waiting) { return waiting.entry.call == id; };
+    if (std::any_of(at->second.begin(), at->second.end(), is_its))
+      whom.push_back(absl::StrCat("its turn, or the device, for its part of \"", VariableOf(ShardId(at->first)), "\", ",
+                                  Seconds(now - call.since)));
   }
   return absl::StrCat(call.what, ": waiting for ", absl::StrJoin(whom, "; "));
 }

@@ -6,6 +6,7 @@
 #include "common/base/dtype.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/codec/half.h"
 #include "worker/client/client_core.h"
 #include "worker/client/client_core_state.h"
 
@@ -83,7 +84,8 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
     RowsCall::Part part{.table = item.table, .batch = NewBatch(), .pull = item.pull};
     part.batch->Fill(placement, table.dim, item.keys, item.bags);
     std::string not_finite;
-    if (item.push != nullptr) not_finite = part.batch->FindNotFinite(item.keys, item.bags, item.push);
+    if (item.push != nullptr)
+      not_finite = part.batch->FindNotFinite(item.keys, item.bags, item.push, options_.gradient_dtype);
     if (item.pull != nullptr && part.batch->bagged())
       part.places = std::make_unique_for_overwrite<float[]>(part.batch->places() * table.dim);
     rows->parts.push_back(std::move(part));
@@ -134,6 +136,7 @@ void ClientCore::AddRows(CallId call, const RowsItem& item, const RowBatch& batc
   if (item.push == nullptr && item.pull == nullptr) return;
   TableState& table = *tables_[item.table];
   const size_t row_bytes = table.dim * sizeof(float);
+  const DType gradient = item.push != nullptr ? options_.gradient_dtype : DType::kF32;
   // A large bucket is cut: into writes of their own, each applied as one.
   const auto most = static_cast<uint32_t>(std::max<size_t>(1, kMaxRowsBytes / (sizeof(uint64_t) + row_bytes)));
   for (const RowBatch::Bucket& bucket : batch.buckets()) {
@@ -141,10 +144,11 @@ void ClientCore::AddRows(CallId call, const RowsItem& item, const RowBatch& batc
     Channel& channel = *channels_[table.buckets[bucket.bucket].channel];
     for (uint32_t first = 0; first < bucket.keys; first += most) {
       const uint32_t n = std::min(most, bucket.keys - first);
-      UpdateEntry entry{.shard = id, .rows = n, .dtype = static_cast<uint8_t>(DType::kF32), .call = call};
+      UpdateEntry entry{
+          .shard = id, .rows = n, .dtype = static_cast<uint8_t>(gradient), .pulled = StateOf(id).pulled, .call = call};
       entry.first_key = first;
       const size_t key_bytes = n * sizeof(uint64_t);
-      const size_t bytes = key_bytes + (item.push != nullptr ? n * row_bytes : 0);
+      const size_t bytes = key_bytes + (item.push != nullptr ? n * table.dim * SizeOf(gradient) : 0);
       if (item.push != nullptr) entry.flags |= wire::kPush;
       if (item.pull != nullptr) {
         entry.flags |= wire::kPull;
@@ -153,7 +157,15 @@ void ClientCore::AddRows(CallId call, const RowsItem& item, const RowBatch& batc
       wire::DataBuilder& builder = MakeRoom(channel, entry, bytes, now);
       char* const out = builder.AddInline(WireEntry(channel.open.entries.back()), bytes);
       batch.WriteKeys(bucket, first, n, out);
-      if (item.push != nullptr) batch.WriteGradients(bucket, first, n, item.push, out + key_bytes);
+      if (item.push == nullptr) continue;
+      if (!IsHalf(gradient)) {
+        batch.WriteGradients(bucket, first, n, item.push, out + key_bytes);
+        continue;
+      }
+      // Repeated keys are summed in float32, and rounded once.
+      summed_rows_.resize(n * table.dim);
+      batch.WriteGradients(bucket, first, n, item.push, reinterpret_cast<char*>(summed_rows_.data()));
+      Narrow(gradient, summed_rows_.data(), summed_rows_.size(), out + key_bytes);
     }
   }
 }

@@ -28,6 +28,7 @@ struct ClientCore::UpdateEntry {
   char* pull = nullptr;  // where the shard's parameters go; of a bucket: its call's RowsCall knows
   uint64_t pull_bytes = 0;
   uint32_t first_key = 0;  // of a bucket: its different keys [first_key, first_key + rows) in the call
+  uint32_t piece = 0;      // pulled by pieces: 1 + the piece's place; 0: not
 
   bool writes() const { return (flags & (wire::kPush | wire::kAssign)) != 0; }
 };
@@ -93,6 +94,13 @@ struct ClientCore::Channel {
   absl::Time claim_since = absl::InfiniteFuture();
 };
 
+// An entry that is not sent yet: for want of its piece, or behind one that is not.
+struct ClientCore::Waiting {
+  UpdateEntry entry;
+  wire::Frame payload;
+  bool ready = false;
+};
+
 // Where the rows that a call pulls go.
 struct ClientCore::RowsCall {
   struct Part {
@@ -108,6 +116,8 @@ struct ClientCore::Call {
   CallId id = 0;
   std::string what;
   absl::Time since;
+  StepClock clock;  // of its start, as the rate: what waits for its pieces is sent later
+  float learning_rate = wire::Header::kRuleOwn;
   int parts = 0;  // requests that must be answered
   bool done = false;
   bool in_use = false;

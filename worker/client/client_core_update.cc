@@ -7,6 +7,7 @@
 #include "common/base/dtype.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/codec/half.h"
 #include "common/rules/apply.h"
 #include "worker/client/client_core.h"
 #include "worker/client/client_core_state.h"
@@ -28,12 +29,25 @@ absl::Status WrongSize(absl::string_view name, absl::string_view what, size_t by
                                                  " bytes, the variable ", expected, "; fix the tensor's shape"));
 }
 
-absl::Status NotFinite(absl::string_view name, absl::string_view what, absl::Span<const float> values) {
-  size_t at = 0;
-  while (std::isfinite(values[at])) ++at;
-  return absl::InvalidArgumentError(absl::StrCat(what, " of \"", name, "\" has ",
-                                                 std::isnan(values[at]) ? "NaN" : "Inf", " at element ", at,
-                                                 "; nothing of this call was sent"));
+absl::Status NotFinite(absl::string_view name, absl::string_view what, DType type, absl::Span<const char> values) {
+  const auto at = [&](size_t i) {
+    float value;
+    if (IsHalf(type)) {
+      Widen(type, values.data() + i * SizeOf(type), 1, &value);
+    } else {
+      std::memcpy(&value, values.data() + i * sizeof(value), sizeof(value));
+    }
+    return value;
+  };
+  size_t i = 0;
+  while (std::isfinite(at(i))) ++i;
+  return absl::InvalidArgumentError(absl::StrCat(what, " of \"", name, "\" has ", std::isnan(at(i)) ? "NaN" : "Inf",
+                                                 " at element ", i, "; nothing of this call was sent"));
+}
+
+bool AllFinite(DType type, absl::Span<const char> values) {
+  if (IsHalf(type)) return HalvesAreFinite(type, values.data(), values.size() / SizeOf(type));
+  return type != DType::kF32 || basin::AllFinite(values.data(), values.size() / sizeof(float));
 }
 
 // What is there already must stay where it is.
@@ -164,18 +178,32 @@ absl::Status ClientCore::CheckUpdate(absl::Span<const UpdateItem> items) {
     if (pushes || assigns) {
       const absl::Span<const char> written = pushes ? item.push : item.assign;
       const absl::string_view what = pushes ? "gradient" : "value";
-      if (written.size() != state.bytes) return WrongSize(name(), what, written.size(), state.bytes);
-      if (state.dtype == DType::kF32) {
-        const absl::Span<const float> values(reinterpret_cast<const float*>(written.data()),
-                                             written.size() / sizeof(float));
-        if (!AllFinite(values)) return NotFinite(name(), what, values);
+      const DType type = pushes ? item.push_dtype : state.dtype;
+      if (type != state.dtype && !(IsHalf(type) && state.dtype == DType::kF32)) {
+        return absl::InvalidArgumentError(absl::StrCat(what, " of \"", name(), "\": elements are ", Name(type),
+                                                       ", expected ", Name(state.dtype),
+                                                       state.dtype == DType::kF32 ? ", f16 or bf16" : ""));
       }
+      const uint64_t expected = state.bytes / SizeOf(state.dtype) * SizeOf(type);
+      if (written.size() != expected) return WrongSize(name(), what, written.size(), expected);
+      if (item.writes_by_pieces && type != state.dtype) {
+        return absl::UnimplementedError(absl::StrCat(what, " of \"", name(), "\": ", Name(type),
+                                                     " in device memory; this version takes ", Name(state.dtype),
+                                                     " there, and 16 bits in host memory alone"));
+      }
+      if (!item.writes_by_pieces && !AllFinite(type, written)) return NotFinite(name(), what, type, written);
     }
     if (item.pull.data() != nullptr && item.pull.size() != state.bytes) {
       return WrongSize(name(), "pull", item.pull.size(), state.bytes);
     }
   }
   return absl::OkStatus();
+}
+
+bool ClientCore::TrainsFloats(VariableId variable) const {
+  if (variable.value() >= variables_.size()) return false;
+  const wire::v1::Variable& declared = spec_->model().variables(static_cast<int>(variable.value()));
+  return variables_[variable.value()].dtype == DType::kF32 && declared.statistic() == wire::v1::STATISTIC_UNSPECIFIED;
 }
 
 absl::Status ClientCore::CheckCalls() const {
@@ -185,7 +213,8 @@ absl::Status ClientCore::CheckCalls() const {
 }
 
 absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> items,
-                                               const std::shared_ptr<const void>& lender, absl::Time now) {
+                                               const std::shared_ptr<const void>& lender, absl::Time now,
+                                               std::vector<UpdatePiece>* pieces) {
   last_now_ = now;
   if (!failure_.ok()) return failure_;
   if (!spec_) return absl::FailedPreconditionError("declare the model before pushing or pulling");
@@ -196,27 +225,52 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
   ++unfinished_updates_;
   call.parts = 1;  // held until everything is queued
   touched_.clear();
-  for (const UpdateItem& item : items) {
+  for (size_t i = 0; i < items.size(); ++i) {
+    const UpdateItem& item = items[i];
     const VariableState& variable = variables_[item.variable.value()];
     const size_t element = SizeOf(variable.dtype);
     const bool pushes = item.push.data() != nullptr;
     const absl::Span<const char> written = pushes ? item.push : item.assign;
     const bool writes = written.data() != nullptr, pulls = item.pull.data() != nullptr;
     if (!writes && !pulls) continue;
+    UpdatePiece* piece = nullptr;
     for (ShardId id = variable.first_shard; id < variable.end_shard; id = id.next()) {
       ShardState& shard = StateOf(id);
-      const uint64_t offset = shard.begin * element, bytes = (shard.end - shard.begin) * element;
-      UpdateEntry entry{.shard = id, .call = call.id};
+      const uint64_t elements = shard.end - shard.begin;
+      // What its gradient was computed from at best, though it may be sent later.
+      UpdateEntry entry{.shard = id, .pulled = shard.pulled, .call = call.id};
       entry.dtype = static_cast<uint8_t>(variable.dtype);
       if (pulls) {
         entry.flags |= wire::kPull;
-        entry.pull = item.pull.data() + offset;
-        entry.pull_bytes = bytes;
+        if (!item.pulls_by_pieces) entry.pull = item.pull.data() + shard.begin * element;
+        entry.pull_bytes = elements * element;
       }
       wire::Frame payload;
       if (writes) {
+        const DType type = pushes ? item.push_dtype : variable.dtype;
+        const size_t bytes = elements * SizeOf(type);
         entry.flags |= pushes ? wire::kPush : wire::kAssign;
-        payload = wire::Frame(written.data() + offset, bytes, bytes >= kLeastFrameBytes ? lender : nullptr);
+        entry.dtype = static_cast<uint8_t>(type);
+        if (!item.writes_by_pieces) {
+          payload = wire::Frame(written.data() + shard.begin * SizeOf(type), bytes,
+                                bytes >= kLeastFrameBytes ? lender : nullptr);
+        }
+      }
+      if (item.by_pieces()) {
+        const uint64_t bytes = elements * element;
+        if (piece == nullptr || piece->bytes + bytes > kMaxShardBytes) {
+          piece = &pieces->emplace_back(UpdatePiece{.item = i, .first = id, .offset = shard.begin * element});
+        }
+        piece->end = id.next();
+        piece->bytes += bytes;
+        if (item.pulls_by_pieces) entry.piece = static_cast<uint32_t>(pieces->size());
+      }
+      if (item.by_pieces() || IsWaitedFor(id)) {
+        ++call.parts;
+        // What a message would copy at once is copied now: nobody holds it for as long as it waits.
+        if (!payload.empty() && payload.owner() == nullptr) payload = wire::Frame::Copy(payload.view());
+        waiting_[id.value()].push_back({entry, std::move(payload), !item.by_pieces()});
+        continue;
       }
       AddEntry(*channels_[shard.channel], entry, std::move(payload), now);
     }
@@ -229,18 +283,19 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
 wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& entry, size_t payload_bytes,
                                         absl::Time now) {
   Open* open = &channel.open;
+  Call& call = *FindCall(entry.call);
   const auto rate_differs = [&] {  // NaN is the rule's own, and equals itself here
-    return std::memcmp(&open->learning_rate, &learning_rate_, sizeof(float)) != 0;
+    return std::memcmp(&open->learning_rate, &call.learning_rate, sizeof(float)) != 0;
   };
   if (!open->entries.empty() &&
       (!open->builder.Fits(payload_bytes) || open->answer_bytes + entry.pull_bytes > kMessageBytes ||
-       open->answer_frames >= kMaxPayloadFrames || open->clock != clock_ || rate_differs())) {
+       open->answer_frames >= kMaxPayloadFrames || open->clock != call.clock || rate_differs())) {
     FlushChannel(channel);
   }
   if (open->entries.empty()) {
     open->Begin(channel.inline_below, channel.entries_last);
-    open->clock = clock_;
-    open->learning_rate = learning_rate_;
+    open->clock = call.clock;
+    open->learning_rate = call.learning_rate;
     open->since = now;
   }
   if (channel.touched_by != update_number_) {
@@ -248,13 +303,12 @@ wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& ent
     touched_.push_back(channel.id);
   }
   // A message answers each of its calls once.
-  if (open->entries.empty() || open->entries.back().call != entry.call) ++FindCall(entry.call)->parts;
+  if (open->entries.empty() || open->entries.back().call != entry.call) ++call.parts;
   open->answer_bytes += entry.pull_bytes;
   open->answer_frames += entry.pull_bytes >= channel.inline_below;
   bytes_in_flight_ += payload_bytes;
   UpdateEntry& added = open->entries.emplace_back(entry);
   ShardState& shard = StateOf(entry.shard);
-  added.pulled = shard.pulled;
   if (entry.writes()) {
     shard.last = shard.last.next();
     added.epoch = shard.epoch;

@@ -13,9 +13,14 @@ constexpr absl::Duration kLookAfterGathering = absl::Milliseconds(1);
 constexpr absl::Duration kGoodbyeWait = absl::Seconds(5);
 // A call is answered, and a transport's thread is just about to let go of its buffers: looked at again this soon.
 constexpr absl::Duration kLetGoWait = absl::Microseconds(100);
+// Pieces of device memory wait for staging, which a transport's thread lets go of without a word.
+constexpr absl::Duration kStarvedWait = absl::Milliseconds(1);
 constexpr int kStartsPerPump = 32;
 // Of one channel, before others have their turn.
 constexpr int kReceivesPerPump = 64;
+// Through which calls with device pointers go, pieces of up to 1 MiB: as much as is under way in a round trip of 5 ms
+// at 10 GB/s, for gradients and for parameters. max_bytes_in_flight may ask for less.
+constexpr uint64_t kLeastStagingBytes = uint64_t{4} << 20, kMostStagingBytes = uint64_t{128} << 20;
 }  // namespace
 
 // How many lenders are out: Close waits for them, since a transport's threads may still read.
@@ -64,6 +69,8 @@ void ClientSession::Close() {
     MutexLock lock(mutex_);
     core_.Abandon(absl::CancelledError("the client was closed"));
     Kick();
+    // Copies under way still use the callers' device memory, and streams wait for their calls.
+    DriveUntil([this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return DeviceIdle(); }, absl::InfiniteFuture(), 0);
     ending_ = true;
     changed_.NotifyAll();
   }
@@ -123,6 +130,7 @@ bool ClientSession::Pump() {
       progress = true;
     }
   }
+  if (device_calls_ != nullptr) progress = device_calls_->Pump(core_, now) || progress;
   if (core_.next_wake() <= now) core_.OnTime(now);
   for (std::vector<ClientAction> actions = core_.TakeActions(); !actions.empty(); actions = core_.TakeActions()) {
     for (ClientAction& action : actions) CarryOut(std::move(action));
@@ -141,6 +149,8 @@ void ClientSession::KickIfNeeded() {
     look_after_idles_ = false;
     changed_.NotifyAll();
   }
+  // The session's thread may be the driver, asleep for longer than small updates shall wait.
+  if (driving_ && core_.gathering() && !DeviceIdle()) dialer_->Wake();
 }
 
 void ClientSession::Kick() {
@@ -154,6 +164,17 @@ void ClientSession::Kick() {
   driving_ = false;
 }
 
+// Its answers are here, and nobody tells when a transport lets go of its memory; of a device's copies we are told.
+bool ClientSession::IsLetGo(CallId call) const {
+  return call != 0 && core_.done(call) && (device_calls_ == nullptr || !device_calls_->DeviceOf(call));
+}
+
+std::string ClientSession::WaitingFor(CallId call, absl::Time now) const {
+  if (!core_.done(call)) return core_.WaitingFor(call, now);
+  return IsLetGo(call) ? "update: answered; waiting for a transport to let go of its memory"
+                       : "update: answered; waiting for the stream to come to the call, or for copies into the device";
+}
+
 bool ClientSession::DriveUntil(absl::FunctionRef<bool()> ready, absl::Time deadline, CallId waiting_for) {
   const bool tells = options_.log && waiting_for != 0;
   absl::Time tell_at = absl::InfiniteFuture();
@@ -162,21 +183,21 @@ bool ClientSession::DriveUntil(absl::FunctionRef<bool()> ready, absl::Time deadl
     if (tells && tell_at == absl::InfiniteFuture()) tell_at = now + options_.tell_every;
     if (now >= deadline) return false;
     if (tells && now >= tell_at) {
-      Tell(core_.WaitingFor(waiting_for, now));
+      Tell(WaitingFor(waiting_for, now));
       tell_at = now + options_.tell_every;
     }
     core_.Flush(now);
     if (driving_) {
       if (core_.has_actions()) dialer_->Wake();
-      changed_.WaitFor(mutex_, std::min(deadline - now,
-                                        waiting_for != 0 && core_.done(waiting_for) ? kLetGoWait : absl::Seconds(1)));
+      changed_.WaitFor(mutex_, std::min(deadline - now, IsLetGo(waiting_for) ? kLetGoWait : absl::Seconds(1)));
       continue;
     }
     driving_ = true;
     if (!Pump() && !ready()) {
-      const absl::Time until =
-          std::min({deadline, core_.next_wake(), tells ? tell_at : absl::InfiniteFuture(),
-                    waiting_for != 0 && core_.done(waiting_for) ? now + kLetGoWait : absl::InfiniteFuture()});
+      const absl::Time until = std::min(
+          {deadline, core_.next_wake(), tells ? tell_at : absl::InfiniteFuture(),
+           IsLetGo(waiting_for) ? now + kLetGoWait : absl::InfiniteFuture(),
+           device_calls_ != nullptr && device_calls_->starved() ? now + kStarvedWait : absl::InfiniteFuture()});
       mutex_.Unlock();
       dialer_->Wait(until);
       mutex_.Lock();
@@ -191,7 +212,7 @@ absl::Status ClientSession::WaitDone(CallId call, const Lent& lent, absl::Time d
   MutexLock lock(mutex_);
   const auto done = [this, call, &lent]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return core_.done(call) && lent.expired(); };
   if (DriveUntil(done, deadline, call)) return absl::OkStatus();
-  return absl::DeadlineExceededError(absl::StrCat("in doubt: ", core_.WaitingFor(call, absl::Now())));
+  return absl::DeadlineExceededError(absl::StrCat("in doubt: ", WaitingFor(call, absl::Now())));
 }
 
 absl::Status ClientSession::Wait(CallId call, absl::Time deadline, ClientCore::Result* result) {
@@ -233,9 +254,68 @@ absl::Status ClientSession::WaitFinished(absl::Time deadline) {
   return ready ? absl::OkStatus() : absl::DeadlineExceededError("the run goes on");
 }
 
+absl::StatusOr<DeviceCopies*> ClientSession::device_copies() {
+  MutexLock opening(opening_mutex_);
+  if (copies_ == nullptr) {
+    BASIN_ASSIGN_OR_RETURN(std::unique_ptr<DeviceCopies> copies, options_.open_device_copies());
+    copies_ = std::move(copies);
+  }
+  return copies_.get();
+}
+
+absl::Status ClientSession::PrepareDevice(int device) {
+  MutexLock opening(opening_mutex_);
+  {
+    MutexLock lock(mutex_);
+    if (device_calls_ != nullptr) return absl::OkStatus();
+  }
+  // Pinning takes a while, and other calls go on meanwhile.
+  BASIN_ASSIGN_OR_RETURN(
+      std::shared_ptr<Staging> staging,
+      Staging::Make(std::clamp(options_.max_bytes_in_flight, kLeastStagingBytes, kMostStagingBytes), *copies_, device));
+  MutexLock lock(mutex_);
+  device_calls_ = std::make_unique<DeviceCalls>(
+      copies_, std::move(staging), [this] { dialer_->Wake(); }, [this] { return NewLender(); });
+  return absl::OkStatus();
+}
+
+void ClientSession::StartOnDevice(CallId call, DeviceUpdate update) {
+  try {
+    device_calls_->Start(call, std::move(update));
+  } catch (const std::bad_alloc&) {
+    core_.Abandon(absl::ResourceExhaustedError("memory ended within a call; this client is given up, connect anew"));
+  }
+  Kick();
+  changed_.NotifyAll();  // the session's own thread drives it from here, whether anybody waits or not
+}
+
+absl::Status ClientSession::OrderBefore(CallId call, const DeviceStream& stream) {
+  BASIN_ASSIGN_OR_RETURN(DeviceCopies* const copies, device_copies());
+  std::optional<int> device;
+  {
+    MutexLock lock(mutex_);
+    device = device_calls_->DeviceOf(call);
+  }
+  if (!device) return absl::OkStatus();
+  // Without the mutex: what opens gates needs it, and the device may keep us waiting.
+  BASIN_ASSIGN_OR_RETURN(std::unique_ptr<StreamGate> made, copies->NewGate(*device));
+  std::shared_ptr<StreamGate> gate;
+  {
+    MutexLock lock(mutex_);
+    gate = device_calls_->Hold(call, std::move(made));
+  }
+  return gate == nullptr ? absl::OkStatus() : gate->HoldBack(stream);
+}
+
 void ClientSession::LookAfter() {
   MutexLock lock(mutex_);
   while (!ending_) {
+    // A stream may wait for a call although no thread does.
+    if (!DeviceIdle()) {
+      DriveUntil([this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return ending_ || DeviceIdle(); }, absl::InfiniteFuture(),
+                 0);
+      continue;
+    }
     if (!driving_) Kick();
     const bool gathering = core_.gathering();
     look_after_idles_ = !gathering;

@@ -2,6 +2,7 @@
 // it waits; a thread of the session looks after heartbeats when nobody does.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <thread>
@@ -11,6 +12,8 @@
 #include "common/base/mutex.h"
 #include "common/wire/transport.h"
 #include "worker/client/client_core.h"
+#include "worker/client/device_calls.h"
+#include "worker/client/device_copies.h"
 
 namespace basin {
 
@@ -19,6 +22,8 @@ struct ClientSessionOptions {
   uint64_t max_bytes_in_flight = uint64_t{256} << 20;
   bool log = false;
   absl::Duration tell_every = absl::Seconds(10);  // with `log`, a waiting call says whom it waits for this often
+  // For calls with device pointers: called for the first one.
+  std::function<absl::StatusOr<std::unique_ptr<DeviceCopies>>()> open_device_copies = &OpenDeviceCopies;
 };
 
 // Thread-safe. Sockets are touched by one thread at a time, the driver's; the role moves with `mutex_` between.
@@ -41,15 +46,25 @@ class ClientSession final {
     KickIfNeeded();
     return result;
   }
-  // As Run, for an update: waits first until there is room for it.
+  // As Run, for an update: waits first until there is room for it. `on_device`: its device memory, or nullptr; `start`
+  // fills in its pieces. REQUIRES: then PrepareDevice was called.
   template <class Start>
-  absl::StatusOr<CallId> RunUpdate(Start start) ABSL_LOCKS_EXCLUDED(mutex_) {
+  absl::StatusOr<CallId> RunUpdate(Start start, DeviceUpdate* on_device = nullptr) ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
     if (absl::Status status = WaitForRoom(); !status.ok()) return status;
     absl::StatusOr<CallId> result = start(core_, absl::Now());
+    if (result.ok() && on_device != nullptr) StartOnDevice(*result, std::move(*on_device));
     KickIfNeeded();
     return result;
   }
+  // Opened by the first call; FAILED_PRECONDITION: why there are none.
+  absl::StatusOr<DeviceCopies*> device_copies() ABSL_LOCKS_EXCLUDED(opening_mutex_);
+  // Makes the memory through which calls with device pointers go, where there is none yet. REQUIRES: device_copies()
+  // has opened, and knows the device.
+  absl::Status PrepareDevice(int device) ABSL_LOCKS_EXCLUDED(opening_mutex_, mutex_);
+  // What is queued on the stream afterwards runs when the call is done, however it ends. REQUIRES: a call with device
+  // memory.
+  absl::Status OrderBefore(CallId call, const DeviceStream& stream) ABSL_LOCKS_EXCLUDED(mutex_);
   // For the buffers of one call that messages refer to: held by whoever may still read them. The call is done for its
   // caller once that is nobody, see `lent` below.
   using Lender = std::shared_ptr<const void>;
@@ -72,6 +87,12 @@ class ClientSession final {
   // Drives, or waits for the thread that does, until `ready` or the deadline. Returns whether it is ready.
   bool DriveUntil(absl::FunctionRef<bool()> ready, absl::Time deadline, CallId waiting_for)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsLetGo(CallId call) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string WaitingFor(CallId call, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartOnDevice(CallId call, DeviceUpdate update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool DeviceIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return device_calls_ == nullptr || device_calls_->idle();
+  }
   absl::Status WaitForRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // After the core was given something: a pump costs more than a small push, so it is not made for each.
   void KickIfNeeded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -85,10 +106,13 @@ class ClientSession final {
 
   const ClientSessionOptions options_;
   const std::unique_ptr<wire::Dialer> dialer_;  // Wake is thread-safe, the rest is the driver's
+  Mutex opening_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+  std::shared_ptr<DeviceCopies> copies_ ABSL_GUARDED_BY(opening_mutex_);  // nullptr before the first device pointer
   Mutex mutex_;
   CondVar changed_;
   ClientCore core_ ABSL_GUARDED_BY(mutex_);
   std::map<uint32_t, std::unique_ptr<wire::Channel>> channels_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<DeviceCalls> device_calls_ ABSL_GUARDED_BY(mutex_);  // nullptr before the first device pointer
   bool driving_ ABSL_GUARDED_BY(mutex_) = false;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   int starts_since_pump_ ABSL_GUARDED_BY(mutex_) = 0;

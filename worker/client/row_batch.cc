@@ -10,12 +10,13 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/key_hash.h"
 #include "common/base/status_macros.h"
+#include "common/codec/half.h"
+#include "worker/client/half_overflow.h"
 
 namespace basin {
 namespace {
 
 constexpr size_t kAhead = 12;  // places: about what one row's miss takes
-constexpr uint32_t kExponent = 0x7f800000u;
 
 // Four floats at a time: rows in messages are aligned for nothing, and compilers do not see through that by themselves.
 using Four = float __attribute__((vector_size(16)));
@@ -60,12 +61,17 @@ uint32_t LargestBits(const float* values, size_t count) {
   return static_cast<uint32_t>(most);
 }
 
-std::string NotFinite(absl::Span<const uint64_t> keys, const RowBags& bags, uint32_t dim, const float* gradients) {
+// Names the first number of that magnitude, or beyond it.
+std::string NotFinite(absl::Span<const uint64_t> keys, const RowBags& bags, uint32_t dim, const float* gradients,
+                      DType type) {
   const bool bagged = !bags.offsets.empty();
   size_t at = 0;
-  while (std::isfinite(gradients[at])) ++at;
+  while (std::abs(gradients[at]) < OverflowsFrom(type)) ++at;
   const size_t row = at / dim;
-  return absl::StrCat(std::isnan(gradients[at]) ? "NaN" : "Inf", " in the gradient of ",
+  return absl::StrCat(std::isnan(gradients[at])   ? "NaN"
+                      : std::isinf(gradients[at]) ? "Inf"
+                                                  : TooLargeFor(type, gradients[at]),
+                      " in the gradient of ",
                       bagged ? absl::StrCat("bag ", row) : absl::StrCat("key ", keys[row], " (place ", row, ")"),
                       ", column ", at % dim);
 }
@@ -283,19 +289,23 @@ void RowBatch::Pool(const float* places, float* pooled) const {
   }
 }
 
-std::string RowBatch::FindNotFinite(absl::Span<const uint64_t> keys, const RowBags& bags,
-                                    const float* gradients) const {
+std::string RowBatch::FindNotFinite(absl::Span<const uint64_t> keys, const RowBags& bags, const float* gradients,
+                                    DType type) const {
+  const float limit = OverflowsFrom(type);
+  const auto limit_bits = std::bit_cast<uint32_t>(limit);
   const uint32_t largest = LargestBits(gradients, rows() * dim_);
-  if (largest >= kExponent) return NotFinite(keys, bags, dim_, gradients);
-  // Only gradients that are huge, and repeated, can have a sum that is not finite.
+  if (largest >= limit_bits) return NotFinite(keys, bags, dim_, gradients, type);
+  // Only gradients that are huge, and repeated, can have a sum that is too large.
   const double sum = static_cast<double>(std::bit_cast<float>(largest)) * static_cast<double>(place_count_);
-  if (key_count_ == place_count_ || sum < static_cast<double>(std::numeric_limits<float>::max())) return "";
+  if (key_count_ == place_count_ || sum < static_cast<double>(std::min(limit, LargestFinite(DType::kF32)))) return "";
   std::vector<float> row(dim_);
   for (const Bucket& bucket : buckets_) {
     for (uint32_t key = 0; key < bucket.keys; ++key) {
       WriteGradients(bucket, key, 1, gradients, reinterpret_cast<char*>(row.data()));
-      if (LargestBits(row.data(), dim_) < kExponent) continue;
-      return absl::StrCat("Inf in the sum of the gradients of key ", keys_[bucket.first_key + key],
+      if (LargestBits(row.data(), dim_) < limit_bits) continue;
+      const float found = *std::find_if(row.begin(), row.end(), [&](float v) { return !(std::abs(v) < limit); });
+      return absl::StrCat(std::isfinite(found) ? TooLargeFor(type, found) : "Inf",
+                          " in the sum of the gradients of key ", keys_[bucket.first_key + key],
                           ", which are finite each");
     }
   }

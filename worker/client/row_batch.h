@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "cluster_spec/table_placement.h"
+#include "common/base/dtype.h"
 
 namespace basin {
 
@@ -51,9 +52,11 @@ class RowBatch {
 
   // Writes keys [first, first + n) of the bucket, 8 bytes each.
   void WriteKeys(const Bucket& bucket, uint32_t first, uint32_t n, char* out) const;
-  // What is wrong with the gradients, [rows(), dim], of the keys and bags that Fill had: "NaN in the gradient of key 17
-  // (place 3), column 2"; or a sum that is not finite. Empty: nothing.
-  std::string FindNotFinite(absl::Span<const uint64_t> keys, const RowBags& bags, const float* gradients) const;
+  // What is wrong with the gradients, [rows(), dim], of the keys and bags that Fill had, to be sent as `type` (kF32,
+  // kF16, kBF16): "NaN in the gradient of key 17 (place 3), column 2"; or a number, or a sum, that the type cannot
+  // hold. Empty: nothing.
+  std::string FindNotFinite(absl::Span<const uint64_t> keys, const RowBags& bags, const float* gradients,
+                            DType type = DType::kF32) const;
   // Writes their gradients, dim floats each, those of repeated keys summed. REQUIRES: FindNotFinite is empty.
   void WriteGradients(const Bucket& bucket, uint32_t first, uint32_t n, const float* gradients, char* out) const;
   // Rows of those keys to the places where they stand; `places` is [places(), dim].

@@ -21,6 +21,7 @@ class Dataset final {
   uint64_t count() const { return labels_.size(); }
   uint64_t width() const { return features_.size() / labels_.size(); }
   const uint8_t* features(uint64_t example) const { return features_.data() + example * width(); }
+  const uint8_t* labels() const { return labels_.data(); }  // [count]
   uint8_t label(uint64_t example) const { return labels_[example]; }
 
  private:

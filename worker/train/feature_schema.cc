@@ -71,7 +71,6 @@ absl::StatusOr<FeatureSchema::Category> ReadBucket(const YamlFields& fields) {
   }
   std::vector<std::string> texts;
   BASIN_RETURN_IF_ERROR(ReadTexts(fields, "boundaries", &texts));
-  if (fields.Has("boundaries") && texts.empty()) return fields.ErrorAt("boundaries", "empty; expected numbers");
   for (const std::string& text : texts) {
     double number = 0;
     if (!absl::SimpleAtod(text, &number) || !std::isfinite(number) ||

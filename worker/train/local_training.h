@@ -37,7 +37,4 @@ absl::StatusOr<LocalResult> TrainLocally(Program& program, Device& device, const
 absl::StatusOr<BatchResult> EvaluateAll(Program& program, Device& device, const Dataset& data,
                                         const std::vector<std::vector<float>>& parameters);
 
-// Each variable filled by its initializer, as a parameter server does it.
-std::vector<std::vector<float>> InitialParameters(const Program& program);
-
 }  // namespace basin

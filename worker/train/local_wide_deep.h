@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "worker/train/dense_update.h"
 #include "worker/train/local_tables.h"
 #include "worker/train/wide_deep_parameters.h"
 
@@ -20,13 +21,11 @@ class LocalWideDeepParameters final : public WideDeepParameters {
                          float rate_factor) override;
   absl::Status Settle() override { return absl::OkStatus(); }
 
-  std::vector<std::vector<float>>& dense() { return dense_; }
+  std::vector<std::vector<float>>& dense() { return update_.parameters(); }
   LocalTable& table(size_t table) { return *tables_[table]; }
 
  private:
-  const RuleSpec rule_;
-  std::vector<std::vector<float>> dense_;
-  std::vector<std::vector<std::vector<float>>> slots_;  // by variable and slot
+  DenseUpdate update_;
   std::vector<std::unique_ptr<LocalTable>> tables_;
   uint64_t step_ = 0;
 };

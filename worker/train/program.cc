@@ -1,6 +1,8 @@
 // Softmax regression is a multi-layer perceptron without hidden layers, so one class is both.
 #include "worker/train/program.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/nearest.h"
 #include "common/base/random.h"
@@ -22,40 +24,69 @@ class Perceptron final : public Program {
     }
     outputs_.resize(layers());
     deltas_.resize(layers());
+    parameters_.resize(variables_.size());
+    gradients_there_.resize(variables_.size());
+    parameters_there_.resize(variables_.size());
   }
 
   const std::vector<VariableDecl>& variables() const override { return variables_; }
 
   absl::Status Evaluate(Device& device, const Batch& batch, ParameterSpans parameters, BatchResult* result) override {
     BASIN_RETURN_IF_ERROR(CheckBatch(batch));
-    Forward(device, batch, parameters);
-    TakeResult(device.SoftmaxCrossEntropy(batch.rows, widths_.back(), outputs_.back().data(), batch.labels, nullptr),
-               batch, result);
+    BASIN_RETURN_IF_ERROR(Forward(device, batch, parameters));
+    Device::LossResult loss;
+    device.SoftmaxCrossEntropy(batch.rows, widths_.back(), outputs_.back().data(), labels_there_, nullptr, &loss);
+    BASIN_RETURN_IF_ERROR(device.Finish());
+    TakeResult(loss, batch, result);
     return absl::OkStatus();
   }
 
   absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients,
-                         BatchResult* result) override {
+                         BatchResult* result, GradientReady ready) override {
     BASIN_RETURN_IF_ERROR(CheckBatch(batch));
-    Forward(device, batch, parameters);
+    BASIN_RETURN_IF_ERROR(Forward(device, batch, parameters));
     const int64_t rows = batch.rows;
-    deltas_.back().resize(static_cast<size_t>(rows * widths_.back()));
-    TakeResult(
-        device.SoftmaxCrossEntropy(rows, widths_.back(), outputs_.back().data(), batch.labels, deltas_.back().data()),
-        batch, result);
+    BASIN_RETURN_IF_ERROR(deltas_.back().Resize(device, static_cast<size_t>(rows * widths_.back())));
+    Device::LossResult loss;
+    device.SoftmaxCrossEntropy(rows, widths_.back(), outputs_.back().data(), labels_there_, deltas_.back().data(),
+                               &loss);
+    // On the host a gradient is whole when the call that makes it returns. A device is given all its work first, and
+    // gradients are told as they arrive.
+    std::vector<std::pair<size_t, uint64_t>> under_way;
+    const auto tell = [&](size_t variable) {
+      TakeResult(loss, batch, result);
+      ready(variable);
+    };
+    const auto made = [&](size_t variable) {
+      if (device.is_host()) return tell(variable);
+      gradients_there_[variable].Fetch(device);
+      under_way.emplace_back(variable, device.Mark());
+    };
     for (size_t layer = layers(); layer-- > 0;) {
       const int64_t in = widths_[layer], out = widths_[layer + 1];
-      const float* input = layer == 0 ? batch.features : outputs_[layer - 1].data();
+      const float* input = layer == 0 ? features_there_ : outputs_[layer - 1].data();
       const float* delta = deltas_[layer].data();
-      device.Gemm(Transpose::kYes, Transpose::kNo, in, out, rows, 1, input, delta, 0, gradients[2 * layer].data());
-      device.ColumnSums(rows, out, delta, gradients[2 * layer + 1].data());
+      const size_t kernel = 2 * layer, bias = kernel + 1;
+      BASIN_ASSIGN_OR_RETURN(float* const bias_gradient,
+                             gradients_there_[bias].Place(device, gradients[bias].data(), gradients[bias].size()));
+      device.ColumnSums(rows, out, delta, bias_gradient);
+      made(bias);
+      BASIN_ASSIGN_OR_RETURN(
+          float* const kernel_gradient,
+          gradients_there_[kernel].Place(device, gradients[kernel].data(), gradients[kernel].size()));
+      device.Gemm(Transpose::kYes, Transpose::kNo, in, out, rows, 1, input, delta, 0, kernel_gradient);
+      made(kernel);
       if (layer == 0) break;
-      deltas_[layer - 1].resize(static_cast<size_t>(rows * in));
-      device.Gemm(Transpose::kNo, Transpose::kYes, rows, in, out, 1, delta, parameters[2 * layer].data(), 0,
+      BASIN_RETURN_IF_ERROR(deltas_[layer - 1].Resize(device, static_cast<size_t>(rows * in)));
+      device.Gemm(Transpose::kNo, Transpose::kYes, rows, in, out, 1, delta, parameters_there_[kernel], 0,
                   deltas_[layer - 1].data());
       device.ReluBackward(rows * in, outputs_[layer - 1].data(), deltas_[layer - 1].data());
     }
-    return absl::OkStatus();
+    for (const auto& [variable, mark] : under_way) {
+      BASIN_RETURN_IF_ERROR(device.WaitFor(mark));
+      tell(variable);
+    }
+    return device.Finish();
   }
 
  private:
@@ -76,16 +107,25 @@ class Perceptron final : public Program {
     return absl::OkStatus();
   }
 
-  void Forward(Device& device, const Batch& batch, ParameterSpans parameters) {
+  absl::Status Forward(Device& device, const Batch& batch, ParameterSpans parameters) {
+    const auto rows = static_cast<size_t>(batch.rows);
+    BASIN_ASSIGN_OR_RETURN(features_there_,
+                           features_.Bring(device, batch.features, rows * static_cast<size_t>(batch.width)));
+    BASIN_ASSIGN_OR_RETURN(labels_there_, labels_.Bring(device, batch.labels, rows));
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      BASIN_ASSIGN_OR_RETURN(parameters_there_[i],
+                             parameters_[i].Bring(device, parameters[i].data(), parameters[i].size()));
+    }
     for (size_t layer = 0; layer < layers(); ++layer) {
       const int64_t in = widths_[layer], out = widths_[layer + 1];
-      outputs_[layer].resize(static_cast<size_t>(batch.rows * out));
+      BASIN_RETURN_IF_ERROR(outputs_[layer].Resize(device, rows * static_cast<size_t>(out)));
       float* output = outputs_[layer].data();
       device.Gemm(Transpose::kNo, Transpose::kNo, batch.rows, out, in, 1,
-                  layer == 0 ? batch.features : outputs_[layer - 1].data(), parameters[2 * layer].data(), 0, output);
-      device.AddBias(batch.rows, out, parameters[2 * layer + 1].data(), output);
+                  layer == 0 ? features_there_ : outputs_[layer - 1].data(), parameters_there_[2 * layer], 0, output);
+      device.AddBias(batch.rows, out, parameters_there_[2 * layer + 1], output);
       if (layer + 1 < layers()) device.Relu(batch.rows * out, output);
     }
+    return absl::OkStatus();
   }
 
   static void TakeResult(const Device::LossResult& loss, const Batch& batch, BatchResult* result) {
@@ -94,7 +134,15 @@ class Perceptron final : public Program {
 
   const std::vector<int64_t> widths_;  // features, hidden layers, classes
   std::vector<VariableDecl> variables_;
-  std::vector<std::vector<float>> outputs_, deltas_;  // by layer, [rows, its width]
+  std::vector<DeviceVector<float>> outputs_, deltas_;  // by layer, [rows, its width]
+  // What is in host memory, and where the device has it.
+  DeviceInput<float> features_;
+  DeviceInput<uint8_t> labels_;
+  std::vector<DeviceInput<float>> parameters_;        // by variable
+  std::vector<DeviceOutput<float>> gradients_there_;  // by variable
+  const float* features_there_ = nullptr;
+  const uint8_t* labels_there_ = nullptr;
+  std::vector<const float*> parameters_there_;
 };
 
 }  // namespace

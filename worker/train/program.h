@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/device/device.h"
@@ -41,16 +42,25 @@ struct BatchResult {
 // One buffer a variable, in the order of variables().
 using ParameterSpans = absl::Span<const absl::Span<const float>>;
 using GradientSpans = absl::Span<const absl::Span<float>>;
+// Told of each variable, by its index, as soon as its gradient is whole: the backward pass goes on behind it.
+using GradientReady = absl::FunctionRef<void(size_t variable)>;
 
-// Keeps scratch memory between calls: one thread a program.
+// Batches, parameters and gradients are in host memory; a device that has its own gets copies. Keeps scratch memory of
+// the device between calls: one thread a program, and always the same device.
 class Program {
  public:
   virtual ~Program() = default;
+  // In the order of the forward pass: the backward pass has the last one's gradient first.
   virtual const std::vector<VariableDecl>& variables() const = 0;
-  // Gradients of the batch's mean loss. INVALID_ARGUMENT: an empty batch, another width than the model's, a label that
-  // is no class.
+  // Gradients of the batch's mean loss. `ready` is called once a variable, in the order of the backward pass; *result
+  // is set before. INVALID_ARGUMENT: an empty batch, another width than the model's, a label that is no class; `ready`
+  // was not called then.
   virtual absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients,
-                                 BatchResult* result) = 0;
+                                 BatchResult* result, GradientReady ready) = 0;
+  absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients,
+                         BatchResult* result) {
+    return Gradients(device, batch, parameters, gradients, result, [](size_t) {});
+  }
   virtual absl::Status Evaluate(Device& device, const Batch& batch, ParameterSpans parameters, BatchResult* result) = 0;
 };
 

@@ -58,6 +58,9 @@ absl::StatusOr<WideDeep> WideDeep::Make(const FeatureSchema& schema, const WideD
   }
   model.outputs_.resize(model.layers());
   model.deltas_.resize(model.layers());
+  model.parameters_.resize(model.variables_.size());
+  model.parameters_there_.resize(model.variables_.size());
+  model.gradients_there_.resize(model.variables_.size());
   return model;
 }
 
@@ -69,87 +72,111 @@ void WideDeep::Resize(const std::vector<TableKeys>& keys, WideDeepValues* values
   for (size_t i = 0; i < tables_.size(); ++i) values->rows[i].resize(keys[i].keys.size() * tables_[i].dim);
 }
 
-void WideDeep::Forward(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters) {
+absl::Status WideDeep::Forward(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters) {
   const auto rows = static_cast<size_t>(batch.rows);
   const auto width = static_cast<size_t>(widths_[0]), dim = static_cast<size_t>(dim_),
-             numeric = static_cast<size_t>(numeric_);
+             numeric = static_cast<size_t>(numeric_), features = static_cast<size_t>(features_);
   input_.resize(rows * width);
+  wide_.resize(rows);
   for (size_t row = 0; row < rows; ++row) {
     float* at = input_.data() + row * width;
     at = std::copy_n(batch.numeric.data() + row * numeric, deep_numeric_, at);
     for (size_t table = 1; table < tables_.size(); ++table) {
       at = std::copy_n(parameters.rows[table].data() + batch.tables[table].at[row] * dim, dim, at);
     }
+    float sum = 0;
+    for (size_t i = row * features; i < (row + 1) * features; ++i) sum += parameters.rows[0][batch.tables[0].at[i]];
+    wide_[row] = sum;
+  }
+  BASIN_ASSIGN_OR_RETURN(input_there_, input_copy_.Bring(device, input_.data(), input_.size()));
+  BASIN_ASSIGN_OR_RETURN(labels_there_, labels_copy_.Bring(device, batch.labels.data(), rows));
+  for (size_t i = 0; i < variables_.size(); ++i) {
+    const std::vector<float>& values = parameters.dense[i];
+    BASIN_ASSIGN_OR_RETURN(parameters_there_[i], parameters_[i].Bring(device, values.data(), values.size()));
   }
   for (size_t layer = 0; layer < layers(); ++layer) {
     const int64_t in = widths_[layer], out = widths_[layer + 1];
-    outputs_[layer].resize(rows * static_cast<size_t>(out));
+    BASIN_RETURN_IF_ERROR(outputs_[layer].Resize(device, rows * static_cast<size_t>(out)));
     float* output = outputs_[layer].data();
     device.Gemm(Transpose::kNo, Transpose::kNo, batch.rows, out, in, 1,
-                layer == 0 ? input_.data() : outputs_[layer - 1].data(), parameters.dense[Kernel(layer)].data(), 0,
-                output);
-    device.AddBias(batch.rows, out, parameters.dense[Kernel(layer) + 1].data(), output);
+                layer == 0 ? input_there_ : outputs_[layer - 1].data(), parameters_there_[Kernel(layer)], 0, output);
+    device.AddBias(batch.rows, out, parameters_there_[Kernel(layer) + 1], output);
     if (layer + 1 < layers()) device.Relu(batch.rows * out, output);
   }
   float* logits = outputs_.back().data();
   if (has_numeric()) {
-    device.Gemm(Transpose::kNo, Transpose::kNo, batch.rows, 1, numeric_, 1, batch.numeric.data(),
-                parameters.dense[1].data(), 1, logits);
+    BASIN_ASSIGN_OR_RETURN(numeric_there_, numeric_copy_.Bring(device, batch.numeric.data(), rows * numeric));
+    device.Gemm(Transpose::kNo, Transpose::kNo, batch.rows, 1, numeric_, 1, numeric_there_, parameters_there_[1], 1,
+                logits);
   }
-  device.AddBias(batch.rows, 1, parameters.dense[0].data(), logits);
-  const std::vector<uint32_t>& wide = batch.tables[0].at;
-  const auto features = static_cast<size_t>(features_);
-  for (size_t row = 0; row < rows; ++row) {
-    for (size_t i = row * features; i < (row + 1) * features; ++i) logits[row] += parameters.rows[0][wide[i]];
-  }
+  device.AddBias(batch.rows, 1, parameters_there_[0], logits);
+  BASIN_ASSIGN_OR_RETURN(const float* const wide, wide_copy_.Bring(device, wide_.data(), rows));
+  device.AddBias(1, batch.rows, wide, logits);
+  return absl::OkStatus();
 }
 
-WideDeep::Result WideDeep::Score(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters,
-                                 std::vector<float>* logits) {
-  Forward(device, batch, parameters);
-  const std::vector<float>& outputs = outputs_.back();
-  logits->insert(logits->end(), outputs.begin(), outputs.end());
-  const Device::LossResult loss = device.SigmoidCrossEntropy(batch.rows, outputs.data(), batch.labels.data(), nullptr);
-  return {loss.loss_sum / static_cast<double>(batch.rows), loss.correct};
+absl::StatusOr<WideDeep::Result> WideDeep::Score(Device& device, const FeatureBatch& batch,
+                                                 const WideDeepValues& parameters, std::vector<float>* logits) {
+  BASIN_RETURN_IF_ERROR(Forward(device, batch, parameters));
+  Device::LossResult loss;
+  device.SigmoidCrossEntropy(batch.rows, outputs_.back().data(), labels_there_, nullptr, &loss);
+  const size_t before = logits->size(), rows = static_cast<size_t>(batch.rows);
+  logits->resize(before + rows);
+  device.CopyOut(logits->data() + before, outputs_.back().data(), rows * sizeof(float));
+  BASIN_RETURN_IF_ERROR(device.Finish());
+  return Result{loss.loss_sum / static_cast<double>(batch.rows), loss.correct};
 }
 
-WideDeep::Result WideDeep::Gradients(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters,
-                                     WideDeepValues* gradients) {
-  Forward(device, batch, parameters);
+absl::StatusOr<WideDeep::Result> WideDeep::Gradients(Device& device, const FeatureBatch& batch,
+                                                     const WideDeepValues& parameters, WideDeepValues* gradients) {
+  BASIN_RETURN_IF_ERROR(Forward(device, batch, parameters));
   Resize(batch.tables, gradients);
   const auto rows = static_cast<size_t>(batch.rows), features = static_cast<size_t>(features_);
-  deltas_.back().resize(rows);
-  float* logit_delta = deltas_.back().data();
-  const Device::LossResult loss =
-      device.SigmoidCrossEntropy(batch.rows, outputs_.back().data(), batch.labels.data(), logit_delta);
+  logits_delta_.resize(rows);
+  BASIN_ASSIGN_OR_RETURN(float* const logits_delta, logits_delta_there_.Place(device, logits_delta_.data(), rows));
+  Device::LossResult loss;
+  device.SigmoidCrossEntropy(batch.rows, outputs_.back().data(), labels_there_, logits_delta, &loss);
+  logits_delta_there_.Fetch(device);
 
-  device.ColumnSums(batch.rows, 1, logit_delta, gradients->dense[0].data());
+  BASIN_ASSIGN_OR_RETURN(float* const wide_bias, Place(device, 0, gradients));
+  device.ColumnSums(batch.rows, 1, logits_delta, wide_bias);
   if (has_numeric()) {
-    device.Gemm(Transpose::kYes, Transpose::kNo, numeric_, 1, batch.rows, 1, batch.numeric.data(), logit_delta, 0,
-                gradients->dense[1].data());
+    BASIN_ASSIGN_OR_RETURN(float* const wide_numeric, Place(device, 1, gradients));
+    device.Gemm(Transpose::kYes, Transpose::kNo, numeric_, 1, batch.rows, 1, numeric_there_, logits_delta, 0,
+                wide_numeric);
   }
+  const float* delta = logits_delta;
+  for (size_t layer = layers(); layer-- > 0;) {
+    const int64_t in = widths_[layer], out = widths_[layer + 1];
+    const size_t kernel = Kernel(layer), elements = rows * static_cast<size_t>(in);
+    BASIN_ASSIGN_OR_RETURN(float* const of_kernel, Place(device, kernel, gradients));
+    BASIN_ASSIGN_OR_RETURN(float* const of_bias, Place(device, kernel + 1, gradients));
+    device.Gemm(Transpose::kYes, Transpose::kNo, in, out, batch.rows, 1,
+                layer == 0 ? input_there_ : outputs_[layer - 1].data(), delta, 0, of_kernel);
+    device.ColumnSums(batch.rows, out, delta, of_bias);
+    float* before = nullptr;
+    if (layer == 0) {
+      input_delta_.resize(elements);
+      BASIN_ASSIGN_OR_RETURN(before, input_delta_there_.Place(device, input_delta_.data(), elements));
+    } else {
+      BASIN_RETURN_IF_ERROR(deltas_[layer - 1].Resize(device, elements));
+      before = deltas_[layer - 1].data();
+    }
+    device.Gemm(Transpose::kNo, Transpose::kYes, batch.rows, in, out, 1, delta, parameters_there_[kernel], 0, before);
+    if (layer > 0) device.ReluBackward(batch.rows * in, outputs_[layer - 1].data(), before);
+    delta = before;
+  }
+  input_delta_there_.Fetch(device);
+  for (DeviceOutput<float>& gradient : gradients_there_) gradient.Fetch(device);
+  BASIN_RETURN_IF_ERROR(device.Finish());
+
+  // Each row of a table gets the sum of what its examples want of it.
   std::vector<float>& weights = gradients->rows[0];
   std::fill(weights.begin(), weights.end(), 0.0f);
   const std::vector<uint32_t>& wide = batch.tables[0].at;
   for (size_t row = 0; row < rows; ++row) {
-    for (size_t i = row * features; i < (row + 1) * features; ++i) weights[wide[i]] += logit_delta[row];
+    for (size_t i = row * features; i < (row + 1) * features; ++i) weights[wide[i]] += logits_delta_[row];
   }
-
-  for (size_t layer = layers(); layer-- > 0;) {
-    const int64_t in = widths_[layer], out = widths_[layer + 1];
-    const float* delta = deltas_[layer].data();
-    device.Gemm(Transpose::kYes, Transpose::kNo, in, out, batch.rows, 1,
-                layer == 0 ? input_.data() : outputs_[layer - 1].data(), delta, 0,
-                gradients->dense[Kernel(layer)].data());
-    device.ColumnSums(batch.rows, out, delta, gradients->dense[Kernel(layer) + 1].data());
-    std::vector<float>& before = layer == 0 ? input_delta_ : deltas_[layer - 1];
-    before.resize(rows * static_cast<size_t>(in));
-    device.Gemm(Transpose::kNo, Transpose::kYes, batch.rows, in, out, 1, delta, parameters.dense[Kernel(layer)].data(),
-                0, before.data());
-    if (layer > 0) device.ReluBackward(batch.rows * in, outputs_[layer - 1].data(), before.data());
-  }
-
-  // Each row of an embedding gets the sum of what its examples want of it.
   const auto width = static_cast<size_t>(widths_[0]), dim = static_cast<size_t>(dim_);
   for (size_t table = 1; table < tables_.size(); ++table) {
     std::vector<float>& sums = gradients->rows[table];
@@ -161,7 +188,7 @@ WideDeep::Result WideDeep::Gradients(Device& device, const FeatureBatch& batch, 
       for (size_t i = 0; i < dim; ++i) to[i] += from[i];
     }
   }
-  return {loss.loss_sum / static_cast<double>(batch.rows), loss.correct};
+  return Result{loss.loss_sum / static_cast<double>(batch.rows), loss.correct};
 }
 
 }  // namespace basin

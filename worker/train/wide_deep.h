@@ -39,7 +39,8 @@ struct WideDeepValues {
   std::vector<std::vector<float>> rows;   // by table: [keys of the batch, dim]
 };
 
-// Keeps scratch memory between calls: one thread a model.
+// Batches, parameters and gradients are in host memory; a device that has its own gets copies of what the deep part
+// needs. Keeps scratch memory of the device between calls: one thread a model, and always the same device.
 class WideDeep final {
  public:
   // INVALID_ARGUMENT: a width or dim that is not positive, a wrong rule.
@@ -61,10 +62,11 @@ class WideDeep final {
   };
   // Gradients of the batch's mean loss, of each row of a table once. Sizes `gradients`. REQUIRES: the batch is of the
   // model's schema and not empty, `parameters` is sized for it.
-  Result Gradients(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters,
-                   WideDeepValues* gradients);
+  absl::StatusOr<Result> Gradients(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters,
+                                   WideDeepValues* gradients);
   // Appends each row's logit.
-  Result Score(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters, std::vector<float>* logits);
+  absl::StatusOr<Result> Score(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters,
+                               std::vector<float>* logits);
 
  private:
   WideDeep() = default;
@@ -73,7 +75,12 @@ class WideDeep final {
   // Of layer's kernel among variables_; its bias follows.
   size_t Kernel(size_t layer) const { return (has_numeric() ? 2 : 1) + 2 * layer; }
   // Leaves the logits in outputs_.back().
-  void Forward(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters);
+  absl::Status Forward(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters);
+  // Where the device is to write the gradient of variable `i`.
+  absl::StatusOr<float*> Place(Device& device, size_t i, WideDeepValues* gradients) {
+    std::vector<float>& values = gradients->dense[i];
+    return gradients_there_[i].Place(device, values.data(), values.size());
+  }
 
   uint64_t seed_ = 0;
   int64_t deep_numeric_ = 0;  // of numeric_ columns, the first ones
@@ -82,9 +89,22 @@ class WideDeep final {
   std::vector<int64_t> widths_;  // of the deep part: input, hidden layers, 1
   std::vector<VariableDecl> variables_;
   std::vector<TableDecl> tables_;
-  std::vector<float> input_;                          // [rows, widths_[0]]: numbers, then embeddings
-  std::vector<std::vector<float>> outputs_, deltas_;  // by layer, [rows, its width]
-  std::vector<float> input_delta_;                    // as input_
+  // In host memory.
+  std::vector<float> input_;         // [rows, widths_[0]]: numbers, then embeddings
+  std::vector<float> wide_;          // [rows]: of each row the sum of its features' weights
+  std::vector<float> logits_delta_;  // [rows]
+  std::vector<float> input_delta_;   // as input_
+  // In the device's.
+  DeviceInput<float> input_copy_, numeric_copy_, wide_copy_;
+  DeviceInput<uint8_t> labels_copy_;
+  const float* input_there_ = nullptr;
+  const float* numeric_there_ = nullptr;
+  const uint8_t* labels_there_ = nullptr;
+  std::vector<DeviceInput<float>> parameters_;        // by variable
+  std::vector<const float*> parameters_there_;        // by variable
+  std::vector<DeviceOutput<float>> gradients_there_;  // by variable
+  DeviceOutput<float> logits_delta_there_, input_delta_there_;
+  std::vector<DeviceVector<float>> outputs_, deltas_;  // by layer, [rows, its width]; no delta of the last
 };
 
 }  // namespace basin

@@ -39,7 +39,7 @@ absl::StatusOr<WideDeepTrainer::Step> WideDeepTrainer::Finish() {
   taken_ = false;
   BASIN_RETURN_IF_ERROR(parameters_.Settle());
   const FeatureBatch& batch = batches_[current_];
-  const WideDeep::Result result = model_.Gradients(device_, batch, values_, &gradients_);
+  BASIN_ASSIGN_OR_RETURN(const WideDeep::Result result, model_.Gradients(device_, batch, values_, &gradients_));
   ++steps_;
   if (!std::isfinite(result.loss)) {
     return absl::AbortedError(absl::StrCat("the loss is ", result.loss, " at step ", steps_,
@@ -66,7 +66,7 @@ absl::StatusOr<WideDeepEvaluation> EvaluateWideDeep(WideDeep& model, Device& dev
     model.Resize(batch.tables, &values);
     BASIN_RETURN_IF_ERROR(parameters.StartPull(batch.tables, &values));
     BASIN_RETURN_IF_ERROR(parameters.Settle());
-    const WideDeep::Result result = model.Score(device, batch, values, &logits);
+    BASIN_ASSIGN_OR_RETURN(const WideDeep::Result result, model.Score(device, batch, values, &logits));
     loss_sum += result.loss * static_cast<double>(batch.rows);
     correct += result.correct;
   }

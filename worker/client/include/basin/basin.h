@@ -56,8 +56,8 @@ typedef struct basin_status {
 
 /* DLPack's layouts (DLDevice, DLDataType, DLTensor of dlpack.h): a DLTensor can be passed as it is. */
 typedef struct basin_device {
-  int32_t type; /* 1: CPU, the only one of this version */
-  int32_t id;
+  int32_t type; /* 1: CPU; 2: CUDA, in basin_start and basin_start_on_stream alone */
+  int32_t id;   /* number of the CUDA device, as the CUDA runtime of this process counts */
 } basin_device;
 typedef struct basin_dtype {
   uint8_t code; /* 0 int, 1 uint, 2 float, 4 bfloat, 6 bool */
@@ -92,17 +92,32 @@ typedef struct basin_options {
    * cannot be had. NULL: auto. */
   const char* transport;
   /* Over shared memory, how long a waiting thread looks for the answer before it sleeps, in microseconds: shorter
-   * answers at the cost of a core for that time (what is spent in vain stays below a twentieth). 0: never; default 50. */
+   * answers at the cost of a core for that time (what is spent in vain stays below a twentieth). 0: never; default 50.
+   */
   int32_t spin_us;
-  /* 1 (default): asks the C library's allocator to keep large blocks that were freed (mallopt, for the whole process, at
-   * most 512 MiB): without it each large message costs fresh pages, which cost more than the copy into them. 0: leaves
-   * the allocator as it is. */
+  /* 1 (default): asks the C library's allocator to keep large blocks that were freed (mallopt, for the whole process,
+   * at most 512 MiB): without it each large message costs fresh pages, which cost more than the copy into them. 0:
+   * leaves the allocator as it is. */
   int32_t keep_memory;
+  /* A file to which the metrics of basin_step are appended, one line of JSON each, for the run's history:
+   *   {"name": "loss", "value": 0.41, "step": 1200, "time": 1764370000.123}
+   * At most one line a second and metric, with the mean since its last line; basin_finish and basin_close write the
+   * newest value where it has not been written. `step` is the run's global step as this task last heard of it, or its
+   * own count of steps where that is larger; `time` is in seconds since 1970. The file is made where it is missing. One
+   * that cannot be written is told once on standard error (with `log`) and stops nothing. NULL: none. */
+  const char* metrics_file;
+  /* What float32 gradients are sent as: "float32"; "float16" or "bfloat16", half of the bytes. They are rounded to the
+   * nearest in the starting call, once, into memory of the library's; rows of tables likewise, after the gradients of
+   * repeated keys were summed. Updates of statistics stay as they are, and so do what is pulled and gradients in device
+   * memory. A call with a gradient that the type cannot hold (of float16: 65520 and more) is refused before any of it is sent. NULL: float32.
+   */
+  const char* gradient_dtype;
 } basin_options;
 /* Fills in the defaults. */
 BASIN_API void basin_options_init(basin_options* options, size_t size);
-/* As basin_options_init, then TF_CONFIG, BASIN_RUN_ID, BASIN_TOKEN_FILE and BASIN_TRANSPORT from the environment: the one
- * place of the library that reads it. The strings point into the environment. */
+/* As basin_options_init, then TF_CONFIG, BASIN_RUN_ID, BASIN_TOKEN_FILE, BASIN_TRANSPORT, BASIN_METRICS_FILE and
+ * BASIN_GRADIENT_DTYPE from the environment: the one place of the library that reads it. The strings point into the
+ * environment. */
 BASIN_API void basin_options_from_environment(basin_options* options, size_t size);
 
 typedef struct basin_client basin_client;
@@ -230,7 +245,8 @@ BASIN_API int32_t basin_get_table(basin_client* client, uint32_t id, basin_table
 
 typedef struct basin_item {
   uint32_t variable;
-  const basin_tensor* push;   /* gradient (or a statistic's update) to push; NULL: none */
+  const basin_tensor* push;   /* gradient (or a statistic's update) to push, for a float32 variable also in float16 or
+                               * bfloat16, sent as it is; NULL: none */
   const basin_tensor* assign; /* new value; NULL: none. Not together with push. */
   const basin_tensor* pull;   /* where the parameters shall go, after the push; NULL: none */
 } basin_item;
@@ -243,6 +259,36 @@ typedef struct basin_call basin_call;
  * all. */
 BASIN_API int32_t basin_start(basin_client* client, const basin_item* items, size_t count, basin_call** call,
                               basin_status* status);
+
+/* ---- Device memory ----
+ * Tensors of a call may be in the memory of one CUDA device (device type 2), beside others in host memory: gradients
+ * and values are read from it and parameters written into it, by copies on streams of the library, in pieces of at most
+ * 1 MiB. A piece is sent as soon as its copy has ended; parameters go up as they come.
+ *
+ * `data` + `byte_offset` is a device pointer of any allocator (cudaMalloc, a framework's pool, managed memory).
+ * BASIN_INVALID_ARGUMENT: it is not memory of that device. BASIN_FAILED_PRECONDITION: no CUDA in this libbasin, no
+ * driver, no device; then nothing of CUDA is touched. The first device pointer opens the device in this process and
+ * pins host memory (max_bytes_in_flight, between 4 and 128 MiB) until the client and all its calls are freed. NaN and Inf in device memory are
+ * found when a piece has come to the host: the call ends with BASIN_INVALID_ARGUMENT, shards that hold them are
+ * unchanged, other pieces of the call are applied. Calls take part in the order in which they are started, on device as
+ * on host memory; within a call, variables go in the order of `items`, so list those first that are used first. */
+enum { BASIN_STREAM_NONE = 0, BASIN_STREAM_CUDA = 1 };
+typedef struct basin_stream {
+  int32_t kind;
+  uintptr_t handle; /* CUDA: the cudaStream_t; 0 is the default stream. Not while a graph is captured. */
+} basin_stream;
+/* As basin_start. The device memory of the call is read and written after all that is queued on the stream now, which
+ * neither the CPU nor the stream waits for. `stream` NULL, or of kind none: at once, so what was queued for this memory
+ * must have ended. BASIN_INVALID_ARGUMENT: a stream, and no device memory. */
+BASIN_API int32_t basin_start_on_stream(basin_client* client, const basin_item* items, size_t count,
+                                        const basin_stream* stream, basin_call** call, basin_status* status);
+/* What is queued on the stream from now on runs when the call is done: pulled parameters are there, pushed memory may
+ * be overwritten. The CPU does not wait, and nobody need wait for the call. It is done too when it has failed (its
+ * servers out of reach, the client closed), so that no stream waits for ever: ask basin_call_wait for its outcome
+ * before using what comes of it. For calls with device memory; the stream is of the call's device. Not for a stream
+ * that the call's own start must still wait for something on. While a stream waits, do not call what waits for the
+ * whole device under a lock of CUDA's (cudaFree and the like may). */
+BASIN_API int32_t basin_call_order_before(basin_call* call, const basin_stream* stream, basin_status* status);
 
 /* Rows of one table. A key may stand several times: pushed gradients of one key are summed first. */
 typedef struct basin_rows {
@@ -258,6 +304,10 @@ typedef struct basin_rows {
   const uint64_t* bags;
   size_t bag_count;
   int32_t pooling; /* BASIN_POOL_SUM or BASIN_POOL_MEAN, with bags */
+  int32_t unused;  /* so that what follows lies behind the padding of older callers' structs */
+  /* Where push and pull are: CPU, or all zeros for the same. Tables take host memory in this version; another type is
+   * BASIN_UNIMPLEMENTED. */
+  basin_device device;
 } basin_rows;
 enum { BASIN_POOL_SUM = 1, BASIN_POOL_MEAN };
 /* As basin_start, over rows of tables (a table may stand once). `keys` and `bags` are the caller's again on return. */
@@ -291,7 +341,8 @@ BASIN_API int32_t basin_set_learning_rate(basin_client* client, float learning_r
 
 /* ---- Steps, inputs, the run ---- */
 
-/* This task finished a step: its clock counts up, its metrics are shown. Does not wait. */
+/* This task finished a step: its clock counts up, its metrics are shown, and go to options.metrics_file. Does not wait.
+ */
 BASIN_API int32_t basin_step(basin_client* client, const char* const* names, const double* values, size_t count,
                              basin_status* status);
 

@@ -20,44 +20,13 @@
 #include <vector>
 
 #include "basin/basin.h"
+#include "basin/buffers.h"
 #include "basin/model.h"
 #include "basin/status.h"
 
 namespace basin {
 
 // ---- Moving parameters ----
-
-// A variable and the caller's float32 buffer for it, which has the variable's number of elements.
-struct Source {
-  Source(const Variable& v, const float* d, size_t n) : variable(&v), data(d), elements(n) {}
-  Source(const Variable& v, const std::vector<float>& d) : Source(v, d.data(), d.size()) {}
-  const Variable* variable;
-  const float* data;
-  size_t elements;
-};
-struct Target {
-  Target(const Variable& v, float* d, size_t n) : variable(&v), data(d), elements(n) {}
-  Target(const Variable& v, std::vector<float>& d) : Target(v, d.data(), d.size()) {}
-  const Variable* variable;
-  float* data;
-  size_t elements;
-};
-
-// Rows of one table, by key. A key may stand several times: its gradients are summed first. Keys and bags are the
-// caller's again when the call has started, push and pull buffers when it is done.
-enum class Pooling { kSum = BASIN_POOL_SUM, kMean = BASIN_POOL_MEAN };
-struct Rows {
-  const Table* table = nullptr;
-  const uint64_t* keys = nullptr;  // [count]
-  size_t count = 0;
-  const float* push = nullptr;  // [count, dim] gradients, or [bag_count, dim]; nullptr: none
-  float* pull = nullptr;        // likewise, filled with rows; nullptr: none
-  // Bag i has keys[bags[i]] to keys[bags[i + 1] - 1]: bag_count + 1 offsets, ascending from 0 to count. nullptr: each
-  // key stands alone.
-  const uint64_t* bags = nullptr;
-  size_t bag_count = 0;
-  Pooling pooling = Pooling::kSum;
-};
 
 // A push or pull under way. Its buffers are lent until it is done; the destructor waits for that.
 class [[nodiscard]] Call final {
@@ -67,6 +36,14 @@ class [[nodiscard]] Call final {
   Status Wait() { return WaitSeconds(-1); }
   // BASIN_DEADLINE_EXCEEDED: in doubt; it goes on, wait again.
   Status WaitFor(std::chrono::duration<double> timeout) { return WaitSeconds(timeout.count()); }
+  // What is queued on the stream from now on runs when the call is done, or has failed: Wait tells. The CPU goes on.
+  // For calls with device memory.
+  Status OrderBefore(const Stream& stream) {
+    if (call_ == nullptr) return status_;
+    basin_status status = {};
+    basin_call_order_before(call_.get(), &stream.value, &status);
+    return internal::ToStatus(status);
+  }
   bool done() const { return call_ == nullptr || basin_call_done(call_.get()) != 0; }
   // After it is done: over the pushed shards, version at apply less version pulled.
   double staleness_mean() const {
@@ -96,9 +73,12 @@ struct Options {
   uint64_t max_bytes_in_flight = uint64_t{256} << 20;
   std::string transport;  // "auto" (the same as empty), "tcp" or "shm": see basin_options
   std::chrono::microseconds spin{50};
+  std::string metrics_file;  // lines of Step's metrics are appended to it; empty: none. See basin_options
+  // What float32 gradients are sent as: "float32" (the same as empty), "float16", "bfloat16". See basin_options.
+  std::string gradient_dtype;
   bool keep_memory = true;  // asks the allocator to keep large freed blocks, for the whole process
 
-  // TF_CONFIG, BASIN_RUN_ID, BASIN_TOKEN_FILE, BASIN_TRANSPORT.
+  // TF_CONFIG, BASIN_RUN_ID, BASIN_TOKEN_FILE, BASIN_TRANSPORT, BASIN_METRICS_FILE, BASIN_GRADIENT_DTYPE.
   static Options FromEnvironment() {
     basin_options c = {};
     basin_options_from_environment(&c, sizeof(c));
@@ -107,6 +87,8 @@ struct Options {
     if (c.run_id != nullptr) options.run_id = c.run_id;
     if (c.token_file != nullptr) options.token_file = c.token_file;
     if (c.transport != nullptr) options.transport = c.transport;
+    if (c.metrics_file != nullptr) options.metrics_file = c.metrics_file;
+    if (c.gradient_dtype != nullptr) options.gradient_dtype = c.gradient_dtype;
     return options;
   }
 };
@@ -154,6 +136,8 @@ class Client final {
     c.transport = text(options.transport);
     c.spin_us = static_cast<int32_t>(options.spin.count());
     c.keep_memory = options.keep_memory ? 1 : 0;
+    c.metrics_file = text(options.metrics_file);
+    c.gradient_dtype = text(options.gradient_dtype);
     basin_client* client = nullptr;
     basin_status status = {};
     basin_connect(&c, &client, &status);
@@ -184,14 +168,18 @@ class Client final {
     return variables;
   }
 
-  Call Pull(const std::vector<Target>& targets) { return Start({}, {}, targets); }
+  // With buffers in device memory, `stream` is what they are read and written behind (basin_start_on_stream). Targets
+  // are pulled in the order in which they are listed: those first that are used first.
+  Call Pull(const std::vector<Target>& targets, const Stream& stream = {}) { return Start({}, {}, targets, stream); }
   // The gradients must not change until the call is done.
-  Call Push(const std::vector<Source>& gradients) { return Start(gradients, {}, {}); }
-  // Pushes, then pulls the parameters that the push has led to, in one round trip.
-  Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets) {
-    return Start(gradients, {}, targets);
+  Call Push(const std::vector<Source>& gradients, const Stream& stream = {}) {
+    return Start(gradients, {}, {}, stream);
   }
-  Call Assign(const std::vector<Source>& values) { return Start({}, values, {}); }
+  // Pushes, then pulls the parameters that the push has led to, in one round trip.
+  Call PushPull(const std::vector<Source>& gradients, const std::vector<Target>& targets, const Stream& stream = {}) {
+    return Start(gradients, {}, targets, stream);
+  }
+  Call Assign(const std::vector<Source>& values, const Stream& stream = {}) { return Start({}, values, {}, stream); }
 
   // ---- Rows of tables ----
 
@@ -209,6 +197,7 @@ class Client final {
       c.bags = of.bags;
       c.bag_count = of.bag_count;
       c.pooling = of.bags == nullptr ? 0 : static_cast<int32_t>(of.pooling);
+      c.device = of.location.value;
       rows.push_back(c);
     }
     basin_call* call = nullptr;
@@ -359,12 +348,13 @@ class Client final {
   // A buffer of the right number of elements is passed with the variable's shape; another as it is, to be refused by
   // name.
   struct Tensor {
-    Tensor(const Variable& variable, const float* data, size_t elements) : extent(static_cast<int64_t>(elements)) {
+    Tensor(const Variable& variable, const float* data, size_t elements, const Location& location)
+        : extent(static_cast<int64_t>(elements)) {
       int64_t expected = 1;
       for (int64_t dim : variable.shape) expected *= dim;
       const bool fits = expected == extent;
       view.data = const_cast<float*>(data);
-      view.device = {1, 0};
+      view.device = location.value;
       view.ndim = fits ? static_cast<int32_t>(variable.shape.size()) : 1;
       view.dtype = {2, 32, 1};
       view.shape = fits ? const_cast<int64_t*>(variable.shape.data()) : &extent;  // only read
@@ -373,7 +363,8 @@ class Client final {
     basin_tensor view = {};
   };
 
-  Call Start(const std::vector<Source>& push, const std::vector<Source>& assign, const std::vector<Target>& pull) {
+  Call Start(const std::vector<Source>& push, const std::vector<Source>& assign, const std::vector<Target>& pull,
+             const Stream& stream) {
     std::vector<Tensor> tensors;
     tensors.reserve(push.size() + assign.size() + pull.size());  // items point into it
     std::vector<basin_item> items;
@@ -392,7 +383,7 @@ class Client final {
           next += i + 1;
         }
         if (item == nullptr) item = &items.emplace_back(basin_item{one.variable->id, nullptr, nullptr, nullptr});
-        tensors.emplace_back(*one.variable, one.data, one.elements);
+        tensors.emplace_back(*one.variable, one.data, one.elements, one.location);
         item->*part = &tensors.back().view;
       }
     };
@@ -400,7 +391,9 @@ class Client final {
     add(assign, &basin_item::assign);
     add(pull, &basin_item::pull);
     basin_call* call = nullptr;
-    Status status = Run([&](basin_status* s) { basin_start(client_.get(), items.data(), items.size(), &call, s); });
+    Status status = Run([&](basin_status* s) {
+      basin_start_on_stream(client_.get(), items.data(), items.size(), &stream.value, &call, s);
+    });
     return Call(std::move(status), call);
   }
 

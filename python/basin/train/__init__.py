@@ -1,0 +1,1 @@
+"""Estimators, where Azure's programs import them from."""

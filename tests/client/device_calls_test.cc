@@ -1,0 +1,358 @@
+// Calls with device pointers, against lanes on real threads. The device is host memory here, whose copies end when the
+// test says so.
+#include "worker/client/device_calls.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <deque>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/dtype.h"
+#include "common/wire/inproc_transport.h"
+#include "ps/server.h"
+#include "tests/client/fake_device.h"
+#include "worker/client/client_session.h"
+
+namespace basin {
+namespace {
+
+constexpr size_t kElements = 5 * (size_t{1} << 18) + 77;  // more pieces than the least staging holds
+constexpr size_t kFewElements = size_t{1} << 18;          // 1 MiB
+constexpr uint32_t kOther = 1, kSmall = 2, kTiny = 3;     // variables beside "w"
+constexpr DeviceStream kStream = {.kind = 1, .handle = 1};
+
+class DeviceCallsTest : public ::testing::Test {
+ protected:
+  using Values = std::vector<float>;
+  struct Handle {
+    CallId id = 0;
+    ClientSession::Lent lent;
+  };
+
+  void SetUp() override {
+    ServerOptions options;
+    options.view.self = {Role::kPs, 0};
+    options.view.self_address = "ps0:1";
+    options.view.ps = {{0, "ps0:1"}};
+    options.view.self_ps = PsOrdinal(0);
+    options.view.workers = {{0, "worker0:1"}};
+    options.view.chief = {Role::kWorker, 0};
+    options.lanes = 2;
+    options.heartbeat = absl::Milliseconds(50);
+    server_ = *Server::Start(options, [this](uint32_t lane) { return network_.Listen(lane == 0 ? "ps0:1" : "ps0:0"); });
+    session_ = Connect(wire::v1::ROLE_WORKER);
+    wire::v1::Model model;
+    for (const auto& [name, elements] : {std::pair("w", kElements), std::pair("other", kElements),
+                                         std::pair("small", kFewElements), std::pair("tiny", size_t{64})}) {
+      auto* variable = model.add_variables();
+      variable->set_name(name);
+      variable->set_dtype(static_cast<uint32_t>(DType::kF32));
+      variable->add_shape(static_cast<int64_t>(elements));
+      variable->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
+    }
+    model.mutable_rule()->set_kind(wire::v1::RULE_KIND_SGD);
+    model.mutable_rule()->set_learning_rate(1);
+    model.set_consistency(wire::v1::CONSISTENCY_ASYNC);
+    Declare(*session_, model);
+  }
+  void TearDown() override {
+    device_->LetGo();
+    session_.reset();
+  }
+
+  std::unique_ptr<ClientSession> Connect(wire::v1::Role role) {
+    ClientSessionOptions options;
+    options.core.role = role;
+    options.core.is_chief = role == wire::v1::ROLE_WORKER;
+    options.core.ps_addresses = {"ps0:1"};
+    options.core.client_id = absl::StrCat("client", role);
+    options.core.unreachable_timeout = absl::Seconds(2);
+    options.max_bytes_in_flight = uint64_t{4} << 20;
+    options.open_device_copies = [this]() -> absl::StatusOr<std::unique_ptr<DeviceCopies>> {
+      ++device_->opened;
+      return std::make_unique<FakeCopies>(device_);
+    };
+    return *ClientSession::Connect(options, network_.MakeDialer());
+  }
+  static void Declare(ClientSession& session, const wire::v1::Model& model) {
+    ClientCore::Result result;
+    const CallId call = session.Run([&](ClientCore& core, absl::Time now) { return core.Declare(model, now); });
+    ASSERT_TRUE(session.Wait(call, absl::InfiniteFuture(), &result).ok()) << result.status;
+  }
+
+  enum Part { kPush, kAssign };
+  Handle Start(const Values* written, Values* pulled, Part part = kPush, bool on_device = true, uint32_t variable = 0) {
+    UpdateItem item{.variable = VariableId(variable)};
+    DeviceUpdate update;
+    update.items.resize(1);
+    if (written != nullptr) {
+      const absl::Span<const char> bytes(reinterpret_cast<const char*>(written->data()), written->size() * 4);
+      (part == kPush ? item.push : item.assign) = bytes;
+      update.items[0].out = bytes.data();
+    }
+    if (pulled != nullptr) {
+      item.pull = {reinterpret_cast<char*>(pulled->data()), pulled->size() * 4};
+      update.items[0].in = item.pull.data();
+    }
+    item.writes_by_pieces = on_device && written != nullptr;
+    item.pulls_by_pieces = on_device && pulled != nullptr;
+    if (on_device) return StartOnDevice(item, std::move(update));
+    const ClientSession::Lender lender = session_->NewLender();
+    return {.id = *session_->RunUpdate(
+                [&](ClientCore& core, absl::Time now) { return core.StartUpdate({item}, lender, now); }, nullptr),
+            .lent = lender};
+  }
+  Handle StartOnDevice(const UpdateItem& item, DeviceUpdate update) {
+    const ClientSession::Lender lender = session_->NewLender();
+    DeviceCopies* const copies = *session_->device_copies();
+    EXPECT_TRUE(session_->PrepareDevice(0).ok());
+    update.after = *copies->MarkNow(0, kStream);
+    update.lender = lender;
+    return {.id = *session_->RunUpdate(
+                [&](ClientCore& core, absl::Time now) { return core.StartUpdate({item}, lender, now, &update.pieces); },
+                &update),
+            .lent = lender};
+  }
+  absl::Status Wait(const Handle& handle) {
+    EXPECT_TRUE(session_->WaitDone(handle.id, handle.lent, absl::InfiniteFuture()).ok());
+    return session_->Take(handle.id).status;
+  }
+  static Values Counting(float first) {
+    Values values(kElements);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = first + static_cast<float>(i % 1000);
+    return values;
+  }
+
+  wire::InprocNetwork network_;
+  std::unique_ptr<Server> server_;
+  const std::shared_ptr<FakeDevice> device_ = std::make_shared<FakeDevice>();
+  std::unique_ptr<ClientSession> session_;
+};
+
+TEST_F(DeviceCallsTest, WhatIsAssignedPushedAndPulledIsTheSameAsThroughHostMemory) {
+  const Values values = Counting(1), gradient = Counting(7);
+  Values on_device(kElements), on_host(kElements);
+  ASSERT_EQ(Wait(Start(&values, nullptr, kAssign)), absl::OkStatus());
+  ASSERT_EQ(Wait(Start(&gradient, &on_device)), absl::OkStatus());
+  ASSERT_EQ(Wait(Start(&values, nullptr, kAssign, /*on_device=*/false, kOther)), absl::OkStatus());
+  ASSERT_EQ(Wait(Start(&gradient, &on_host, kPush, /*on_device=*/false, kOther)), absl::OkStatus());
+  EXPECT_EQ(on_device, on_host);
+  EXPECT_EQ(device_->opened, 1);
+}
+
+TEST_F(DeviceCallsTest, NothingOfADeviceIsOpenedForHostMemory) {
+  Values pulled(kElements);
+  ASSERT_EQ(Wait(Start(nullptr, &pulled, kPush, /*on_device=*/false)), absl::OkStatus());
+  EXPECT_EQ(device_->opened, 0);
+}
+
+TEST_F(DeviceCallsTest, APieceIsAppliedWhileLaterOnesAreStillOnTheDevice) {
+  const Values gradient(kElements, -1);
+  device_->Hold(/*outs=*/true, /*ins=*/false);
+  const Handle push = Start(&gradient, nullptr);
+  FakeDevice::End(device_->NextOut(), absl::OkStatus());
+  // Another client sees the first piece, and the last one as it was.
+  const std::unique_ptr<ClientSession> observer = Connect(wire::v1::ROLE_OBSERVER);
+  Declare(*observer, {});
+  Values seen(kElements);
+  while (seen[0] == 0) {
+    UpdateItem item{.variable = VariableId(0), .pull = {reinterpret_cast<char*>(seen.data()), seen.size() * 4}};
+    ClientCore::Result result;
+    const CallId pull =
+        *observer->RunUpdate([&](ClientCore& core, absl::Time now) { return core.StartUpdate({item}, nullptr, now); });
+    ASSERT_EQ(observer->Wait(pull, absl::InfiniteFuture(), &result), absl::OkStatus());
+  }
+  EXPECT_EQ(seen[0], 1);
+  EXPECT_EQ(seen[kElements - 1], 0);
+  EXPECT_FALSE(session_->Done(push.id, push.lent));
+  device_->LetGo();
+  EXPECT_EQ(Wait(push), absl::OkStatus());
+}
+
+TEST_F(DeviceCallsTest, LaterCallsForTheSameShardsKeepTheirPlaceBehindADevicesPush) {
+  const Values first(kElements, 5), second(kElements, 9);
+  Values pulled(kElements), before(kElements);
+  device_->Hold(/*outs=*/true, /*ins=*/false);
+  const Handle on_device = Start(&first, nullptr, kAssign);
+  const Handle pull = Start(nullptr, &before, kPush, /*on_device=*/false);
+  const Handle on_host = Start(&second, &pulled, kAssign, /*on_device=*/false);
+  // Of another variable: it need not wait.
+  ASSERT_EQ(Wait(Start(&first, nullptr, kPush, /*on_device=*/false, kOther)), absl::OkStatus());
+  EXPECT_FALSE(session_->Done(on_host.id, on_host.lent));
+  device_->LetGo();
+  ASSERT_EQ(Wait(on_host), absl::OkStatus());
+  ASSERT_EQ(Wait(pull), absl::OkStatus());
+  ASSERT_EQ(Wait(on_device), absl::OkStatus());
+  EXPECT_EQ(before, first);
+  EXPECT_EQ(pulled, second);
+}
+
+TEST_F(DeviceCallsTest, AGradientIn16BitsOfTheHostGoesWithAPullIntoTheDevice) {
+  const Values values = Counting(1);
+  const std::vector<uint16_t> ones(kElements, 0x3f80);  // bfloat16
+  Values pulled(kElements);
+  ASSERT_EQ(Wait(Start(&values, nullptr, kAssign)), absl::OkStatus());
+  UpdateItem item{.variable = VariableId(0)};
+  item.push = {reinterpret_cast<const char*>(ones.data()), ones.size() * sizeof(uint16_t)};
+  item.push_dtype = DType::kBF16;
+  item.pull = {reinterpret_cast<char*>(pulled.data()), pulled.size() * sizeof(float)};
+  item.pulls_by_pieces = true;
+  DeviceUpdate update;
+  update.items.resize(1);
+  update.items[0].in = item.pull.data();
+  ASSERT_EQ(Wait(StartOnDevice(item, std::move(update))), absl::OkStatus());
+  EXPECT_EQ(pulled, Counting(0));
+}
+
+TEST_F(DeviceCallsTest, WhatAMessageWouldCopyAtOnceIsCopiedThoughItsShardWaitsForADevice) {
+  const Values few(64, 2);
+  Values pulled(64);
+  device_->Hold(/*outs=*/true, /*ins=*/false);
+  const Handle first = Start(&few, nullptr, kPush, /*on_device=*/true, kTiny);
+  UpdateItem item{.variable = VariableId(kTiny)};
+  Values mine(64, 3);
+  item.push = {reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(float)};
+  const Handle second{
+      .id = *session_->RunUpdate(
+          [&](ClientCore& core, absl::Time now) { return core.StartUpdate({item}, nullptr, now); }, nullptr)};
+  mine.assign(mine.size(), 100);  // as memory of the library's that is given to another call
+  device_->LetGo();
+  ASSERT_EQ(Wait(first), absl::OkStatus());
+  ASSERT_EQ(Wait(second), absl::OkStatus());
+  ASSERT_EQ(Wait(Start(nullptr, &pulled, kPush, /*on_device=*/false, kTiny)), absl::OkStatus());
+  EXPECT_EQ(pulled, Values(64, -5));
+}
+
+TEST_F(DeviceCallsTest, ALearningRateIsThatOfTheCallsStart) {
+  const Values gradient(kElements, -1);
+  Values pulled(kElements);
+  device_->Hold(/*outs=*/true, /*ins=*/false);
+  const Handle push = Start(&gradient, &pulled);
+  session_->Run([](ClientCore& core, absl::Time) {
+    core.SetLearningRate(100);
+    return true;
+  });
+  device_->LetGo();
+  ASSERT_EQ(Wait(push), absl::OkStatus());
+  EXPECT_EQ(pulled, Values(kElements, 1));
+}
+
+TEST_F(DeviceCallsTest, ParametersAreWrittenOnceTheStreamHasComeToTheCall) {
+  Values pulled(kFewElements, 3);
+  device_->Hold(/*outs=*/true, /*ins=*/false);
+  const Handle pull = Start(nullptr, &pulled, kPush, /*on_device=*/true, kSmall);
+  const FakeDevice::Copy stream_wait = device_->NextOut();
+  EXPECT_EQ(stream_wait.bytes, 0u);
+  while (!session_->Run([&](ClientCore& core, absl::Time) { return core.done(pull.id); })) {
+    std::this_thread::yield();  // all answers are there
+  }
+  EXPECT_FALSE(session_->Done(pull.id, pull.lent));
+  EXPECT_EQ(pulled, Values(kFewElements, 3));
+  FakeDevice::End(stream_wait, absl::OkStatus());
+  ASSERT_EQ(Wait(pull), absl::OkStatus());
+  EXPECT_EQ(pulled, Values(kFewElements, 0));
+}
+
+TEST_F(DeviceCallsTest, AStreamGoesOnWhenParametersAreThereThoughNobodyWaitsForTheCall) {
+  Values pulled(kElements, 3);
+  device_->Hold(/*outs=*/false, /*ins=*/true);
+  const Handle pull = Start(nullptr, &pulled);
+  ASSERT_EQ(session_->OrderBefore(pull.id, kStream), absl::OkStatus());
+  FakeDevice::End(device_->NextIn(), absl::OkStatus());
+  {
+    MutexLock lock(device_->mutex);
+    EXPECT_EQ(device_->gates_opened, 0);
+  }
+  device_->LetGo();
+  device_->WaitForGates(1);
+  EXPECT_EQ(pulled, Values(kElements, 0));
+  EXPECT_EQ(Wait(pull), absl::OkStatus());
+}
+
+TEST_F(DeviceCallsTest, AStreamGoesOnWhenTheServerIsLostAndWaitTells) {
+  Values pulled(kElements), gradient(kElements, 1);
+  network_.Cut("ps0:1");
+  server_.reset();
+  device_->Hold(/*outs=*/true, /*ins=*/false);  // so that the call is not done before the stream waits for it
+  const Handle call = Start(&gradient, &pulled);
+  ASSERT_EQ(session_->OrderBefore(call.id, kStream), absl::OkStatus());
+  device_->LetGo();
+  device_->WaitForGates(1);
+  EXPECT_EQ(Wait(call).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(DeviceCallsTest, CloseWaitsForCopiesAndLetsStreamsGoOn) {
+  Values gradient(kElements, 1), pulled(kElements);
+  device_->Hold(/*outs=*/true, /*ins=*/true);
+  const Handle call = Start(&gradient, &pulled);
+  ASSERT_EQ(session_->OrderBefore(call.id, kStream), absl::OkStatus());
+  const FakeDevice::Copy copy = device_->NextOut();
+  std::thread closing([&] { session_->Close(); });
+  while (session_->Run([](ClientCore& core, absl::Time) { return core.failure().ok(); })) std::this_thread::yield();
+  EXPECT_FALSE(call.lent.expired());
+  FakeDevice::End(copy, absl::OkStatus());
+  device_->LetGo();
+  closing.join();
+  device_->WaitForGates(1);
+  EXPECT_TRUE(call.lent.expired());
+  EXPECT_EQ(session_->Take(call.id).status.code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(DeviceCallsTest, ANumberThatIsNotFiniteIsTheCallsErrorAndItsShardsStayAsTheyWere) {
+  Values gradient(kElements, -1), pulled(kElements);
+  gradient[kElements - 3] = NAN;
+  const absl::Status status = Wait(Start(&gradient, nullptr));
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find(absl::StrCat("gradient of \"w\" has NaN at element ", kElements - 3, "; ")),
+            std::string::npos)
+      << status;
+  // The next push finds no gap.
+  const Values good(kElements, -1);
+  ASSERT_EQ(Wait(Start(&good, &pulled)), absl::OkStatus());
+  EXPECT_EQ(pulled[0], 2);
+  EXPECT_EQ(pulled[kElements - 3], 1);
+  EXPECT_EQ(pulled[kElements - 1], 1);
+}
+
+TEST_F(DeviceCallsTest, ACopyThatFailsIsTheCallsErrorAndLaterCallsGoOn) {
+  Values gradient(kElements, -1), pulled(kElements);
+  device_->Hold(/*outs=*/true, /*ins=*/false);
+  const Handle lost = Start(&gradient, nullptr);
+  const Handle behind = Start(&gradient, nullptr, kPush, /*on_device=*/false);
+  device_->LetGo(absl::InternalError("the device is lost"));
+  EXPECT_EQ(Wait(lost), absl::InternalError("the device is lost"));
+  EXPECT_EQ(Wait(behind), absl::OkStatus());
+  device_->Hold(/*outs=*/false, /*ins=*/true);
+  const Handle pull = Start(nullptr, &pulled);
+  device_->NextIn().done(absl::InternalError("the device is lost"));
+  device_->LetGo();
+  EXPECT_EQ(Wait(pull), absl::InternalError("the device is lost"));
+}
+
+TEST_F(DeviceCallsTest, ManyCallsAtOnceFromSeveralThreadsLoseNothing) {
+  constexpr int kThreads = 3, kCalls = 4;
+  const Values ones(kElements, -1);
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&, thread] {
+      std::vector<Handle> calls;
+      std::deque<Values> pulled;
+      for (int i = 0; i < kCalls; ++i) {
+        pulled.emplace_back(kElements);
+        calls.push_back(Start(&ones, &pulled.back(), kPush, /*on_device=*/(thread + i) % 3 != 0));
+      }
+      for (const Handle& call : calls) EXPECT_EQ(Wait(call), absl::OkStatus());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  Values pulled(kElements);
+  ASSERT_EQ(Wait(Start(nullptr, &pulled)), absl::OkStatus());
+  EXPECT_EQ(pulled, Values(kElements, kThreads * kCalls));
+}
+
+}  // namespace
+}  // namespace basin

@@ -1,0 +1,390 @@
+// The CUDA twin of the DeviceCopies seam. One thread a direction issues its copies on streams of its own and waits for
+// their events, asleep; so no thread of the embedding program ever waits for a device, and its current device stays.
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <deque>
+#include <map>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/mutex.h"
+#include "common/base/status_macros.h"
+#include "common/device/cuda_status.h"
+#include "worker/client/device_copies.h"
+
+namespace basin {
+namespace {
+
+std::string Name(int device) { return absl::StrCat("cuda:", device); }
+
+// Of CUDA's per-thread error, which another library would take for its own.
+absl::Status Checked(cudaError_t error, int device, absl::string_view what) {
+  if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
+  return CudaStatus(error, Name(device), what);
+}
+
+// The thread's current device for as long as this lives. Where it was that one already nothing is set: setting a device
+// makes its context.
+class CurrentDevice final {
+ public:
+  explicit CurrentDevice(int device) {
+    status_ = Checked(cudaGetDevice(&before_), device, "ask for the current device");
+    if (!status_.ok() || before_ == device) return;
+    status_ = Checked(cudaSetDevice(device), device, "use");
+    changed_ = status_.ok();
+  }
+  ~CurrentDevice() {
+    if (changed_) static_cast<void>(cudaSetDevice(before_));
+  }
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+  const absl::Status& status() const { return status_; }
+
+ private:
+  absl::Status status_;
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+cudaStream_t StreamOf(const DeviceStream& stream) {
+  return reinterpret_cast<cudaStream_t>(stream.handle);  // NOLINT(performance-no-int-to-ptr)
+}
+
+// ---- Gates ----
+
+// A stream waits until a word reaches the number of its gate. Words are used again with the next number, which a late
+// look finds beyond its own too. They are never freed: a stream may look at one long after its gate is gone.
+struct Word {
+  uint32_t* at = nullptr;
+  uint32_t number = 0;
+};
+constexpr size_t kWords = 4096;
+
+class Words final {
+ public:
+  static Words& Get() {
+    static Words* const words = new Words;
+    return *words;
+  }
+  absl::StatusOr<Word> Take(int device) {
+    MutexLock lock(mutex_);
+    if (!made_) {
+      void* memory = nullptr;
+      const CurrentDevice current(device);
+      BASIN_RETURN_IF_ERROR(current.status());
+      BASIN_RETURN_IF_ERROR(
+          Checked(cudaHostAlloc(&memory, kWords * sizeof(uint32_t), cudaHostAllocPortable | cudaHostAllocMapped),
+                  device, "pin memory that streams wait on"));
+      made_ = true;
+      for (size_t i = 0; i < kWords; ++i) {
+        uint32_t* const at = static_cast<uint32_t*>(memory) + i;
+        *at = 0;
+        free_.push_back({at, 0});
+      }
+    }
+    if (free_.empty()) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat(kWords, " calls hold streams back; wait for some of them before starting more"));
+    }
+    Word word = free_.back();
+    free_.pop_back();
+    ++word.number;
+    return word;
+  }
+  void Give(Word word) {
+    MutexLock lock(mutex_);
+    free_.push_back(word);
+  }
+
+ private:
+  Mutex mutex_;
+  bool made_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<Word> free_ ABSL_GUARDED_BY(mutex_);
+};
+
+using WaitValue = decltype(&cuStreamWaitValue32);
+
+absl::StatusOr<WaitValue> FindWaitValue(int device) {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+// Deprecated from CUDA 13 on, for a call that 12.0 does not have; gives the version that is current for this runtime.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+  const cudaError_t error = cudaGetDriverEntryPoint("cuStreamWaitValue32", &function, cudaEnableDefault, &found);
+#pragma GCC diagnostic pop
+  BASIN_RETURN_IF_ERROR(Checked(error, device, "find cuStreamWaitValue32"));
+  if (found != cudaDriverEntryPointSuccess || function == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(Name(device), ": this driver has no cuStreamWaitValue32; install one for CUDA 12 or later"));
+  }
+  return reinterpret_cast<WaitValue>(function);
+}
+
+class CudaGate final : public StreamGate {
+ public:
+  CudaGate(int device, Word word, WaitValue wait) : device_(device), word_(word), wait_(wait) {}
+  ~CudaGate() override {
+    Open();
+    Words::Get().Give(word_);
+  }
+
+  absl::Status HoldBack(const DeviceStream& stream) override {
+    const CurrentDevice current(device_);  // stream 0 is the current device's
+    BASIN_RETURN_IF_ERROR(current.status());
+    void* there = nullptr;
+    BASIN_RETURN_IF_ERROR(
+        Checked(cudaHostGetDevicePointer(&there, word_.at, 0), device_, "find memory that streams wait on"));
+    const CUresult result =
+        wait_(StreamOf(stream), reinterpret_cast<CUdeviceptr>(there), word_.number, CU_STREAM_WAIT_VALUE_GEQ);
+    if (result == CUDA_SUCCESS) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat(Name(device_), ": let the stream wait: CUDA driver error ",
+                                            static_cast<int>(result), "; is it a stream of this device?"));
+  }
+
+  // In order: the copies that the stream is to see have ended, and were waited for.
+  void Open() override { std::atomic_ref<uint32_t>(*word_.at).store(word_.number, std::memory_order_release); }
+
+ private:
+  const int device_;
+  const Word word_;
+  const WaitValue wait_;
+};
+
+// ---- Copies ----
+
+struct Job {
+  int device = 0;
+  DeviceCopies::Mark after;
+  void* to = nullptr;
+  const void* from = nullptr;
+  size_t bytes = 0;
+  DeviceCopies::Done done;
+};
+
+// Events for marks, used again: one is made and destroyed for each call otherwise, by threads that hold the session's
+// mutex. Each is one device's. Held by those who have a mark of it.
+class Marks final : public std::enable_shared_from_this<Marks> {
+ public:
+  ~Marks() {
+    MutexLock lock(mutex_);
+    for (const auto& [device, events] : free_) {
+      for (const cudaEvent_t event : events) static_cast<void>(cudaEventDestroy(event));
+    }
+  }
+  // REQUIRES: it is the current device.
+  absl::StatusOr<DeviceCopies::Mark> Take(int device) {
+    cudaEvent_t event = nullptr;
+    {
+      MutexLock lock(mutex_);
+      std::vector<cudaEvent_t>& free = free_[device];
+      if (!free.empty()) {
+        event = free.back();
+        free.pop_back();
+      }
+    }
+    if (event == nullptr) {
+      BASIN_RETURN_IF_ERROR(Checked(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), device, "make an event"));
+    }
+    return DeviceCopies::Mark(event, [self = shared_from_this(), device](const void* mark) {
+      MutexLock lock(self->mutex_);
+      self->free_[device].push_back(EventOf(mark));
+    });
+  }
+  static cudaEvent_t EventOf(const void* mark) { return static_cast<cudaEvent_t>(const_cast<void*>(mark)); }
+
+ private:
+  Mutex mutex_;
+  std::map<int, std::vector<cudaEvent_t>> free_ ABSL_GUARDED_BY(mutex_);
+};
+
+// One direction.
+class Line final {
+ public:
+  explicit Line(cudaMemcpyKind kind) : kind_(kind), thread_([this] { Run(); }) {}
+  // Carries out what was added.
+  ~Line() {
+    {
+      MutexLock lock(mutex_);
+      ending_ = true;
+      changed_.NotifyAll();
+    }
+    thread_.join();
+  }
+
+  void Add(Job job) {
+    MutexLock lock(mutex_);
+    jobs_.push_back(std::move(job));
+    changed_.NotifyAll();
+  }
+
+ private:
+  struct UnderWay {
+    Job job;
+    cudaEvent_t event = nullptr;
+  };
+  // The thread's own, of one device.
+  struct Place {
+    cudaStream_t stream = nullptr;
+    std::vector<cudaEvent_t> events;  // unused
+  };
+
+  void Run() {
+    std::deque<UnderWay> under_way;
+    for (;;) {
+      std::deque<Job> jobs;
+      {
+        MutexLock lock(mutex_);
+        while (jobs_.empty() && under_way.empty() && !ending_) changed_.Wait(mutex_);
+        jobs.swap(jobs_);
+      }
+      for (Job& job : jobs) {
+        absl::StatusOr<cudaEvent_t> event = Issue(job);
+        if (event.ok()) {
+          under_way.push_back({std::move(job), *event});
+        } else {
+          job.done(event.status());
+        }
+      }
+      if (under_way.empty()) {
+        if (jobs.empty()) break;
+        continue;
+      }
+      UnderWay oldest = std::move(under_way.front());
+      under_way.pop_front();
+      const absl::Status status = Checked(cudaEventSynchronize(oldest.event), oldest.job.device, what());
+      places_[oldest.job.device].events.push_back(oldest.event);
+      oldest.job.done(status);
+    }
+    for (auto& [device, place] : places_) {
+      if (cudaSetDevice(device) != cudaSuccess) continue;
+      for (const cudaEvent_t event : place.events) static_cast<void>(cudaEventDestroy(event));
+      if (place.stream != nullptr) static_cast<void>(cudaStreamDestroy(place.stream));
+    }
+  }
+
+  // The event behind the copy.
+  absl::StatusOr<cudaEvent_t> Issue(const Job& job) {
+    const auto check = [&](cudaError_t error) { return Checked(error, job.device, what()); };
+    BASIN_RETURN_IF_ERROR(check(cudaSetDevice(job.device)));
+    Place& place = places_[job.device];
+    if (place.stream == nullptr) {
+      BASIN_RETURN_IF_ERROR(check(cudaStreamCreateWithFlags(&place.stream, cudaStreamNonBlocking)));
+    }
+    if (place.events.empty()) {
+      cudaEvent_t event = nullptr;
+      BASIN_RETURN_IF_ERROR(check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync)));
+      place.events.push_back(event);
+    }
+    if (job.after != nullptr) {
+      BASIN_RETURN_IF_ERROR(check(cudaStreamWaitEvent(place.stream, Marks::EventOf(job.after.get()), 0)));
+    }
+    if (job.bytes > 0) BASIN_RETURN_IF_ERROR(check(cudaMemcpyAsync(job.to, job.from, job.bytes, kind_, place.stream)));
+    BASIN_RETURN_IF_ERROR(check(cudaEventRecord(place.events.back(), place.stream)));
+    const cudaEvent_t event = place.events.back();
+    place.events.pop_back();
+    return event;
+  }
+
+  const char* what() const {
+    return kind_ == cudaMemcpyDeviceToHost ? "copy out of device memory" : "copy into device memory";
+  }
+
+  const cudaMemcpyKind kind_;
+  std::map<int, Place> places_;  // the thread's
+  Mutex mutex_;
+  CondVar changed_;
+  std::deque<Job> jobs_ ABSL_GUARDED_BY(mutex_);
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;  // the last: it uses the others
+};
+
+class CudaCopies final : public DeviceCopies {
+ public:
+  explicit CudaCopies(int devices) : devices_(devices) {}
+
+  absl::Status Check(int device, const void* data, size_t bytes) override {
+    if (device < 0 || device >= devices_) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("there is no ", Name(device), "; this process sees ", devices_, " CUDA devices"));
+    }
+    if (bytes == 0) return absl::OkStatus();
+    for (const char* at : {static_cast<const char*>(data), static_cast<const char*>(data) + bytes - 1}) {
+      cudaPointerAttributes found = {};
+      BASIN_RETURN_IF_ERROR(Checked(cudaPointerGetAttributes(&found, at), device, "look up a pointer"));
+      if (found.type == cudaMemoryTypeManaged) continue;
+      if (found.type == cudaMemoryTypeDevice && found.device == device) continue;
+      const std::string is = found.type == cudaMemoryTypeDevice ? absl::StrCat("memory of ", Name(found.device))
+                             : found.type == cudaMemoryTypeHost
+                                 ? "pinned host memory, which is passed as device 1 (CPU)"
+                                 : "no memory that CUDA knows";
+      return absl::InvalidArgumentError(absl::StrCat("byte ", at - static_cast<const char*>(data), " of ", bytes,
+                                                     " is ", is, ", the tensor says ", Name(device)));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Mark> MarkNow(int device, const DeviceStream& stream) override {
+    if (stream.kind == 0) return Mark();
+    const CurrentDevice current(device);
+    BASIN_RETURN_IF_ERROR(current.status());
+    BASIN_ASSIGN_OR_RETURN(Mark mark, marks_->Take(device));
+    BASIN_RETURN_IF_ERROR(Checked(cudaEventRecord(Marks::EventOf(mark.get()), StreamOf(stream)), device,
+                                  "mark a point in the stream (is it a stream of this device?)"));
+    return mark;
+  }
+
+  std::shared_ptr<const void> Pin(int device, void* memory, size_t bytes) override {
+    const CurrentDevice current(device);
+    if (!current.status().ok()) return nullptr;
+    const cudaError_t error = cudaHostRegister(memory, bytes, cudaHostRegisterPortable);
+    if (!Checked(error, device, "pin").ok()) return nullptr;
+    return {memory, [](void* pinned) { static_cast<void>(cudaHostUnregister(pinned)); }};
+  }
+
+  void CopyOut(int device, const Mark& after, void* to, const void* from, size_t bytes, Done done) override {
+    out_.Add({device, after, to, from, bytes, std::move(done)});
+  }
+  void CopyIn(int device, void* to, const void* from, size_t bytes, Done done) override {
+    in_.Add({device, nullptr, to, from, bytes, std::move(done)});
+  }
+
+  absl::StatusOr<std::unique_ptr<StreamGate>> NewGate(int device) override {
+    BASIN_ASSIGN_OR_RETURN(const WaitValue wait, FindWaitValue(device));
+    BASIN_ASSIGN_OR_RETURN(const Word word, Words::Get().Take(device));
+    return std::make_unique<CudaGate>(device, word, wait);
+  }
+
+ private:
+  const int devices_;
+  const std::shared_ptr<Marks> marks_ = std::make_shared<Marks>();
+  Line out_{cudaMemcpyDeviceToHost};
+  Line in_{cudaMemcpyHostToDevice};
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DeviceCopies>> OpenDeviceCopies() {
+  int devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  if (error != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return absl::FailedPreconditionError(absl::StrCat("no CUDA device can be used here: ", cudaGetErrorString(error),
+                                                      " (", cudaGetErrorName(error), "); copy to host memory first"));
+  }
+  if (devices == 0) {
+    return absl::FailedPreconditionError("no CUDA device is there; copy to host memory first");
+  }
+  try {
+    return std::make_unique<CudaCopies>(devices);
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(absl::StrCat("no thread for copies from and to devices: ", error.what()));
+  }
+}
+
+}  // namespace basin
