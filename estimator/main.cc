@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
-#include "estimator/client_stats.h"
-#include "estimator/commands.h"
+#include "estimator/commands/commands.h"
+#include "estimator/run/client_stats.h"
 
 namespace basin {
 namespace {
@@ -33,23 +33,50 @@ std::vector<std::string> JoinedParams(int argc, char** argv) {
 int Main(int argc, char** argv) {
   const std::vector<std::string> words = JoinedParams(argc, argv);
   if (!words.empty() && words[0] == "guard") return GuardCommand({argv + 2, argv + argc});
+  if (!words.empty() && words[0] == "doctor-node") return DoctorNodeCommand();
   SetLogPrefix("basin");
   CommandContext context;
   if (const char* tf_config = std::getenv("TF_CONFIG")) context.tf_config = tf_config;
   context.home = Variable("HOME");
   context.path = Variable("PATH");
+  context.cache = Variable("BASIN_CACHE");
+  context.xdg_cache = Variable("XDG_CACHE_HOME");
   context.runs = Variable("BASIN_RUNS");
   context.run_id = Variable("BASIN_RUN_ID");
   context.token_file = Variable("BASIN_TOKEN_FILE");
+  context.xdg_config = Variable("XDG_CONFIG_HOME");
+  context.variable = [](const std::string& name) -> std::optional<std::string> {
+    const char* value = std::getenv(name.c_str());
+    return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+  };
+  context.metrics_file = Variable("BASIN_METRICS_FILE");
+  if (!words.empty() && words[0] == "agent") return AgentCommand({argv + 2, argv + argc}, context, BASIN_VERSION);
+  if (!words.empty() && words[0] == "mpi-rank") return MpiRankCommand(context, environ);
+  if (!words.empty() && words[0] == "mpi-daemon") return MpiDaemonCommand({argv + 2, argv + argc}, context);
   context.open_stats = OpenClientStats;
+  if (!words.empty() && words[0] == "supervise") return SuperviseCommand({argv + 2, argv + argc}, context);
 
   CLI::App app("basin: parameter-server training jobs. `basin COMMAND --help` says more.", "basin");
   app.set_version_flag("--version", std::string("basin ") + BASIN_VERSION);
   app.require_subcommand(1);
   int exit_code = kExitOk;
   AddSubmit(app, context, &exit_code);
+  AddAttach(app, context, &exit_code);
+  AddCancel(app, context, &exit_code);
+  AddExec(app, context, &exit_code);
+  AddTargets(app, context, &exit_code);
+  AddDoctor(app, context, &exit_code);
   AddCluster(app, context, &exit_code);
   AddTop(app, context, &exit_code);
+  AddEnvironment(app, &exit_code);
+  AddRuns(app, context, &exit_code);
+  AddShow(app, context, &exit_code);
+  AddLogs(app, context, &exit_code);
+  AddMetrics(app, context, &exit_code);
+  AddDownload(app, context, &exit_code);
+  AddDelete(app, context, &exit_code);
+  AddModels(app, context, &exit_code);
+  AddMetric(app, context, &exit_code);
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));
   } catch (const CLI::ParseError& error) {

@@ -1,9 +1,11 @@
-#include "estimator/job.h"
+#include "estimator/job/job.h"
 
 #include <gtest/gtest.h>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "estimator/job/job_fields.h"
 
 namespace basin {
 namespace {
@@ -72,8 +74,8 @@ TEST(JobTest, ResolvedJobParsesToTheSameJob) {
   EXPECT_EQ(JobToJson(*again), json);
 }
 
-TEST(JobTest, ValuesThatAskForNothingNewAreAccepted) {
-  const auto job = ParseJob(absl::StrCat(kSmallest, R"(source_directory: .
+TEST(JobTest, EmptyValuesAskForNothing) {
+  const auto job = ParseJob(absl::StrCat(kSmallest, R"(source_directory:
 compute_target: local
 node_count: 1
 process_count_per_node: 1
@@ -87,117 +89,147 @@ use_docker: true
 user_managed: false
 shm_size:
 resume_from:
-training: {consistency: async}
-network: {ports: 30000-30010, security: token}
+training: {consistency: async, tables: {}, checkpoint: }
+network: {ports: 30000-30010, security: token, interface: ""}
+roles: {}
 )"),
                             "job.yaml");
   ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->image, "");
+  EXPECT_EQ(job->shm_bytes, 0);
   EXPECT_EQ(job->ports.first, 30000);
+  EXPECT_EQ(job->source_directory, "");
+  EXPECT_TRUE(job->warnings.empty());
+}
+
+TEST(JobTest, AnEmptyValueOfAnyFieldCountsAsNotGiven) {
+  const auto plain = ParseJob(kSmallest, "job.yaml");
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  const std::string given = kSmallest;
+  for (const std::string& field : KnownJobFields()) {
+    if (absl::StrContains(given, field + ":")) continue;
+    for (const char* empty : {"null", "\"\"", "[]", "{}"}) {
+      const auto job = ParseJob(absl::StrCat(given, field, ": ", empty, "\n"), "job.yaml");
+      ASSERT_TRUE(job.ok()) << job.status();
+      EXPECT_EQ(JobToJson(*job), JobToJson(*plain)) << field << ": " << empty;
+    }
+  }
 }
 
 TEST(JobTest, DistributedTrainingGivesTheCounts) {
   const auto job =
       ParseJob("entry_script: basin:mlp\ndistributed_training: {ParameterServer: {worker_count: 2}}\n", "j");
   ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->backend, Backend::kPs);
   EXPECT_EQ(job->worker_count, 2);
   EXPECT_TRUE(ParseJob("entry_script: basin:mlp\ndistributed_training: TensorflowConfiguration\n", "j").ok());
+  // Both spellings may stand together where they agree, and neither is warned of.
+  const auto both = ParseJob(
+      "entry_script: a.py\ndistributed_backend: PS\nworker_count: 3\ndistributed_training: "
+      "{TensorflowConfiguration: {worker_count: 3, parameter_server_count: 2}}\n",
+      "j");
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_EQ(both->parameter_server_count, 2);
+  EXPECT_TRUE(both->warnings.empty());
 }
 
-struct Refusal {
-  const char* added;     // to the smallest job
-  const char* expected;  // part of the message
-  absl::StatusCode code = absl::StatusCode::kInvalidArgument;
-};
-constexpr auto kLater = absl::StatusCode::kUnimplemented;
+TEST(JobTest, AScriptOfTheUsersOwn) {
+  JobOverrides overrides;
+  overrides.base_folder = "/home/me";
+  const auto job = ParseJob(R"(
+source_directory: ./my-tf-proj
+entry_script: ./src/train.py
+script_params: {--program: mine, --data-folder: {input: mnist}, --verbose: ""}
+inputs: [{name: mnist, path: /data/mnist}]
+compute_target: two-hosts
+distributed_backend: ps
+parameter_server: script
+node_count: 2
+worker_count: 2
+chief_count: 1
+evaluator_count: 1
+use_gpu: true
+workers_per_gpu: 2
+pip_packages: [keras, " numpy==1.26 "]
+conda_packages: [scikit-learn]
+pip_requirements_file: requirements.txt
+framework_version: 2.15.1
+setup: |
+  module load cuda
 
-TEST(JobTest, WrongJobsAreRefusedWithPlaceAndReason) {
-  const Refusal refusals[] = {
-      {"worker_cout: 2\n", "job.yaml:3:1: unknown field \"worker_cout\"; did you mean \"worker_count\"?"},
-      {"  \n", nullptr},
-      {"worker_count: 2\nworker_count: 3\n", "job.yaml:4:1: field \"worker_count\" is given twice"},
-      {"worker_count: two\n", "job.yaml:3:1: worker_count: expected a whole number from 0 to 1024, found \"two\""},
-      {"worker_count: 0\n", "at least one worker"},
-      {"worker_count: -1\n", "worker_count: expected a whole number"},
-      {"parameter_server_count: 0\n", "the ps backend needs at least one"},
-      {"node_count: 0\n", "node_count: expected a whole number from 1"},
-      {"process_count_per_node: 0\n", "process_count_per_node: expected a whole number from 1"},
-      {"node_count: 2\n", "job.yaml:3:1: node_count: this version cannot do that (found \"2\")", kLater},
-      {"process_count_per_node: 2\n", "process_count_per_node", kLater},
-      {"compute_target: slurm-a\n", "compute_target: this version cannot do that (found \"slurm-a\")", kLater},
-      {"source_directory: src\n", "source_directory", kLater},
-      {"use_gpu: true\n", "use_gpu", kLater},
-      {"conda_packages: [numpy]\n", "conda_packages", kLater},
-      {"pip_packages: [numpy]\n", "pip_packages", kLater},
-      {"conda_dependencies_file: env.yml\n", "conda_dependencies_file", kLater},
-      {"pip_requirements_file_path: r.txt\n", "pip_requirements_file_path", kLater},
-      {"environment_definition: {name: x}\n", "environment_definition", kLater},
-      {"custom_docker_image: debian\n", "custom_docker_image", kLater},
-      {"framework_version: '2.1'\n", "framework_version", kLater},
-      {"shm_size: 1g\n", "shm_size", kLater},
-      {"resume_from: latest\n", "resume_from", kLater},
-      {"secrets: [a]\n", "secrets", kLater},
-      {"setup: make\n", "setup", kLater},
-      {"roles: {ps: {nodes: 4}}\n", "roles", kLater},
-      {"training: {tables: {}}\n", "training.tables", kLater},
-      {"training: {dense: ddp}\n", "training.dense", kLater},
-      {"training: {checkpoint: {dir: /c}}\n", "training.checkpoint", kLater},
-      {"training: {consistency: sync}\n", "training.consistency", kLater},
-      {"network: {interface: ib0}\n", "network.interface", kLater},
-      {"network: {ports: 20000}\n", "network.ports: expected FIRST-LAST"},
-      {"network: {ports: 20000-20000}\nworker_count: 2\n", "3 tasks need a port each"},
-      {"environment_definition: {a: b}\npip_packages: [x]\ncustom_docker_image: y\n",
-       "environment_definition: conflicts with pip_packages, custom_docker_image"},
-      {"conda_dependencies_file: e.yml\npip_packages: [x]\n", "conda_dependencies_file: conflicts with pip_packages"},
-      {"custom_docker_image: y\nuse_docker: false\n", "custom_docker_image: conflicts with use_docker: false"},
-      {"user_managed: true\nconda_packages: [x]\n", "user_managed: true conflicts with conda_packages"},
-      {"distributed_training: {Mpi: {process_count_per_node: 2}}\n", "cannot do Mpi", kLater},
-      {"distributed_training: {Horovod: {}}\n", "unknown configuration \"Horovod\""},
-      {"worker_count: 2\ndistributed_training: {ParameterServer: {worker_count: 3}}\n",
-       "3 conflicts with worker_count: 2"},
-      {"distributed_training: {ParameterServer: {worker: 3}}\n",
-       "unknown field \"distributed_training.ParameterServer.worker\""},
-      {"training: {rule: {name: adamm}}\n", "did you mean \"adam\"?"},
-      {"training: {rule: {learning_rate: 1}}\n", "training.rule.name: not given"},
-      {"training: {rule: {name: adam, beta1: 1}}\n", "job.yaml:3:31: training.rule.beta1: found 1"},
-      {"training: {rule: {name: adam, learning_rate: fast}}\n", "learning_rate: expected a number"},
-      {"script_params: {hidden: 1}\n", "\"hidden\" is no flag"},
-      {"script_params: {--token-file: x}\n", "--token-file is set by the launcher"},
-      {"script_params: {--a: [1]}\n", "--a: expected a value, or \"\" for a bare flag, found a list"},
-      {"script_params: {--a: }\n", "--a: expected a value, or \"\" for a bare flag, found nothing"},
-      {"script_params: {--a: {input: mnist}}\n", "no input is named \"mnist\"; inputs: none"},
-      {"inputs: [{name: data}]\n", "inputs[0].path: not given"},
-      {"inputs: [{name: 1x, path: /}]\n", "\"1x\" is no name"},
-      {"inputs: [{name: a, path: /}, {name: A, path: /}]\n", "\"A\" is there twice"},
-      {"environment_variables: {TF_CONFIG: x}\n", "TF_CONFIG is set by the launcher"},
-      {"chief_count: 2\n", "chief_count: expected a whole number from 0 to 1"},
-      {"evaluator_count: 2\n", "evaluator_count: expected a whole number from 0 to 1"},
-      {"experiment: ../up\n", "cannot name a folder"},
-      {"max_run_duration_seconds: 0\n", "max_run_duration_seconds"},
-      {"inputs: [\n", "job.yaml:4:1: not valid YAML or JSON"},
-      {"---\na: b\n", "expected one document, found 2"},
-  };
-  for (const Refusal& refusal : refusals) {
-    const auto job = ParseJob(absl::StrCat(kSmallest, refusal.added), "job.yaml");
-    if (refusal.expected == nullptr) {
-      EXPECT_TRUE(job.ok()) << job.status();
-      continue;
-    }
-    ASSERT_FALSE(job.ok()) << refusal.added;
-    EXPECT_TRUE(absl::StrContains(job.status().message(), refusal.expected)) << refusal.added << job.status();
-    EXPECT_EQ(job.status().code(), refusal.code) << refusal.added << job.status();
+  ulimit -n 4096
+secrets: [WANDB_KEY]
+environment_variables: {A: b}
+snapshot_limit_mb: 20
+resume_from: ckpt/17
+max_run_duration_seconds: 60
+cancel_grace_seconds: 9
+)",
+                            "job.yaml", overrides);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->script, "src/train.py");
+  EXPECT_EQ(job->program, "");
+  EXPECT_EQ(job->source_directory, "/home/me/my-tf-proj");
+  EXPECT_EQ(job->script_params[0].flag, "--program");  // reserved by basin-worker alone
+  EXPECT_EQ(job->script_params[1].value, "/data/mnist");
+  EXPECT_EQ(job->compute_target, "two-hosts");
+  EXPECT_TRUE(job->script_parameter_server);
+  EXPECT_EQ(job->node_count, 2);
+  EXPECT_TRUE(job->use_gpu);
+  EXPECT_EQ(job->workers_per_gpu, 2);
+  EXPECT_EQ(job->packages.pip, (std::vector<std::string>{"keras", "numpy==1.26"}));
+  EXPECT_EQ(job->packages.conda, std::vector<std::string>{"scikit-learn"});
+  EXPECT_EQ(job->packages.pip_requirements_file, "requirements.txt");
+  EXPECT_EQ(job->framework_version, "2.15.1");
+  EXPECT_EQ(job->setup, (std::vector<std::string>{"module load cuda", "ulimit -n 4096"}));
+  EXPECT_EQ(job->secrets, std::vector<std::string>{"WANDB_KEY"});
+  EXPECT_EQ(job->snapshot_limit_mb, 20);
+  EXPECT_EQ(job->resume_from, "/home/me/ckpt/17");
+  const auto again = ParseJob(JobToJson(*job), "job.json");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(*again, *job);
+}
+
+TEST(JobTest, WithoutABackendThereIsOneProcess) {
+  for (const char* script : {"train.py", "basin:mlp"}) {
+    // The defaults may be written out, as the Azure SDK does.
+    const auto job = ParseJob(
+        absl::StrCat("entry_script: ", script, "\nworker_count: 1\nparameter_server_count: 1\nnode_count: 1\n"), "j");
+    ASSERT_TRUE(job.ok()) << job.status();
+    EXPECT_EQ(job->backend, Backend::kNone);
+    EXPECT_EQ(job->parameter_server_count, 0);
   }
+  const auto job = ParseJob("entry_script: train.py\n", "j", {{}, {}, "/home/me", ""});
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->source_directory, "/home/me");
 }
 
-TEST(JobTest, EntryScriptAndBackendAreNeeded) {
+TEST(JobTest, DeprecatedSpellingsWorkWithOneWarningEach) {
+  const auto pip = ParseJob("entry_script: a.py\npip_requirements_file_path: r.txt\n", "job.yaml");
+  ASSERT_TRUE(pip.ok()) << pip.status();
+  EXPECT_EQ(pip->packages.pip_requirements_file, "r.txt");
+  ASSERT_EQ(pip->warnings.size(), 1u);
+  EXPECT_EQ(pip->warnings[0],
+            "job.yaml:2:1: pip_requirements_file_path: a deprecated spelling; write pip_requirements_file");
+  const auto conda = ParseJob("entry_script: a.py\nconda_dependencies_file_path: env.yml\n", "job.yaml");
+  ASSERT_TRUE(conda.ok()) << conda.status();
+  EXPECT_EQ(conda->packages.conda_dependencies_file, "env.yml");
+  EXPECT_EQ(conda->warnings.size(), 1u);
+}
+
+TEST(JobTest, EntryScriptIsAProgramOrAFileBeneathTheSource) {
   const auto message = [](const char* text) { return std::string(ParseJob(text, "j").status().message()); };
   EXPECT_TRUE(absl::StrContains(message("distributed_backend: ps\n"), "entry_script: not given"));
-  EXPECT_TRUE(
-      absl::StrContains(message("entry_script: train.py\ndistributed_backend: ps\n"), "runs built-in programs alone"));
-  EXPECT_TRUE(absl::StrContains(message("entry_script: basin:mlp\n"), "write distributed_backend: ps"));
-  EXPECT_TRUE(absl::StrContains(message("entry_script: basin:mlp\ndistributed_backend: mpi\n"), "cannot do mpi"));
-  EXPECT_TRUE(absl::StrContains(message("entry_script: basin:mlp\ndistributed_backend: nccl\n"),
-                                "unknown backend \"nccl\"; supported: ps"));
+  EXPECT_TRUE(absl::StrContains(message("entry_script: basin:softmx\n"), "did you mean \"basin:softmax\"?"));
+  for (const char* wrong : {"/abs/train.py", "../train.py", "a/../../b.py", "src/", "."}) {
+    EXPECT_TRUE(absl::StrContains(message(absl::StrCat("entry_script: ", wrong, "\n").c_str()),
+                                  "is no file beneath source_directory"))
+        << wrong;
+  }
+  EXPECT_TRUE(absl::StrContains(message("entry_script: ./basin:mlp\n"), "rename it"));
   EXPECT_TRUE(absl::StrContains(message("[1]"), "expected a mapping"));
+  // In which yaml-cpp finds documents without an end.
+  EXPECT_TRUE(absl::StrContains(message(","), "expected one document, found more than one"));
   EXPECT_TRUE(absl::StrContains(message(""), "found nothing") ||
               absl::StrContains(message(""), "expected one document"));
 }
@@ -220,6 +252,21 @@ TEST(JobTest, OverridesReplaceAndAdd) {
   EXPECT_FALSE(ParseJob(kSmallest, "job.yaml", overrides).ok());
 }
 
+TEST(JobTest, OverridesChangeTheTargetAndNothingElse) {
+  JobOverrides overrides;
+  overrides.target = "two-hosts";
+  const auto job = ParseJob(kSmallest, "job.yaml", overrides);
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->compute_target, "two-hosts");
+  overrides.params = {"node_count=2"};
+  const absl::Status refused = ParseJob(kSmallest, "job.yaml", overrides).status();
+  for (const char* part : {"node_count is a field of the job file", "script_params", "inputs", "the target"}) {
+    EXPECT_TRUE(absl::StrContains(refused.message(), part)) << refused;
+  }
+  overrides.params = {"--a=\xff"};
+  EXPECT_TRUE(absl::StrContains(ParseJob(kSmallest, "j", overrides).status().message(), "not in UTF-8"));
+}
+
 TEST(JobTest, RelativeInputsAreTakenFromTheBaseFolder) {
   JobOverrides overrides;
   overrides.base_folder = "/jobs";
@@ -228,6 +275,28 @@ TEST(JobTest, RelativeInputsAreTakenFromTheBaseFolder) {
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(job->inputs[0].path, "/jobs/d/a");
   EXPECT_EQ(job->inputs[1].path, "/b");
+}
+
+TEST(JobTest, AnImageAndItsSharedMemoryAreRead) {
+  for (const auto& [text, bytes] : {std::pair<const char*, int64_t>("2g", int64_t{2} << 30),
+                                    {"512M", int64_t{512} << 20},
+                                    {"1gb", int64_t{1} << 30},
+                                    {"65536", 65536},
+                                    {"64k", 65536},
+                                    {"10b", 10}}) {
+    const auto job = ParseJob(absl::StrCat("entry_script: train.py\ncustom_docker_image: a/b:1\nshm_size: ", text, "\n"),
+                              "job.yaml");
+    ASSERT_TRUE(job.ok()) << job.status();
+    EXPECT_EQ(job->image, "a/b:1");
+    EXPECT_EQ(job->shm_bytes, bytes) << text;
+    const auto again = ParseJob(JobToJson(*job), "job.json");
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(*again, *job);
+  }
+  const auto older = ParseJob("entry_script: train.py\ncustom_docker_base_image: a\n", "job.yaml");
+  ASSERT_TRUE(older.ok()) << older.status();
+  EXPECT_EQ(older->image, "a");
+  EXPECT_EQ(older->warnings.size(), 1u);
 }
 
 }  // namespace

@@ -3,10 +3,10 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
-#include "estimator/progress_view.h"
-#include "estimator/run_folder.h"
-#include "estimator/stats.h"
-#include "estimator/top_view.h"
+#include "estimator/history/run_folder.h"
+#include "estimator/run/progress_view.h"
+#include "estimator/run/stats.h"
+#include "estimator/run/top_view.h"
 
 namespace basin {
 namespace {
@@ -14,8 +14,8 @@ namespace {
 constexpr char kTraining[] =
     R"({"run":"r1","state":"training","global_step":1200,"min_clock":590,"view":3,"uptime_s":75,
  "model":{"variables":4,"elements":203530,"bytes":814120},
- "ps":[{"index":0,"address":"127.0.0.1:2222","lanes":1,"shards":3,"applied":3600,"refused":0,"bytes_in":1048576,"bytes_out":2048},
-       {"index":1,"address":"127.0.0.1:2223","lanes":1,"shards":2,"applied":2400,"refused":1,"bytes_in":10,"bytes_out":20}],
+ "ps":[{"index":0,"address":"127.0.0.1:2222","lanes":1,"device":"cpu","device_bytes":0,"shards":3,"applied":3600,"refused":0,"bytes_in":1048576,"bytes_out":2048},
+       {"index":1,"address":"127.0.0.1:2223","lanes":1,"device":"cuda:0","device_bytes":1048576,"shards":2,"applied":2400,"refused":1,"bytes_in":10,"bytes_out":20}],
  "clients":[{"role":"worker","index":0,"host":"h","pid":11,"incarnation":1,"state":"alive","clock":610,"lag":20,
              "staleness_mean":1.0,"staleness_max":3,"steps_per_s":140.5,"metrics":{"loss":0.40,"examples_per_s":18000},
              "last_heard_s":0.2,"waiting_for":""},
@@ -92,9 +92,9 @@ TEST(TopViewTest, ShowsTheWholeCluster) {
             R"(run r1  training  step 1200  slowest clock 590  view 3  up 1m15s  42%
 model 4 variables, 203530 elements, 795.0 KiB
 
-PS    LANES  SHARDS  APPLIED  REFUSED       IN      OUT  ADDRESS
-ps 0      1       3     3600        0  1.0 MiB  2.0 KiB  127.0.0.1:2222
-ps 1      1       2     2400        1     10 B     20 B  127.0.0.1:2223
+PS    LANES          DEVICE  SHARDS  APPLIED  REFUSED       IN      OUT  ADDRESS
+ps 0      1             cpu       3     3600        0  1.0 MiB  2.0 KiB  127.0.0.1:2222
+ps 1      1  cuda:0 1.0 MiB       2     2400        1     10 B     20 B  127.0.0.1:2223
 
 TASK         STATE  CLOCK  LAG  STALENESS  MAX  STEPS/S  EXAMPLES/S   LOSS  TEST ACC     HEARD  PROCESS
 worker 0     alive    610   20        1.0    3    140.5       18000  0.400         -  0.2s ago  h:11
@@ -129,7 +129,7 @@ TEST(RunRecordTest, TellsStateTimesAndExits) {
   const auto json = nlohmann::json::parse(RunRecordToJson(record));
   EXPECT_EQ(json, nlohmann::json::parse(R"({"run_id": "r1", "experiment": "e", "state": "Failed",
       "reason": "worker 0 exited with code 3", "created": "1970-01-01T00:00:00.000Z", "ended": "1970-01-01T00:00:02.000Z",
-      "duration_s": 2.0, "tasks": [{"role": "ps", "index": 0, "address": "127.0.0.1:2222", "pid": 7, "signal": 15},
+      "duration_s": 2.0, "history": [], "metrics": {}, "tasks": [{"role": "ps", "index": 0, "address": "127.0.0.1:2222", "pid": 7, "signal": 15},
       {"role": "worker", "index": 0, "address": "127.0.0.1:2223", "pid": 8, "exit_code": 3}]})"));
 }
 

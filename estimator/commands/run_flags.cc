@@ -1,0 +1,142 @@
+#include "estimator/commands/run_flags.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/files.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "estimator/agent/node_folder.h"
+#include "estimator/launch/bundle.h"
+#include "estimator/launch/local_launcher.h"
+#include "estimator/launch/slurm_launcher.h"
+#include "estimator/launch/ssh_launcher.h"
+#include "estimator/launch/targets_file.h"
+
+namespace basin {
+
+void AddTargetFlags(CLI::App& command, TargetFlags* flags) {
+  command.add_option("--target", flags->target, "Where it runs: a name of a targets file, or local")->take_last();
+  command.add_option("--hosts", flags->hosts, "Machines by ssh, without a targets file: h0,ann@h1:2022")->take_last();
+  command
+      .add_option("--targets", flags->targets,
+                  "A targets file, before ./targets.yaml beside the job and ~/.config/basin/targets.yaml")
+      ->take_last();
+  command
+      .add_option("--bundle", flags->bundle,
+                  "The archive of Basin's programs for machines that lack them; default: the one beside basin")
+      ->take_last();
+}
+
+std::string AbsolutePath(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  return error ? path : absolute.lexically_normal().string();
+}
+
+TargetSources SourcesOf(const CommandContext& context, const TargetFlags& flags, const std::string& folder) {
+  TargetSources sources;
+  const std::string config =
+      context.xdg_config.empty() ? context.home.empty() ? "" : context.home + "/.config" : context.xdg_config;
+  if (!config.empty()) sources.user_file = config + "/basin/targets.yaml";
+  sources.project_file = AbsolutePath(folder.empty() ? "targets.yaml" : folder + "/targets.yaml");
+  if (!flags.targets.empty()) sources.given_file = AbsolutePath(flags.targets);
+  return sources;
+}
+
+absl::StatusOr<Target> ChosenTarget(const CommandContext& context, const TargetFlags& flags,
+                                    const std::string& otherwise, const std::string& folder) {
+  if (!flags.hosts.empty() && !flags.target.empty()) {
+    return absl::InvalidArgumentError("--target and --hosts both say where it runs; give one of the two");
+  }
+  Target target;
+  if (!flags.hosts.empty()) {
+    BASIN_ASSIGN_OR_RETURN(target, TargetOfHosts(flags.hosts));
+  } else {
+    BASIN_ASSIGN_OR_RETURN(
+        target, FindTarget(flags.target.empty() ? otherwise : flags.target, SourcesOf(context, flags, folder)));
+  }
+  if (!flags.bundle.empty()) target.bundle = AbsolutePath(flags.bundle);
+  return target;
+}
+
+absl::StatusOr<std::string> BaseFolder(const CommandContext& context, const Target& target) {
+  const std::string named = target.kind == TargetKind::kLocal ? target.folder : "";
+  BASIN_ASSIGN_OR_RETURN(const std::string base, ChooseBase(named, context.cache, context.xdg_cache, context.home));
+  return AbsolutePath(base);
+}
+
+absl::StatusOr<std::unique_ptr<Launcher>> LauncherFor(const CommandContext& context, const Target& target,
+                                                      const std::string& programs) {
+  if (target.kind == TargetKind::kLocal) {
+    BASIN_ASSIGN_OR_RETURN(const std::string base, BaseFolder(context, target));
+    return MakeLocalLauncher(base, programs.empty() ? "" : AbsolutePath(programs));
+  }
+  if (target.kind == TargetKind::kSlurm) return MakeSlurmLauncher(target, ProgramFor(target, programs));
+  BASIN_ASSIGN_OR_RETURN(const Bundle bundle, BundleFor(target, BASIN_VERSION));
+  return MakeSshLauncher(target, BASIN_VERSION, bundle);
+}
+
+absl::StatusOr<std::unique_ptr<Launcher>> LauncherToTakeOver(const CommandContext& context, const Target& target) {
+  if (target.kind != TargetKind::kSsh) return LauncherFor(context, target, "");
+  return MakeSshLauncher(target, BASIN_VERSION, Bundle());
+}
+
+std::string ProgramFor(const Target& target, const std::string& programs) {
+  if (!programs.empty()) return AbsolutePath(programs) + "/basin";
+  if (!target.programs.empty()) return target.programs + "/basin";
+  std::error_code error;
+  const std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe", error);
+  return error ? "basin" : own.string();
+}
+
+absl::StatusOr<Job> ReadJobFile(const std::string& path, const JobOverrides& overrides) {
+  BASIN_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, size_t{2} << 20));
+  BASIN_ASSIGN_OR_RETURN(Job job, ParseJob(text, path, overrides));
+  for (const std::string& warning : job.warnings) Warn(warning);
+  return job;
+}
+
+std::string FolderOf(const std::string& file) {
+  return std::filesystem::path(AbsolutePath(file)).parent_path().string();
+}
+
+RunLimits LimitsFor(const Job& job, const Target& target, bool detached) {
+  RunLimits limits;
+  limits.cancel_grace = absl::Seconds(job.cancel_grace_seconds);
+  if (job.max_run_duration_seconds > 0) limits.max_duration = absl::Seconds(job.max_run_duration_seconds);
+  limits.ping = target.ping;
+  limits.lease = target.lease;
+  if (detached) limits.detach_grace = target.detach_grace;
+  return limits;
+}
+
+SuperviseOptions OptionsFor(const CommandContext& context, const RunLimits& limits, const RunFolder& folder) {
+  SuperviseOptions options;
+  options.limits = limits;
+  options.terminal_width = TerminalWidth();
+  options.open_stats = [&context, token = folder.TokenPath()](const Plan& plan) -> std::unique_ptr<StatsSource> {
+    const std::string ps = FirstPsAddress(plan);
+    if (ps.empty()) return nullptr;
+    auto source = context.open_stats({ps, token, plan.run_id});
+    if (source.ok()) return *std::move(source);
+    Warn(absl::StrCat("progress cannot be shown: ", source.status().message()));
+    return nullptr;
+  };
+  return options;
+}
+
+int TerminalWidth() {
+  winsize size = {};
+  if (isatty(STDERR_FILENO) == 0) return 0;
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col < 20) return 80;
+  return size.ws_col;
+}
+
+}  // namespace basin

@@ -1,0 +1,215 @@
+#include "estimator/history/run_list.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/log.h"
+#include "common/base/nearest.h"
+#include "common/base/status_macros.h"
+#include "estimator/history/run_index.h"
+
+namespace basin {
+namespace {
+
+constexpr size_t kNamedMax = 8;
+constexpr char kLatest[] = "latest";
+
+// Names of the folders in `path`, but hidden ones: those are the run store's own.
+std::vector<std::string> FoldersIn(const std::string& path) {
+  std::vector<std::string> names;
+  DIR* folder = opendir(path.c_str());
+  if (folder == nullptr) return names;
+  while (const dirent* entry = readdir(folder)) {
+    if (entry->d_name[0] == '.') continue;
+    bool is_folder = entry->d_type == DT_DIR;
+    if (entry->d_type == DT_UNKNOWN || entry->d_type == DT_LNK) {
+      std::error_code error;
+      is_folder = std::filesystem::is_directory(absl::StrCat(path, "/", entry->d_name), error);
+    }
+    if (is_folder) names.push_back(entry->d_name);
+  }
+  closedir(folder);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// Differs whenever run.json has been replaced. Empty where there is none.
+std::string StampOf(const RunFolder& folder) {
+  struct stat info;
+  if (stat(folder.RecordPath().c_str(), &info) != 0) return "";
+  return absl::StrCat(info.st_ino, ".", info.st_size, ".", info.st_mtim.tv_sec, ".", info.st_mtim.tv_nsec, ".",
+                      info.st_ctim.tv_sec, ".", info.st_ctim.tv_nsec);
+}
+
+struct Candidate {
+  int64_t created_ms = 0;
+  std::string run_id;
+  RunFolder folder{""};
+  std::string state;
+  std::optional<RunRecord> record;  // where it was read
+};
+
+bool IsNewer(const Candidate& a, const Candidate& b) {
+  return a.created_ms != b.created_ms ? a.created_ms > b.created_ms : a.run_id > b.run_id;
+}
+
+ShownState Shown(const RunRecord& record, const RunFolder& folder) {
+  return StateToShow(record, IsFinal(record.phase) || SupervisorLock::IsHeld(folder));
+}
+
+// nullopt: the index could not be used, or what it said of a run is not what its folder says. *cache: what went wrong
+// with it, DATA_LOSS where it is no use.
+std::optional<std::vector<ListedRun>> ListWith(const std::string& runs, RunIndex* index, const RunQuery& query,
+                                               absl::Status* cache) {
+  std::map<std::string, IndexedRun> known;
+  if (index != nullptr) {
+    absl::StatusOr<std::map<std::string, IndexedRun>> read = index->Read(runs);
+    *cache = read.status();
+    if (!read.ok()) return std::nullopt;
+    known = *std::move(read);
+  }
+  std::vector<Candidate> candidates;
+  std::map<std::string, IndexedRun> changed;
+  for (const RunName& name : RunNames(runs, query.experiment)) {
+    const std::string key = absl::StrCat(name.experiment, "/", name.run_id);
+    Candidate one{0, name.run_id, RunFolder(RunFolder::PathFor(runs, name.experiment, name.run_id)), "", {}};
+    const std::string stamp = StampOf(one.folder);
+    const auto found = known.find(key);
+    if (found != known.end() && !stamp.empty() && found->second.stamp == stamp) {
+      one.created_ms = found->second.created_ms;
+      one.state = found->second.state;
+    } else {
+      absl::StatusOr<RunRecord> record = ReadRun(one.folder);
+      if (!record.ok()) continue;  // a folder that somebody is making at this moment, or no run
+      one.created_ms = absl::ToUnixMillis(record->created);
+      one.state = Shown(*record, one.folder).name;
+      // The stamp is older than what was read, so it never stands for more than it has seen. Where the end is in the
+      // journal alone, it stands for less.
+      if (IsFinal(record->phase) && !stamp.empty()) changed[key] = {stamp, one.created_ms, one.state};
+      one.record = *std::move(record);
+    }
+    if (found != known.end()) known.erase(found);
+    if (query.state.empty() || absl::EqualsIgnoreCase(query.state, one.state)) candidates.push_back(std::move(one));
+  }
+  std::sort(candidates.begin(), candidates.end(), IsNewer);
+  if (query.limit > 0 && candidates.size() > query.limit)
+    candidates.erase(candidates.begin() + query.limit, candidates.end());
+  std::vector<ListedRun> listed;
+  for (Candidate& one : candidates) {
+    if (!one.record) {
+      absl::StatusOr<RunRecord> record = ReadRun(one.folder);
+      if (!record.ok() && absl::IsNotFound(record.status())) continue;  // deleted at this moment
+      if (!record.ok() || absl::ToUnixMillis(record->created) != one.created_ms ||
+          RunPhaseName(record->phase) != one.state) {
+        *cache = absl::DataLossError("the index of runs is wrong");
+        return std::nullopt;
+      }
+      one.record = *std::move(record);
+    }
+    ShownState shown = Shown(*one.record, one.folder);
+    listed.push_back({*std::move(one.record), std::move(shown)});
+  }
+  if (index != nullptr) {
+    std::vector<std::string> gone;
+    // With an experiment, the others have not been looked at.
+    for (const auto& [name, run] : known) {
+      if (query.experiment.empty()) gone.push_back(name);
+    }
+    *cache = index->Update(runs, changed, gone);
+  }
+  return listed;
+}
+
+std::string Named(const std::vector<RunName>& names) {
+  std::vector<std::string> texts;
+  for (size_t i = 0; i < std::min(names.size(), kNamedMax); ++i) {
+    texts.push_back(absl::StrCat(names[i].experiment, "/", names[i].run_id));
+  }
+  if (names.size() > kNamedMax) texts.push_back(absl::StrCat("and ", names.size() - kNamedMax, " more"));
+  return absl::StrJoin(texts, ", ");
+}
+
+absl::Status NoSuchRun(const std::string& runs, const std::string& text, const std::vector<RunName>& names) {
+  if (names.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("run ", text, ": there are no runs in ", runs,
+                     "; `basin submit JOB` makes one, --runs or BASIN_RUNS names another folder"));
+  }
+  std::vector<std::string> known;
+  for (const RunName& name : names) {
+    known.push_back(name.run_id);
+    known.push_back(absl::StrCat(name.experiment, "/", name.run_id));
+  }
+  const std::optional<std::string> near = Nearest(text, known);
+  return absl::NotFoundError(absl::StrCat(
+      "run ", text, ": there is none of this name in ", runs,
+      near ? absl::StrCat("; did you mean ", *near, "?") : "; `basin runs` lists them, `latest` is the newest"));
+}
+
+}  // namespace
+
+std::vector<RunName> RunNames(const std::string& runs, const std::string& experiment) {
+  std::vector<RunName> names;
+  for (const std::string& one : FoldersIn(runs)) {
+    if (!experiment.empty() && one != experiment) continue;
+    for (const std::string& run_id : FoldersIn(absl::StrCat(runs, "/", one))) names.push_back({one, run_id});
+  }
+  return names;
+}
+
+absl::StatusOr<std::vector<ListedRun>> ListRuns(const std::string& given, const std::string& index_path,
+                                                const RunQuery& query) {
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::canonical(given, error);
+  if (error == std::errc::no_such_file_or_directory) return std::vector<ListedRun>();
+  const std::string runs = error ? given : real.string();
+  if (!index_path.empty()) {
+    // Twice: what was damaged or wrong is thrown away and made anew.
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      const absl::StatusOr<std::unique_ptr<RunIndex>> index = RunIndex::Open(index_path);
+      if (!index.ok()) break;
+      absl::Status cache;
+      std::optional<std::vector<ListedRun>> listed = ListWith(runs, index->get(), query, &cache);
+      if (absl::IsDataLoss(cache)) RunIndex::Discard(index_path);
+      if (listed && !absl::IsDataLoss(cache)) return *std::move(listed);
+      if (absl::IsUnavailable(cache)) break;  // in use for longer than one waits for a cache
+    }
+  }
+  absl::Status none;
+  return ListWith(runs, nullptr, query, &none).value_or(std::vector<ListedRun>());
+}
+
+absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& index, const std::string& text) {
+  const size_t slash = text.find('/');
+  const std::string experiment = slash == std::string::npos ? "" : text.substr(0, slash);
+  const std::string wanted = slash == std::string::npos ? text : text.substr(slash + 1);
+  if (wanted.empty()) return absl::InvalidArgumentError("which run? Give its id, EXPERIMENT/ID or latest");
+  const std::vector<RunName> names = RunNames(runs, experiment);
+  if (wanted == kLatest) {
+    BASIN_ASSIGN_OR_RETURN(const std::vector<ListedRun> newest, ListRuns(runs, index, {experiment, "", 1}));
+    if (newest.empty()) return NoSuchRun(runs, text, RunNames(runs));
+    return RunFolder(newest[0].record.folder);
+  }
+  std::vector<RunName> exact, by_prefix;
+  for (const RunName& name : names) {
+    if (name.run_id == wanted) exact.push_back(name);
+    if (absl::StartsWith(name.run_id, wanted)) by_prefix.push_back(name);
+  }
+  const std::vector<RunName>& found = exact.empty() ? by_prefix : exact;
+  if (found.empty()) return NoSuchRun(runs, text, RunNames(runs));
+  if (found.size() > 1) {
+    return absl::InvalidArgumentError(absl::StrCat("run ", text, ": ", found.size(),
+                                                   " runs are called so: ", Named(found), "; give more of the name"));
+  }
+  return RunFolder(RunFolder::PathFor(runs, found[0].experiment, found[0].run_id));
+}
+
+}  // namespace basin

@@ -1,0 +1,42 @@
+// All runs of a folder of runs, newest first. The folders are the truth; an SQLite file beside them (per user and host)
+// spares reading each. It is a cache: missing, damaged, old or wrong, it is made anew, and the answer is the same.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "estimator/history/read_run.h"
+#include "estimator/history/run_record.h"
+
+namespace basin {
+
+struct RunQuery {
+  std::string experiment;  // empty: all
+  std::string state;       // as shown, "Running"; empty: all
+  size_t limit = 0;        // 0: all
+};
+
+struct ListedRun {
+  RunRecord record;
+  ShownState shown;
+};
+
+// Empty where `runs` does not exist. `index`: path of the SQLite file; empty: without one.
+absl::StatusOr<std::vector<ListedRun>> ListRuns(const std::string& runs, const std::string& index,
+                                                const RunQuery& query);
+
+// EXPERIMENT/ID of each run, in the order of names; nothing of a run is read.
+struct RunName {
+  std::string experiment;
+  std::string run_id;
+  auto operator<=>(const RunName&) const = default;
+};
+std::vector<RunName> RunNames(const std::string& runs, const std::string& experiment = "");
+
+// The run that the user means: its id, a unique prefix of one, EXPERIMENT/ID (or a prefix of ID), or `latest` (also
+// EXPERIMENT/latest). NOT_FOUND and INVALID_ARGUMENT name the runs that come near.
+absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& index, const std::string& text);
+
+}  // namespace basin

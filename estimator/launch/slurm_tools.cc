@@ -1,0 +1,90 @@
+#include "estimator/launch/slurm_tools.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/base/status_macros.h"
+#include "estimator/agent/channel.h"
+#include "estimator/launch/run_tool.h"
+#include "estimator/launch/slurm_command.h"
+
+namespace basin {
+namespace {
+
+// slurmctld may be busy; what waits longer than that is given up, and asked again later.
+constexpr absl::Duration kAskLimit = absl::Seconds(20);
+constexpr absl::Duration kSubmitLimit = absl::Seconds(60);
+
+absl::StatusOr<ToolResult> Run(const std::vector<std::string>& argv, absl::Duration limit) {
+  absl::StatusOr<ToolResult> result = RunTool(argv, limit);
+  if (absl::IsNotFound(result.status())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(argv[0],
+                     " is not on PATH: submit from a login node of the Slurm cluster, or install its client "
+                     "there (Debian: slurm-client)"));
+  }
+  return result;
+}
+
+absl::Status Done(const std::vector<std::string>& argv) {
+  BASIN_ASSIGN_OR_RETURN(const ToolResult result, Run(argv, kAskLimit));
+  if (result.exit_code == 0) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat(absl::StrJoin(argv, " "), " ended with ", result.exit_code, ": ", LastLines(result.errors)));
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> SubmitToSlurm(const std::string& path) {
+  // Of an allocation that was started again: the new job would take it for its own.
+  unsetenv("SLURM_RESTART_COUNT");
+  // What SBATCH_EXPORT in the environment says would leave out PATH and the secrets.
+  BASIN_ASSIGN_OR_RETURN(const ToolResult result, Run({"sbatch", "--parsable", "--export=ALL", path}, kSubmitLimit));
+  const std::pair<std::string, std::string> told =  // "12", or "12;cluster"
+      absl::StrSplit(absl::StripAsciiWhitespace(result.printed), absl::MaxSplits(';', 1));
+  const auto& [id, cluster] = told;
+  const bool is_number = !id.empty() && std::all_of(id.begin(), id.end(), absl::ascii_isdigit);
+  if (result.exit_code == 0 && is_number) {
+    if (cluster.empty()) return id;
+    const absl::Status ended = Done({"scancel", absl::StrCat("--clusters=", cluster), id});
+    return absl::FailedPreconditionError(absl::StrCat(
+        "sbatch has submitted to the cluster ", cluster, " (SBATCH_CLUSTERS), where Basin would not see the job; job ",
+        id, ended.ok() ? " is canceled" : absl::StrCat(" is still there (", ended.message(), ")"),
+        "; unset SBATCH_CLUSTERS, and submit from a login node of that cluster"));
+  }
+  return absl::FailedPreconditionError(SbatchComplaint(result.errors.empty() ? result.printed : result.errors));
+}
+
+absl::StatusOr<std::optional<SlurmJob>> AskSlurm(const std::string& id, absl::Duration limit) {
+  BASIN_ASSIGN_OR_RETURN(const ToolResult result, Run({"scontrol", "show", "job", "-o", id}, limit));
+  if (result.exit_code != 0) {
+    if (absl::StrContains(absl::StrCat(result.errors, result.printed), "Invalid job id")) return std::nullopt;
+    return absl::UnavailableError(absl::StrCat("Slurm cannot be asked: scontrol show job ", id, " ended with ",
+                                               result.exit_code, ": ", LastLines(result.errors)));
+  }
+  BASIN_ASSIGN_OR_RETURN(SlurmJob job, ParseSlurmJob(result.printed));
+  return job;
+}
+
+absl::Status TakeFromQueue(const std::string& id) { return Done({"scancel", "--state=PENDING", id}); }
+
+// SIGINT, for SIGTERM would make Slurm write into the job's log that it was cancelled.
+absl::Status TellBatchScript(const std::string& id) { return Done({"scancel", "--batch", "--signal=INT", id}); }
+
+absl::Status EndSlurmJob(const std::string& id) { return Done({"scancel", id}); }
+
+absl::StatusOr<std::vector<std::string>> HostNamesOf(const std::string& node_list) {
+  BASIN_ASSIGN_OR_RETURN(const ToolResult result, Run({"scontrol", "show", "hostnames", node_list}, kAskLimit));
+  std::vector<std::string> names = ParseHostNames(result.printed);
+  if (result.exit_code == 0 && !names.empty()) return names;
+  return absl::UnavailableError(absl::StrCat("scontrol show hostnames ", node_list, " ended with ", result.exit_code,
+                                             ": ", LastLines(result.errors)));
+}
+
+}  // namespace basin

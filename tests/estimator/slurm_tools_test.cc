@@ -1,0 +1,52 @@
+// Slurm's programs called, with programs of the test in their place.
+#include "estimator/launch/slurm_tools.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/files.h"
+
+namespace basin {
+namespace {
+
+// sbatch and scancel of these words, first on PATH.
+class SlurmToolsTest : public ::testing::Test {
+ protected:
+  SlurmToolsTest() : path_(getenv("PATH")) {
+    std::filesystem::create_directories(folder_);
+    setenv("PATH", absl::StrCat(folder_, ":", path_).c_str(), 1);
+  }
+  ~SlurmToolsTest() override {
+    setenv("PATH", path_.c_str(), 1);
+    std::filesystem::remove_all(folder_);
+  }
+  void Tool(const std::string& name, const std::string& script) {
+    ASSERT_TRUE(
+        WriteFileAtomically(absl::StrCat(folder_, "/", name), absl::StrCat("#!/bin/sh\n", script, "\n"), 0700).ok());
+  }
+  const std::string path_;
+  const std::string folder_ = absl::StrCat(testing::TempDir(), "/basin_slurm_tools_", getpid());
+};
+
+TEST_F(SlurmToolsTest, AJobOnAnotherClusterIsCanceledAndNamed) {
+  Tool("sbatch", "echo '12;other'");
+  Tool("scancel", "echo \"$*\" >\"$(dirname \"$0\")/canceled\"");
+  const absl::Status status = SubmitToSlurm("script").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(absl::StrContains(status.message(), "to the cluster other (SBATCH_CLUSTERS)")) << status;
+  EXPECT_EQ(*ReadFile(folder_ + "/canceled", 1000), "--clusters=other 12\n");
+}
+
+TEST_F(SlurmToolsTest, TheRestartsOfTheAllocationAroundAreNotTheNewJobs) {
+  Tool("sbatch", "echo \"1${SLURM_RESTART_COUNT:-0}\"");
+  setenv("SLURM_RESTART_COUNT", "3", 1);
+  EXPECT_EQ(*SubmitToSlurm("script"), "10");
+}
+
+}  // namespace
+}  // namespace basin
