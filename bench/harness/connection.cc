@@ -8,6 +8,7 @@ namespace basin::bench {
 absl::StatusOr<Client> ConnectAsTold(const Json& spec) {
   Options options = Options::FromEnvironment();
   options.transport = spec.value("transport", "tcp");  // as the figure is named, whatever the environment says
+  options.gradient_dtype = spec.value("gradient_dtype", "float32");
   options.start_timeout = std::chrono::duration<double>(spec.value("start_timeout_s", 30.0));
   options.unreachable_timeout = std::chrono::duration<double>(spec.value("unreachable_timeout_s", 30.0));
   options.max_bytes_in_flight = spec.value("in_flight_bytes", uint64_t{256} << 20);

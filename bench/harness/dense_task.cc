@@ -17,7 +17,8 @@ namespace {
 
 // spec: "op": "push", "pull" or "pushpull"; "bytes" of a variable; "variables" in the model; "call_variables" of one
 // call (the calls go round through the model); "window": calls in flight, 1: each is waited for; "rule"; "workers" that
-// do the same; "transport", as named; "alone": nobody else uses the servers. Commands, in this order:
+// do the same; "transport", as named; "gradient_dtype": what gradients are sent as, which counts as many bytes as
+// float32; "alone": nobody else uses the servers. Commands, in this order:
 //   round    calls for "seconds", and waits until all are acknowledged: "calls", "updates" (of a variable), "bytes",
 //            "seconds", "p50_us", "p99_us"
 //   counts   "pushes": of each variable, by this worker

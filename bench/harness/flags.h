@@ -30,6 +30,7 @@ struct Flags {
   uint64_t call_variables = 1;
   uint64_t in_flight = uint64_t{16} << 20;
   std::vector<std::string> rules;
+  std::string gradient_dtype = "float32";
   uint64_t seed = 1;
   // table
   std::vector<uint64_t> rows;

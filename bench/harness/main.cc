@@ -197,6 +197,9 @@ void AddDense(CLI::App& app, Flags& flags) {
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->group("Work");
   AddRules(app, flags);
+  app.add_option("--gradient-dtype", flags.gradient_dtype, "What gradients are sent as; figures count them as float32")
+      ->check(CLI::IsMember({"float32", "float16", "bfloat16"}))
+      ->group("Work");
 }
 
 void AddTableFlags(CLI::App& app, Flags& flags) {

@@ -26,6 +26,7 @@ struct Dense {
   uint64_t variables = 0;  // 0: as many as make the working set
   uint64_t call_variables = 1;
   std::string rule = "sgd";
+  std::string gradient_dtype = "float32";
 };
 
 std::string Prefix(const Flags& flags, const TwoHosts* hosts) {
@@ -56,6 +57,7 @@ WorkOptions Work(const Dense& dense, const Flags& flags, const TwoHosts* hosts) 
   if (dense.call_variables != 1) absl::StrAppend(&work.name, "/call:", dense.call_variables);
   if (dense.variables != 0) absl::StrAppend(&work.name, "/variables:", dense.variables);
   if (dense.rule != "sgd") absl::StrAppend(&work.name, "/rule:", dense.rule);
+  if (dense.gradient_dtype != "float32") absl::StrAppend(&work.name, "/gradient:", dense.gradient_dtype);
   work.name += Suffix(flags);
   work.unit = "GB/s";
   work.count = "bytes";
@@ -67,6 +69,7 @@ WorkOptions Work(const Dense& dense, const Flags& flags, const TwoHosts* hosts) 
                {"call_variables", dense.call_variables},
                {"window", std::clamp<uint64_t>(flags.in_flight / call_bytes, 1, kMostCalls)},
                {"rule", dense.rule},
+               {"gradient_dtype", dense.gradient_dtype},
                {"transport", flags.transport},
                {"alone", flags.target.empty()}};
   return work;
@@ -216,7 +219,8 @@ Experiment DenseExperiment(const std::string& op, const Flags& flags, const TwoH
   Experiment experiment;
   for (const uint64_t bytes : flags.bytes.empty() ? std::vector<uint64_t>{kMiB} : flags.bytes) {
     for (const std::string& rule : flags.rules.empty() ? std::vector<std::string>{"sgd"} : flags.rules) {
-      AddDense(experiment, {op, bytes, flags.variables, flags.call_variables, rule}, flags, hosts);
+      AddDense(experiment, {op, bytes, flags.variables, flags.call_variables, rule, flags.gradient_dtype}, flags,
+               hosts);
     }
   }
   return experiment;
@@ -288,6 +292,7 @@ std::vector<Experiment> CanonicalExperiments(const Flags& flags, const TwoHosts*
     AddDense(experiment, {.op = "push", .bytes = bytes}, tcp, hosts);
     AddDense(experiment, {.op = "pull", .bytes = bytes}, tcp, hosts);
     if (bytes == kMiB) {
+      AddDense(experiment, {.op = "push", .bytes = bytes, .gradient_dtype = "bfloat16"}, tcp, hosts);
       AddDense(experiment, {.op = "pushpull", .bytes = bytes}, tcp, hosts);
       AddManyInOneCall(experiment, tcp, hosts);
     }

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.join(os.environ["BASIN_SOURCE_DIR"], "tests", "cluste
 sys.path.insert(0, os.path.join(os.environ["BASIN_SOURCE_DIR"], "bench"))
 import clusters
 import goals
+import needs
 import processes
 
 SHORT = ["--rounds", "2", "--duration", "0.1"]
@@ -144,7 +145,7 @@ class BasinBenchTest(clusters.ClusterCase):
 
     def test_two_hosts_share_only_the_network(self):
         if os.geteuid() != 0 or shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin") is None:
-            self.skipTest("network namespaces need root and iproute2")
+            needs.skip("network namespaces need root and iproute2")
         found = self.results("push", *SHORT, "--netns", "--bytes", "64KiB")
         self.assertEqual(found["netns_tcp_push/bytes:65536"]["limit_name"], "netns_tcp_stream/bytes:65536")
 
