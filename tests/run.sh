@@ -13,8 +13,9 @@ usage: tests/run.sh [--no-install] [--all] [--label L]... [--preset P] [--jobs N
 Installs the Debian 12 packages that are missing (as root, or with sudo), builds the release preset, runs its tests
 label by label, then the unit and sim tests once more under the thread sanitizer. Everything is run before it fails.
 
-  --all          also what takes longer: tests labelled slow, the fuzz targets, and libbasin.so beside TensorFlow
-  --label L      only this label (may be repeated): unit sim lint cluster install python gpu tsan fuzz tidy
+  --all          also what takes longer: tests labelled slow or tensorflow, the fuzz targets, and libbasin.so beside TensorFlow
+  --label L      only this label (may be repeated): unit sim lint cluster install python gpu tsan tensorflow
+                 fuzz tidy
   --preset P     build and run with this preset (dev, asan, tsan, clang) instead, without the pass under tsan
   --jobs N       compilers, and unit and sim tests, at a time (default: one per core)
   --no-install   install and fetch nothing; tests that would have to are skipped
@@ -34,7 +35,7 @@ while [ $# -gt 0 ]; do
     --label | --preset | --jobs)
       [ $# -ge 2 ] || wrong_use "$1 needs a value"
       case $1 in
-        --label) [[ " ${LABELS[*]} fuzz tidy " == *" $2 "* ]] || wrong_use "unknown label '$2'"; wanted+=("$2") ;;
+        --label) [[ " ${LABELS[*]} tensorflow fuzz tidy " == *" $2 "* ]] || wrong_use "unknown label '$2'"; wanted+=("$2") ;;
         --preset) preset=$2 ;;
         --jobs) [[ $2 =~ ^[1-9][0-9]*$ ]] || wrong_use "--jobs $2: not a number above 0"; jobs=$2 ;;
       esac
@@ -50,7 +51,7 @@ done
 
 if [ ${#wanted[@]} = 0 ]; then
   wanted=("${LABELS[@]}")
-  [ $all = 1 ] && wanted+=(fuzz)
+  [ $all = 1 ] && wanted+=(tensorflow fuzz)
   [ "$preset" = release ] || mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | grep -v '^tsan$')
 fi
 wants() { [[ " ${wanted[*]} " == *" $1 "* ]]; }

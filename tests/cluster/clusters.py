@@ -133,6 +133,12 @@ class ClusterCase(unittest.TestCase):
     def start_counter(self, layout, index=0, *flags, role="worker", tf_config=None, **environment):
         return self.start([count_pushes(), *flags], tf_config or layout.of(role, index), **environment)
 
+    def start_evaluator(self, ps, layout, *flags, **environment):
+        """Returns once it is known to ps 0: a short training must not be over before it has come."""
+        evaluator = self.start_worker(layout, 0, *flags, role="evaluator", **environment)
+        processes.wait_until(lambda: "evaluator 0 joined" in ps.text(), "the evaluator is there")
+        return evaluator
+
     def hold(self):
         """Path of a file that test_count_pushes waits for half-way; `release` makes it."""
         return self.path("go-on")

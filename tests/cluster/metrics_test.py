@@ -7,6 +7,7 @@ import unittest
 import urllib.request
 
 import clusters
+import needs
 import processes
 
 
@@ -43,7 +44,7 @@ class MetricsTest(clusters.ClusterCase):
         self.assertIn('lane="1"', page)
         self.assertEqual(self.total(page, "basin_ps_staleness_versions_count"), 10 * shards)
 
-    @unittest.skipUnless(shutil.which("promtool"), "promtool is not installed (Debian's package prometheus)")
+    @needs.needs(shutil.which("promtool"), "promtool is not installed (Debian's package prometheus)")
     def test_page_passes_promtool(self):
         checked = subprocess.run(["promtool", "check", "metrics"], input=self.page(), capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((checked.returncode, checked.stdout + checked.stderr), (0, ""))

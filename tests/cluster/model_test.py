@@ -72,14 +72,25 @@ class ModelTest(clusters.ClusterCase):
         self.assertIn(self.path("nowhere"), self.ends(worker, 2))
         ps.kill()
 
+    def test_a_timeline_that_cannot_be_written_costs_neither_model_nor_run(self):
+        layout = clusters.Layout(ps=1, workers=1)
+        ps = self.start_ps(layout)
+        taken = self.path("taken")
+        os.mkdir(taken)
+        worker = self.start_worker(layout, 0, "--epochs", "1", "--timeline", taken, "--outputs", self.path("outputs"))
+        self.assertIn(taken, self.ends(worker, 2))
+        self.assertTrue(os.path.exists(self.path("outputs", "model.safetensors")))
+        self.ends(ps)
+
     def test_no_ps_prints_the_accuracy_of_one_process(self):
         worker = self.start_worker(None, 0, "--no-ps", "--epochs", "8", tf_config="")
         self.assertRegex(self.ends(worker), r"test accuracy (0\.9|1\.0)\d+")
 
     def test_evaluator_writes_its_last_evaluation(self):
         layout = clusters.Layout(ps=1, workers=1)
-        evaluator = self.start_worker(layout, 0, "--outputs", self.path("outputs"), "--evaluate-every", "0.05", role="evaluator")
-        ps, worker = self.start_ps(layout), self.start_worker(layout, 0, "--epochs", "30", "--outputs", self.path("outputs"))
+        ps = self.start_ps(layout)
+        evaluator = self.start_evaluator(ps, layout, "--outputs", self.path("outputs"), "--evaluate-every", "0.05")
+        worker = self.start_worker(layout, 0, "--epochs", "30", "--outputs", self.path("outputs"))
         self.all_end([worker, evaluator, ps])
         self.assertGreaterEqual(evaluator.text().count("test accuracy"), 2)
         with open(self.path("outputs", "evaluation.json")) as file:

@@ -5,6 +5,7 @@ know about all processes below one it started gives it a mark in the environment
 descendant inherits, however often it forks.
 """
 
+import fcntl
 import os
 import queue
 import re
@@ -22,6 +23,14 @@ MARK = "BASIN_TEST_MARK"
 def binary(name):
     """Path of a program of this build."""
     return os.path.join(os.environ["BASIN_BINARY_DIR"], "bin", name)
+
+
+def build_bundle():
+    """The archive of the programs as they are built now. One test at a time: a build folder is for one build."""
+    with open(os.path.join(os.environ["BASIN_BINARY_DIR"], "bundle.lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["cmake", "--build", os.environ["BASIN_BINARY_DIR"], "--target", "bundle"], check=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 def source(*parts):
@@ -173,3 +182,25 @@ def run(argv, env=None, cwd=None, deadline_s=DEADLINE_S):
     with Process(argv, env=env, cwd=cwd) as process:
         code = process.wait(deadline_s)
         return code, process.text("out"), process.text("err")
+
+
+LISTEN = """
+import socket, sys, time
+one = socket.socket()
+one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+try:
+    one.bind(("", int(sys.argv[1])))
+    one.listen()
+except OSError as error:
+    print("somebody does already:", error)
+print("listening", flush=True)
+time.sleep(3600)
+"""
+
+
+def listen_on(port, start=Process):
+    """A process that is none of Basin's and listens there until it is killed; where somebody does already, that one does.
+    `start`: by what it is started, on another host perhaps."""
+    process = start(["/usr/bin/python3", "-c", LISTEN, str(port)])
+    process.wait_for_line("^listening$")
+    return process

@@ -33,8 +33,9 @@ class ShapesTest(clusters.ClusterCase):
         config = config.replace(f', "127.0.0.5:{port}"', "")  # two workers and, outside the cluster, an evaluator
         of = lambda role, index: config.replace('"type": "ps", "index": 0', f'"type": "{role}", "index": {index}')
         outputs = self.path("outputs")
-        workers = [self.start_worker(None, i, "--epochs", "8", "--outputs", outputs, tf_config=of("worker", i)) for i in range(2)]
         evaluator = self.start_worker(None, 0, "--outputs", outputs, "--evaluate-every", "0.2", tf_config=of("evaluator", 0))
+        # Long enough that the evaluator comes before it is over, in whichever order they find the ps.
+        workers = [self.start_worker(None, i, "--epochs", "80", "--outputs", outputs, tf_config=of("worker", i)) for i in range(2)]
         ps = [self.start_ps(None, i, tf_config=of("ps", i)) for i in range(2)]
         self.assertIn(f"listening on 127.0.0.2:{port}", ps[1].text())
         self.all_end(workers + [evaluator] + ps)

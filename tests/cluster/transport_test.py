@@ -6,6 +6,7 @@ import signal
 import unittest
 
 import clusters
+import needs
 import processes
 
 
@@ -60,7 +61,7 @@ class TransportTest(clusters.ClusterCase):
         self.assertEqual(counter.wait(), 2, counter.text())
         self.assertIn('transport "udp": expected auto, tcp or shm', counter.text())
 
-    @unittest.skipUnless(os.geteuid() == 0, "only root can start a task as another user")
+    @needs.needs(os.geteuid() == 0, "only root can start a task as another user")
     def test_another_user_falls_back_to_tcp_and_says_so_once(self):
         layout = clusters.Layout()
         ps = self.start_ps(layout)
@@ -88,9 +89,11 @@ class TransportTest(clusters.ClusterCase):
         worker.send(signal.SIGKILL)
         worker.wait()
         processes.wait_until(lambda: not self.mapped(ps.pid), "the ps has let go of the killed worker's memory")
+        counted = self.stats(layout)["global_step"]
         worker = self.start_counter(layout, 0, "--pushes", "1000000", "--elements", "100000", "--unreachable-timeout", "2")
-        processes.wait_until(lambda: self.mapped(worker.pid) or not worker.running(), "the worker maps its channels")
-        self.assertTrue(worker.running(), worker.text())
+        # Before it has connected, a ps that is gone is one that has not started yet.
+        processes.wait_until(lambda: not worker.running() or self.stats(layout)["global_step"] > counted, "the worker has connected and pushes")
+        self.assertTrue(worker.running() and self.mapped(worker.pid), worker.text())
         ps.send(signal.SIGKILL)
         ps.wait()
         processes.wait_until(lambda: not worker.running() or not self.mapped(worker.pid), "the worker has let go of the killed ps's memory")

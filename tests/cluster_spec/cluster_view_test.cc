@@ -124,6 +124,17 @@ TEST(ClusterViewTest, ADynamicPsUsesItsOnlyAddressUnderItsOwnIndex) {
   }
 }
 
+// The operator's own key for it (training-operator v1.8, SparseTFConfig).
+TEST(ClusterViewTest, TheOperatorsSparseClusterIsTheCluster) {
+  const ClusterView worker = View(
+      R"({"sparseCluster": {"worker": {"1": "w1:2222"}, "ps": ["p0:2222"]}, "task": {"type": "worker", "index": 1}})");
+  EXPECT_EQ(worker.self_address, "w1:2222");
+  EXPECT_EQ(worker.ps.size(), 1u);
+  const ClusterView ps =
+      View(R"({"sparseCluster": {"worker": {}, "ps": ["own:2222"]}, "task": {"type": "ps", "index": 1}})");
+  EXPECT_EQ(ps.self_ps, PsOrdinal(1));
+}
+
 TEST(ClusterViewTest, AWrongPsIndexIsNoDynamicPs) {
   EXPECT_EQ(ErrorOf(Config(R"({"worker": ["w:1"], "ps": ["p0:1", "p1:1"]})", "ps", 2)),
             "TF_CONFIG task ps 2: expected job \"ps\" to list index 2, found indices 0 at p0:1, 1 at p1:1; set "

@@ -10,7 +10,7 @@ import time
 SOURCE = os.environ['BASIN_SOURCE_DIR']
 BINARY = os.environ['BASIN_BINARY_DIR']
 # Generous: the machine may be loaded. Nothing is measured.
-PATIENCE_S = 120
+PATIENCE_S = 400
 
 
 def run(command, **options):

@@ -2,8 +2,21 @@
 
 #include "absl/strings/str_cat.h"
 #include "cluster_spec/table_placement.h"
+#include "common/codec/half.h"
 
 namespace basin::sim {
+namespace {
+
+DType DTypeOfLife(uint32_t number) {
+  return number % 3 == 0 ? DType::kF32 : number % 3 == 1 ? DType::kF16 : DType::kBF16;
+}
+
+ClientCoreOptions WithGradients(ClientCoreOptions options, DType dtype) {
+  options.gradient_dtype = dtype;
+  return options;
+}
+
+}  // namespace
 
 uint64_t RowKey(uint32_t life, uint64_t row) {
   const uint64_t number = life * kRowsOfLife + row;
@@ -23,7 +36,8 @@ bool RowsAreWhole(const std::vector<float>& rows) {
 
 SimWorker::SimWorker(ClientCoreOptions options, wire::v1::Model model, uint32_t pushes_per_piece, Life& life,
                      Hooks hooks)
-    : core_(std::move(options)),
+    : gradient_dtype_(DTypeOfLife(life.number)),
+      core_(WithGradients(std::move(options), gradient_dtype_)),
       model_(std::move(model)),
       pushes_per_piece_(pushes_per_piece),
       life_(life),
@@ -32,6 +46,10 @@ SimWorker::SimWorker(ClientCoreOptions options, wire::v1::Model model, uint32_t 
       gradient_(kVariableElements) {
   for (uint64_t shard = 0; shard < kVariableElements / kShardElements; ++shard) {
     gradient_[shard * kShardElements + life_.number] = 1;
+  }
+  if (IsHalf(gradient_dtype_)) {
+    narrow_gradient_.resize(gradient_.size());
+    Narrow(gradient_dtype_, gradient_.data(), gradient_.size(), reinterpret_cast<char*>(narrow_gradient_.data()));
   }
   for (uint64_t row = 0; row < kRowsOfLife; ++row) keys_.push_back(RowKey(life_.number, row));
   rows_.resize(kRowsOfLife * kRowDim);
@@ -52,9 +70,12 @@ void SimWorker::End(const absl::Status& status) {
 
 CallId SimWorker::Push(absl::Time now) {
   ++life_.sent;
-  const absl::Span<const char> gradient(reinterpret_cast<const char*>(gradient_.data()),
-                                        gradient_.size() * sizeof(float));
-  return *core_.StartUpdate({{VariableId(0), gradient, {}, {}}}, nullptr, now);
+  const void* const gradient =
+      IsHalf(gradient_dtype_) ? static_cast<const void*>(narrow_gradient_.data()) : gradient_.data();
+  const UpdateItem item{.variable = VariableId(0),
+                        .push = {static_cast<const char*>(gradient), gradient_.size() * SizeOf(gradient_dtype_)},
+                        .push_dtype = gradient_dtype_};
+  return *core_.StartUpdate({item}, nullptr, now);
 }
 
 CallId SimWorker::Pull(absl::Time now) {

@@ -90,6 +90,7 @@ class SimWorker {
   void CheckRead();
   void CheckRowsRead();
 
+  const DType gradient_dtype_;  // each life has one of the three
   ClientCore core_;
   const wire::v1::Model model_;
   const uint32_t pushes_per_piece_;
@@ -102,6 +103,7 @@ class SimWorker {
   LeasedPiece piece_;
   uint32_t pushed_ = 0;
   std::vector<float> parameters_, gradient_;
+  std::vector<uint16_t> narrow_gradient_;  // the same in 16 bits, where this life sends that
   std::vector<uint64_t> keys_;
   std::vector<float> rows_, row_gradients_;
   absl::Status status_;

@@ -213,6 +213,61 @@ TEST_F(ZmqTransportTest, ATakenPortNamesItsOwner) {
       << again.status();
 }
 
+// A socket of this test's that listens on a free port of 127.0.0.1.
+int ListeningSocket(uint16_t* port) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in at = {};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof at;
+  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&at), size), 0);
+  EXPECT_EQ(listen(fd, 16), 0);
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size), 0);
+  *port = ntohs(at.sin_port);
+  return fd;
+}
+
+TEST_F(ZmqTransportTest, AListeningSocketOfSomebodyElseIsTakenOver) {
+  uint16_t port = 0;
+  const int fd = ListeningSocket(&port);
+  // Dialled before there is a listener: the connection waits in the socket.
+  auto channel = dialer_->Dial(absl::StrCat("127.0.0.1:", port));
+  ASSERT_TRUE(channel->Send(Text("early")).ok());
+  auto listener = ZmqListen({.ip = "127.0.0.1", .port = port, .host = "h1", .listening_fd = fd}, {}, context_);
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  EXPECT_EQ((*listener)->address(), absl::StrCat("h1:", port));
+  listener_ = *std::move(listener);
+  StartLane();
+  EXPECT_EQ(NextText(*dialer_, *channel), "early");
+  StopLane();
+  channel.reset();
+  dialer_.reset();
+  listener_.reset();
+  context_.reset();
+  // It was the listener's to close: nobody listens any more.
+  Await([&] {
+    int is_listening = 0;
+    socklen_t size = sizeof is_listening;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &size) != 0 || is_listening == 0;
+  });
+}
+
+TEST_F(ZmqTransportTest, ADescriptorThatDoesNotListenThereIsRefused) {
+  uint16_t port = 0;
+  const int fd = ListeningSocket(&port);
+  const auto other = ZmqListen({.ip = "127.0.0.1", .port = 1, .host = "h1", .listening_fd = fd}, {}, context_);
+  EXPECT_EQ(other.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(absl::StrContains(other.status().message(), absl::StrCat("listens on port ", port))) << other.status();
+  close(fd);
+  const int connected = RawConnect(port_);
+  for (const int wrong : {connected, 0, 999}) {
+    const auto none = ZmqListen({.ip = "127.0.0.1", .port = 1, .host = "h1", .listening_fd = wrong}, {}, context_);
+    EXPECT_EQ(none.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_TRUE(absl::StrContains(none.status().message(), "is no listening socket")) << none.status();
+  }
+  close(connected);
+}
+
 TEST_F(ZmqTransportTest, AnAddressOfAnotherMachineCannotBeBound) {
   const auto listener = ZmqListen({.ip = "192.0.2.1", .port = 0, .host = "h1"}, {}, context_);
   EXPECT_EQ(listener.status().code(), absl::StatusCode::kInvalidArgument) << listener.status();
