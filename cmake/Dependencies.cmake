@@ -42,7 +42,7 @@ if(BASIN_PROTOBUF_SOURCE)
   target_include_directories(basin_protobuf_lite SYSTEM PUBLIC ${BASIN_PROTOBUF_SOURCE}/src)
   target_compile_options(basin_protobuf_lite PRIVATE -w)
   target_compile_definitions(basin_protobuf_lite PRIVATE HAVE_PTHREAD)
-  set_target_properties(basin_protobuf_lite PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_STANDARD 17
+  set_target_properties(basin_protobuf_lite PROPERTIES POSITION_INDEPENDENT_CODE ON UNITY_BUILD OFF CXX_STANDARD 17
     CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
   target_link_libraries(basin_protobuf_lite PUBLIC Threads::Threads)
   target_link_libraries(basin_protobuf INTERFACE basin_protobuf_lite)

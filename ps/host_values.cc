@@ -65,7 +65,7 @@ void HostValues::ApplyInPieces(const Push& push, Fresh& fresh) {
     };
     const absl::Span<const float> values = push.gradient.Floats(begin, n, room);
     if (options_.is_statistic()) {
-      ApplyStatistic(static_cast<Statistic>(options_.variable.statistic()), push.count, values, in(parameters_),
+      ApplyStatistic(static_cast<StatisticKind>(options_.variable.statistic()), push.count, values, in(parameters_),
                      out(fresh.parameters, parameters_));
       continue;
     }

@@ -78,7 +78,7 @@ void LaneRows::Install(const RunModel& model) {
 
 void LaneRows::Touch(LaneTable& table) {
   if (!table.rows) {
-    table.rows = std::make_unique<Table>(table.options, options_.pool);
+    table.rows = std::make_unique<HostTable>(table.options, options_.pool);
     table.buckets.resize((end_bucket_ - first_bucket_ + options_.lanes - 1) / options_.lanes);
   }
   if (table.touched) return;
@@ -212,7 +212,7 @@ absl::StatusOr<wire::v1::EvictedKeys> LaneRows::Evicted(const wire::v1::Evicted&
   if (request.table() >= tables_.size())
     return absl::InvalidArgumentError(absl::StrCat(Me(), " has no table ", request.table()));
   wire::v1::EvictedKeys answer;
-  const Table* const table = tables_[request.table()].rows.get();
+  const HostTable* const table = tables_[request.table()].rows.get();
   const uint64_t end = table == nullptr ? 0 : table->evicted_end();
   answer.set_next(end);
   if (request.since() >= end) {

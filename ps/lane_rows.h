@@ -1,4 +1,4 @@
-// A lane's part of the model's tables: buckets with their records, and the rows of all buckets of a table in one Table.
+// A lane's part of the model's tables: buckets with their records, and the rows of all buckets of a table in one HostTable.
 // Pure, as the rest of the lane: docs/wire.md, "Rows of tables".
 #pragma once
 
@@ -18,7 +18,7 @@
 #include "common/wire/control.pb.h"
 #include "common/wire/header.h"
 #include "ps/lane_counters.h"
-#include "ps/table/table.h"
+#include "ps/table/host_table.h"
 #include "ps/write_record.h"
 
 namespace basin {
@@ -87,8 +87,8 @@ class LaneRows {
   };
   struct LaneTable {
     std::string name;
-    TableOptions options;
-    std::unique_ptr<Table> rows;  // from the first touch on
+    StoredTableOptions options;
+    std::unique_ptr<HostTable> rows;  // from the first touch on
     std::vector<Bucket> buckets;  // likewise: this lane's, by their order
     absl::Time evict_at = absl::InfiniteFuture();
     bool touched = false;   // since Count

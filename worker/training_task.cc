@@ -17,9 +17,9 @@
 namespace basin {
 namespace {
 
-class TrainingLoop {
+class ProgramLoop {
  public:
-  TrainingLoop(Client& client, Program& program, Device& device, const Dataset& train, const TaskOptions& options,
+  ProgramLoop(Client& client, Program& program, Device& device, const Dataset& train, const TaskOptions& options,
                const std::vector<std::pair<std::string, Variable>>& variables)
       : client_(client),
         train_(train),
@@ -106,7 +106,7 @@ Result<std::vector<std::pair<std::string, Variable>>> DeclareProgram(Client& cli
 namespace {
 
 // From the declared model to the one that is written.
-absl::Status TrainDeclared(TrainingLoop& loop, Client& client, const TaskOptions& options,
+absl::Status TrainDeclared(ProgramLoop& loop, Client& client, const TaskOptions& options,
                            const std::vector<std::pair<std::string, Variable>>& variables) {
   if (client.is_chief() && !options.init_from.empty()) {
     BASIN_RETURN_IF_ERROR(AssignFromFile(client, variables, options.init_from));
@@ -130,7 +130,7 @@ absl::Status RunTrainingTask(Client& client, Program& program, Device& device, c
   if (!options.timeline.empty()) BASIN_RETURN_IF_ERROR(MakeTimelineFolder(options.timeline));
   auto variables = DeclareProgram(client, program, options, train.count());
   if (!variables.ok()) return ToAbslStatus(variables.status());
-  TrainingLoop loop(client, program, device, train, options, *variables);
+  ProgramLoop loop(client, program, device, train, options, *variables);
   const absl::Status trained = TrainDeclared(loop, client, options, *variables);
   if (!trained.ok()) {
     // The run's end tells the others why: they may wait for what the chief does not do any more, such as the first

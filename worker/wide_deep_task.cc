@@ -21,9 +21,9 @@
 namespace basin {
 namespace {
 
-class TrainingLoop {
+class WideDeepLoop {
  public:
-  TrainingLoop(Client& client, WideDeep& model, Device& device, WideDeepParameters& parameters, const FeatureData& data,
+  WideDeepLoop(Client& client, WideDeep& model, Device& device, WideDeepParameters& parameters, const FeatureData& data,
                const TaskOptions& options)
       : client_(client), data_(data), options_(options), trainer_(model, device, parameters, data) {}
 
@@ -80,7 +80,7 @@ class TrainingLoop {
 
 absl::Status TrainDeclared(Client& client, WideDeep& model, Device& device, PsWideDeepParameters& parameters,
                            const FeatureData& data, const TaskOptions& options) {
-  TrainingLoop loop(client, model, device, parameters, data, options);
+  WideDeepLoop loop(client, model, device, parameters, data, options);
   BASIN_RETURN_IF_ERROR(loop.Run());
   Info(loop.progress().Sentence());
   if (client.is_chief() && !options.outputs.empty()) {

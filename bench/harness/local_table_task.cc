@@ -10,7 +10,7 @@
 #include "bench/harness/task.h"
 #include "common/base/status_macros.h"
 #include "ps/block.h"
-#include "ps/table/table.h"
+#include "ps/table/host_table.h"
 
 namespace basin::bench {
 namespace {
@@ -29,12 +29,12 @@ class LocalTableTask final : public Task {
     pulled_.resize(gradients_.size());
     pushes_.assign(RowWork::kBatches, 0);
     most_pushes_ = work_->MostPushes(/*fillers=*/1);
-    TableOptions options;
+    StoredTableOptions options;
     options.name = "rows";
     options.dim = work_->dim();
     options.init.kind = InitKind::kZeros;
     options.rule = ExactRule(RuleKind::kSgd);
-    table_ = std::make_unique<Table>(options, BlockPool::Make(0));
+    table_ = std::make_unique<HostTable>(options, BlockPool::Make(0));
     for (size_t i = 0; i < work_->fills(); ++i) BASIN_RETURN_IF_ERROR(Push(work_->fill(i)));
     for (size_t b = 0; b < RowWork::kBatches; ++b) {
       BASIN_RETURN_IF_ERROR(Push(work_->keys(b)));
@@ -88,7 +88,7 @@ class LocalTableTask final : public Task {
 
   bool pulls_ = false;
   std::optional<RowWork> work_;
-  std::unique_ptr<Table> table_;
+  std::unique_ptr<HostTable> table_;
   std::vector<float> gradients_, pulled_;
   std::vector<uint64_t> pushes_;
   uint64_t next_ = 0, most_pushes_ = 0;

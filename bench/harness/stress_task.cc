@@ -36,7 +36,7 @@ class StressWorker {
     options.log = false;
     options.start_timeout = options.unreachable_timeout = options.claim_timeout =
         std::chrono::duration<double>(spec.value("patience_s", 60.0));
-    Result<Client> client = Client::Connect(options);
+    basin::Result<Client> client = Client::Connect(options);
     if (!client.ok()) return FromLibrary(client.status());
     client_.emplace(std::move(*client));
     Model model;

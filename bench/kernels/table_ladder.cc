@@ -10,36 +10,36 @@
 #include "common/device/cuda_memory.h"
 #include "ps/block.h"
 #include "ps/table/device/cuda_table.h"
-#include "ps/table/table.h"
+#include "ps/table/host_table.h"
 
 namespace basin {
 namespace {
 
-constexpr uint32_t kDim = 64;
+constexpr uint32_t kRowDim = 64;
 constexpr uint64_t kBatch = 4'000'000;     // keys of a call
 constexpr uint64_t kHostRows = 2'000'000;  // of the host's table
-constexpr uint64_t kCompared = 4096;       // rows
+constexpr uint64_t kComparedRows = 4096;       // rows
 constexpr double kLoad = 0.5;              // rows of the numbers that there are: none is refused
 constexpr double kMemory = 0.7;            // of what is free
 constexpr uint64_t kSeed = 11;
 // Bytes that a key must move: itself, the smallest piece of memory with a key in the index, and its row.
-constexpr double kFindBytes = 8 + 32 + 2 * 4 * kDim;    // the row is read and written
-constexpr double kInsertBytes = 8 + 2 * 32 + 4 * kDim;  // the index is read and written, the row is written
+constexpr double kFindBytes = 8 + 32 + 2 * 4 * kRowDim;    // the row is read and written
+constexpr double kInsertBytes = 8 + 2 * 32 + 4 * kRowDim;  // the index is read and written, the row is written
 
-TableOptions Options(uint64_t max_bytes) {
-  TableOptions options;
+StoredTableOptions Options(uint64_t max_bytes) {
+  StoredTableOptions options;
   options.name = "ladder";
-  options.dim = kDim;
+  options.dim = kRowDim;
   options.init = {.kind = InitKind::kUniform, .a = -0.05f, .b = 0.05f, .seed = 3};
   options.max_bytes = max_bytes;
   return options;
 }
 
 absl::Status SameRows(const std::vector<float>& rows, uint64_t count, uint64_t table_rows) {
-  std::vector<float> expected(kDim);
+  std::vector<float> expected(kRowDim);
   for (uint64_t i = 0; i < count; ++i) {
     FillRow(Options(0).init, FoundKeyAt(kSeed, i, table_rows), absl::MakeSpan(expected));
-    if (std::memcmp(&rows[i * kDim], expected.data(), kDim * sizeof(float)) == 0) continue;
+    if (std::memcmp(&rows[i * kRowDim], expected.data(), kRowDim * sizeof(float)) == 0) continue;
     return absl::InternalError(absl::StrCat("row ", i, " of the batch is not that of its key"));
   }
   return absl::OkStatus();
@@ -47,16 +47,16 @@ absl::Status SameRows(const std::vector<float>& rows, uint64_t count, uint64_t t
 
 absl::Status RunOnHost(Ladders& ladders, const LadderStep& step) {
   const uint64_t count = std::min(ladders.options().rows, kHostRows);
-  Table table(Options(0), BlockPool::Make(size_t{8} << 30));
+  HostTable table(Options(0), BlockPool::Make(size_t{8} << 30));
   std::vector<uint64_t> keys(count);
   for (uint64_t i = 0; i < count; ++i) keys[i] = TableKeyAt(i);
-  std::vector<float> rows(count * kDim, 0.0f);  // gradients first: the table's rows stay as they begin
+  std::vector<float> rows(count * kRowDim, 0.0f);  // gradients first: the table's rows stay as they begin
   const auto* of_keys = reinterpret_cast<const char*>(keys.data());
   BASIN_RETURN_IF_ERROR(
       table.Push(of_keys, count, reinterpret_cast<const char*>(rows.data()), 0.0f, absl::UnixEpoch()));
   for (uint64_t i = 0; i < count; ++i) keys[i] = FoundKeyAt(kSeed, i, count);
   LadderStep cpu = step;
-  cpu.ladder = absl::StrCat("table_find/dim:", kDim, "/rows:", count);
+  cpu.ladder = absl::StrCat("table_find/dim:", kRowDim, "/rows:", count);
   cpu.name = "cpu";
   cpu.gain = "one thread: keys looked for 64 at a time, with their memory fetched ahead";
   cpu.on_device = false;
@@ -66,7 +66,7 @@ absl::Status RunOnHost(Ladders& ladders, const LadderStep& step) {
     table.Pull(of_keys, count, reinterpret_cast<char*>(rows.data()));
     return absl::OkStatus();
   };
-  cpu.check = [&] { return SameRows(rows, std::min(count, kCompared), count); };
+  cpu.check = [&] { return SameRows(rows, std::min(count, kComparedRows), count); };
   return ladders.Run(cpu);
 }
 
@@ -78,7 +78,7 @@ struct OnDevice {
   uint64_t count = 0;  // rows
 
   absl::Status Make(Ladders& ladders) {
-    const TableOptions options = Options(0);
+    const StoredTableOptions options = Options(0);
     const CudaRowLayout layout = MakeCudaRowLayout(options.rule, options.storage, options.dim);
     size_t free = 0, total = 0;
     BASIN_RETURN_IF_ERROR(CheckCuda(cudaMemGetInfo(&free, &total), "ask for free memory"));
@@ -95,7 +95,7 @@ struct OnDevice {
     BASIN_RETURN_IF_ERROR(take(&tally, sizeof(CudaTableTally)));
     BASIN_RETURN_IF_ERROR(take(&batch, a_batch * sizeof(uint64_t)));
     BASIN_RETURN_IF_ERROR(take(&numbers, a_batch * sizeof(uint32_t)));
-    BASIN_RETURN_IF_ERROR(take(&pulled, a_batch * kDim * sizeof(float)));
+    BASIN_RETURN_IF_ERROR(take(&pulled, a_batch * kRowDim * sizeof(float)));
     index.keys = keys.as<uint64_t>();
     index.stamps = stamps.as<uint32_t>();
     index.reserved = reserved.as<uint32_t>();
@@ -139,7 +139,7 @@ absl::Status RunTableLadder(Ladders& ladders) {
   const cudaStream_t stream = ladders.stream();
   BASIN_RETURN_IF_ERROR(table.Make(ladders));
   const uint64_t count = table.count, a_batch = std::min(kBatch, count);
-  const std::string rows_text = absl::StrCat("/dim:", kDim, "/rows:", count);
+  const std::string rows_text = absl::StrCat("/dim:", kRowDim, "/rows:", count);
 
   LadderStep insert = step;
   insert.ladder = absl::StrCat("table_insert", rows_text);
@@ -171,11 +171,11 @@ absl::Status RunTableLadder(Ladders& ladders) {
   naive.items = static_cast<double>(a_batch);
   naive.bytes = naive.items * kFindBytes;
   const auto same_rows = [&]() -> absl::Status {
-    std::vector<float> rows(std::min(kCompared, a_batch) * kDim);
+    std::vector<float> rows(std::min(kComparedRows, a_batch) * kRowDim);
     BASIN_RETURN_IF_ERROR(
         CheckCuda(cudaMemcpy(rows.data(), table.pulled.data(), rows.size() * sizeof(float), cudaMemcpyDeviceToHost),
                   "copy rows"));
-    return SameRows(rows, rows.size() / kDim, count);
+    return SameRows(rows, rows.size() / kRowDim, count);
   };
   const auto clear_pulled = [&] {
     return CheckCuda(cudaMemsetAsync(table.pulled.data(), 0xff, table.pulled.bytes(), stream), "clear");

@@ -14,7 +14,7 @@
 #include "common/base/random.h"
 #include "common/base/status_macros.h"
 #include "ps/block.h"
-#include "ps/table/table.h"
+#include "ps/table/host_table.h"
 
 namespace basin {
 namespace {
@@ -28,8 +28,8 @@ const absl::Time kNow = absl::FromUnixSeconds(1);
 
 uint64_t KeyOf(uint64_t i) { return Mix64(i * 2 + 1); }
 
-TableOptions OptionsOf(uint32_t dim) {
-  TableOptions options;
+StoredTableOptions OptionsOf(uint32_t dim) {
+  StoredTableOptions options;
   options.name = "bench";
   options.dim = dim;
   options.init = {.kind = InitKind::kUniform, .a = -0.05f, .b = 0.05f, .seed = 1};
@@ -91,7 +91,7 @@ const Workload& WorkloadOf(uint64_t rows, bool zipf) {
   return *kept;
 }
 
-void Fill(Table& table, uint64_t rows, uint32_t dim) {
+void Fill(HostTable& table, uint64_t rows, uint32_t dim) {
   const std::vector<float> gradients(kBatch * dim, 1.0f);
   std::vector<uint64_t> keys(kBatch);
   for (uint64_t begin = 0; begin < rows; begin += kBatch) {
@@ -106,11 +106,11 @@ void Fill(Table& table, uint64_t rows, uint32_t dim) {
 }
 
 // Likewise.
-Table& TableOf(uint64_t rows) {
-  static std::unique_ptr<Table> kept;
+HostTable& TableOf(uint64_t rows) {
+  static std::unique_ptr<HostTable> kept;
   if (kept == nullptr || kept->counters().rows != rows) {
     kept = nullptr;
-    kept = std::make_unique<Table>(OptionsOf(kDim), BlockPool::Make(0));
+    kept = std::make_unique<HostTable>(OptionsOf(kDim), BlockPool::Make(0));
     Fill(*kept, rows, kDim);
   }
   return *kept;
@@ -134,7 +134,7 @@ void InEntries(bool by_bucket, const Work& work) {
 void BM_TablePush(benchmark::State& state) {
   const auto rows = static_cast<uint64_t>(state.range(0));
   const Workload& workload = WorkloadOf(rows, state.range(1) != 0);
-  Table& table = TableOf(rows);
+  HostTable& table = TableOf(rows);
   size_t batch = 0;
   for (auto _ : state) {
     const char* keys = workload.Keys(batch);
@@ -153,7 +153,7 @@ BENCHMARK(BM_TablePush)->Apply(Arguments);
 void BM_TablePull(benchmark::State& state) {
   const auto rows = static_cast<uint64_t>(state.range(0));
   const Workload& workload = WorkloadOf(rows, state.range(1) != 0);
-  Table& table = TableOf(rows);
+  HostTable& table = TableOf(rows);
   std::vector<float> pulled(kBatch * kDim);
   size_t batch = 0;
   for (auto _ : state) {
@@ -204,7 +204,7 @@ void BM_TableGrowth(benchmark::State& state) {
   const auto dim = static_cast<uint32_t>(state.range(1));
   const std::vector<float> gradients(kBatch * dim, 1.0f);
   for (auto _ : state) {
-    Table table(OptionsOf(dim), BlockPool::Make(0));
+    HostTable table(OptionsOf(dim), BlockPool::Make(0));
     std::vector<double> times;
     double overhead = 0;
     std::vector<uint64_t> keys(kBatch);

@@ -151,18 +151,18 @@ bool AllFinite(absl::Span<const float> values) {
   return AllFinite(reinterpret_cast<const char*>(values.data()), values.size());
 }
 
-void ApplyStatistic(Statistic statistic, uint64_t count, absl::Span<const float> update, absl::Span<const float> in,
+void ApplyStatistic(StatisticKind statistic, uint64_t count, absl::Span<const float> update, absl::Span<const float> in,
                     absl::Span<float> out) {
   const size_t n = update.size();
   BASIN_CHECK(in.size() == n && out.size() == n && count >= 1);
   switch (statistic) {
-    case Statistic::kMean:
+    case StatisticKind::kMean:
       // The first value is taken as it is: in + (x - in) would round, and keep a NaN that stood there before.
       if (count == 1) break;
       return MeanLoop(n, static_cast<float>(1.0 / static_cast<double>(count)), update.data(), in.data(), out.data());
-    case Statistic::kSum:
+    case StatisticKind::kSum:
       return SumLoop(n, update.data(), in.data(), out.data());
-    case Statistic::kLast:
+    case StatisticKind::kLast:
       break;
   }
   std::copy(update.begin(), update.end(), out.begin());

@@ -34,7 +34,7 @@ bool AllFinite(absl::Span<const float> values);
 bool AllFinite(const char* floats, size_t n);
 
 // What a push does to a variable that the rule does not train. The numbers are those of control.proto.
-enum class Statistic : uint8_t {
+enum class StatisticKind : uint8_t {
   kMean = 1,  // running mean over all pushes; the initial value does not count
   kSum = 2,   // the initial value plus all pushes
   kLast = 3,  // the last push
@@ -42,7 +42,7 @@ enum class Statistic : uint8_t {
 
 // `count` is the number of pushes, this one included. in and out are the same memory or do not overlap.
 // REQUIRES: equal lengths, count >= 1.
-void ApplyStatistic(Statistic statistic, uint64_t count, absl::Span<const float> update, absl::Span<const float> in,
+void ApplyStatistic(StatisticKind statistic, uint64_t count, absl::Span<const float> update, absl::Span<const float> in,
                     absl::Span<float> out);
 
 }  // namespace basin

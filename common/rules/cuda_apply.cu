@@ -19,9 +19,9 @@ struct Element {
 
 __device__ float StatisticStep(const CudaRule& rule, float x, float value) {
   switch (rule.statistic) {
-    case Statistic::kMean:
+    case StatisticKind::kMean:
       return RunningMean(rule.inverse_count, x, value);
-    case Statistic::kSum:
+    case StatisticKind::kSum:
       return value + x;
     default:
       return x;
@@ -29,7 +29,7 @@ __device__ float StatisticStep(const CudaRule& rule, float x, float value) {
 }
 
 __device__ Element Step(const CudaRule& rule, float g, Element e) {
-  if (rule.statistic != Statistic{}) return {StatisticStep(rule, g, e.w), 0, 0};
+  if (rule.statistic != StatisticKind{}) return {StatisticStep(rule, g, e.w), 0, 0};
   switch (rule.kind) {
     case RuleKind::kSgd:
       return {SgdStep(rule.rate, g, e.w), 0, 0};
@@ -168,10 +168,10 @@ CudaRule MakeCudaRule(const RuleSpec& spec, float learning_rate, uint64_t step) 
   return rule;
 }
 
-CudaRule MakeCudaStatistic(Statistic statistic, uint64_t count) {
+CudaRule MakeCudaStatistic(StatisticKind statistic, uint64_t count) {
   CudaRule rule;
   // The first value of a mean is taken as it is, as on the host.
-  rule.statistic = statistic == Statistic::kMean && count == 1 ? Statistic::kLast : statistic;
+  rule.statistic = statistic == StatisticKind::kMean && count == 1 ? StatisticKind::kLast : statistic;
   rule.inverse_count = static_cast<float>(1.0 / static_cast<double>(count));
   return rule;
 }

@@ -14,7 +14,7 @@ namespace basin {
 // What is the same for all elements of one application.
 struct CudaRule {
   RuleKind kind = RuleKind::kSgd;
-  Statistic statistic = {};  // 0: trained by the rule; else the rule is not looked at
+  StatisticKind statistic = {};  // 0: trained by the rule; else the rule is not looked at
   float inverse_count = 0;   // of a mean
   bool nesterov = false;
   bool frozen = false;  // ftrl at a learning rate of 0: everything stays
@@ -28,7 +28,7 @@ struct CudaRule {
 // REQUIRES: as for Apply. `step` counts this application.
 CudaRule MakeCudaRule(const RuleSpec& spec, float learning_rate, uint64_t step);
 // REQUIRES: as for ApplyStatistic. `count` counts this application.
-CudaRule MakeCudaStatistic(Statistic statistic, uint64_t count);
+CudaRule MakeCudaStatistic(StatisticKind statistic, uint64_t count);
 
 // One push to one block. All pointers are to device memory, aligned to 16 bytes, except that those of slots that the
 // rule lacks are not looked at. Inputs and outputs do not overlap: a block with a NaN or an infinity in its gradient is

@@ -15,7 +15,7 @@ namespace {
 class HostChannel;
 
 // What the channels share with their dialer, and outlives both.
-struct Shared {
+struct HostShared {
   HostDialerOptions options;
   std::unique_ptr<ShmDialer> shm;
   std::unique_ptr<ZmqDialer> tcp;
@@ -31,7 +31,7 @@ struct Shared {
 //     '--it failed, kAuto--> TCP
 class HostChannel final : public Channel {
  public:
-  HostChannel(std::shared_ptr<Shared> shared, std::string address)
+  HostChannel(std::shared_ptr<HostShared> shared, std::string address)
       : shared_(std::move(shared)), address_(std::move(address)) {
     shared_->channels.push_back(this);
     const TransportKind kind = shared_->options.kind;
@@ -147,7 +147,7 @@ class HostChannel final : public Channel {
     return false;
   }
 
-  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<HostShared> shared_;
   const std::string address_;
   std::unique_ptr<ShmChannel> shm_;
   std::unique_ptr<Channel> tcp_;
@@ -160,7 +160,7 @@ class HostChannel final : public Channel {
 class HostDialer final : public Dialer {
  public:
   HostDialer(const HostDialerOptions& options, std::shared_ptr<ZmqContext> context)
-      : shared_(std::make_shared<Shared>()) {
+      : shared_(std::make_shared<HostShared>()) {
     shared_->options = options;
     shared_->shm = MakeShmDialer(options.transport);
     shared_->tcp = MakeZmqDialer(options.transport, std::move(context));
@@ -187,7 +187,7 @@ class HostDialer final : public Dialer {
   }
 
  private:
-  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<HostShared> shared_;
 };
 
 }  // namespace

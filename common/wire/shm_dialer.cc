@@ -25,8 +25,8 @@ constexpr absl::Duration kAnswerWithin = absl::Seconds(5);
 class Client;
 
 // What the channels share with their dialer, and outlives both. Of the dialer's thread, but for `wake`.
-struct Shared {
-  explicit Shared(const TransportOptions& given) : options(given), spin(given.spin, UsableCoresForSpinning()) {}
+struct ShmShared {
+  explicit ShmShared(const TransportOptions& given) : options(given), spin(given.spin, UsableCoresForSpinning()) {}
   const TransportOptions options;
   const pid_t owner = getpid();
   WakeFd wake;
@@ -39,7 +39,7 @@ struct Shared {
 //     '--refused, too late--> cut
 class Client final : public ShmChannel {
  public:
-  Client(std::shared_ptr<Shared> shared, std::string address)
+  Client(std::shared_ptr<ShmShared> shared, std::string address)
       : shared_(std::move(shared)), address_(std::move(address)) {
     shared_->channels.push_back(this);
   }
@@ -179,7 +179,7 @@ class Client final : public ShmChannel {
   }
 
   friend class SharedMemoryDialer;
-  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<ShmShared> shared_;
   const std::string address_;
   Progress state_ = Progress::kConnecting;
   absl::Status failure_;
@@ -194,7 +194,7 @@ class Client final : public ShmChannel {
 
 class SharedMemoryDialer final : public ShmDialer {
  public:
-  explicit SharedMemoryDialer(const TransportOptions& options) : shared_(std::make_shared<Shared>(options)) {}
+  explicit SharedMemoryDialer(const TransportOptions& options) : shared_(std::make_shared<ShmShared>(options)) {}
 
   std::unique_ptr<Channel> Dial(const std::string& address) override {
     auto channel = std::make_unique<Client>(shared_, address);
@@ -286,7 +286,7 @@ class SharedMemoryDialer final : public ShmDialer {
   void Wake() override { shared_->wake.Wake(); }
 
  private:
-  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<ShmShared> shared_;
 };
 
 }  // namespace

@@ -29,7 +29,7 @@ constexpr absl::Duration kProbe = absl::Seconds(2);
 constexpr int kReconnectMs = 24 * 3600 * 1000;
 // Large frames are counted in bytes; this bounds the small ones that libzmq copies. The rest waits in the channel's
 // queue.
-constexpr int kSendMark = 1024;
+constexpr int kDialerSendMark = 1024;
 
 // libzmq does not tell why a connection could not be made. So the same is tried once more by hand, without blocking.
 class ConnectProbe final {
@@ -101,7 +101,7 @@ class ConnectProbe final {
 class Dealer;
 
 // What the channels share with their dialer, and outlives both. Of the dialer's thread, but for `wake`.
-struct Shared {
+struct ZmqShared {
   TransportOptions options;
   std::shared_ptr<ZmqContext> context;
   WakeFd wake;
@@ -113,7 +113,7 @@ struct Shared {
 //     '--failed, the last address--> probing --reason known--> cut
 class Dealer final : public Channel {
  public:
-  Dealer(std::shared_ptr<Shared> shared, std::string address)
+  Dealer(std::shared_ptr<ZmqShared> shared, std::string address)
       : shared_(std::move(shared)), address_(std::move(address)) {
     shared_->channels.push_back(this);
     if (absl::Status status = Look(); !status.ok()) {
@@ -225,7 +225,7 @@ class Dealer final : public Channel {
     SetConnectionOptions(socket_);
     socket_.Set(ZMQ_RECONNECT_IVL, kReconnectMs);
     socket_.Set(ZMQ_CONNECT_TIMEOUT, kConnectMs);
-    socket_.Set(ZMQ_SNDHWM, kSendMark);
+    socket_.Set(ZMQ_SNDHWM, kDialerSendMark);
     // Answers are bounded by the requests that this client has sent.
     socket_.Set(ZMQ_RCVHWM, 0);
     if (IsIpv6(ip)) socket_.Set(ZMQ_IPV6, 1);
@@ -308,7 +308,7 @@ class Dealer final : public Channel {
     queued_bytes_ = 0;
   }
 
-  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<ZmqShared> shared_;
   const std::string address_;
   const BytesInFlight in_flight_ = std::make_shared<std::atomic<size_t>>(0);
   std::vector<std::string> ips_;
@@ -328,7 +328,7 @@ class Dealer final : public Channel {
 class DealerDialer final : public ZmqDialer {
  public:
   DealerDialer(const TransportOptions& options, std::shared_ptr<ZmqContext> context)
-      : shared_(std::make_shared<Shared>()) {
+      : shared_(std::make_shared<ZmqShared>()) {
     shared_->options = options;
     shared_->context = context != nullptr ? std::move(context) : MakeZmqContext(options.io_threads);
   }
@@ -365,7 +365,7 @@ class DealerDialer final : public ZmqDialer {
   void AlsoWatch(int fd) override { also_watched_ = fd; }
 
  private:
-  const std::shared_ptr<Shared> shared_;
+  const std::shared_ptr<ZmqShared> shared_;
   int also_watched_ = -1;
 };
 

@@ -27,7 +27,7 @@ int ReceiveMark(const TransportOptions& options) {
   return static_cast<int>(std::clamp<size_t>(options.max_bytes_in_flight / (32 << 20), 2, 1000));
 }
 // Outgoing: large frames are counted in bytes here; this bounds the small ones, which libzmq copies.
-constexpr int kSendMark = 1024;
+constexpr int kListenerSendMark = 1024;
 
 class Counter {
  public:
@@ -106,7 +106,7 @@ class Router final : public ZmqListener {
         return absl::OkStatus();
       case Sent::kFull:
         return absl::ResourceExhaustedError(
-            absl::StrCat("the peer does not read: ", kSendMark, " messages wait for it"));
+            absl::StrCat("the peer does not read: ", kListenerSendMark, " messages wait for it"));
       case Sent::kGone:
         break;
     }
@@ -280,7 +280,7 @@ absl::StatusOr<std::unique_ptr<ZmqListener>> ZmqListen(const BindAddress& addres
   SetConnectionOptions(socket);
   socket.Set(ZMQ_ROUTER_MANDATORY, 1);
   socket.Set(ZMQ_RCVHWM, ReceiveMark(options));
-  socket.Set(ZMQ_SNDHWM, kSendMark);
+  socket.Set(ZMQ_SNDHWM, kListenerSendMark);
   socket.Set(ZMQ_BACKLOG, 1024);
   if (IsIpv6(address.ip)) socket.Set(ZMQ_IPV6, 1);
   if (address.listening_fd >= 0) {

@@ -16,7 +16,7 @@ namespace basin {
 namespace {
 
 constexpr size_t kShownLogBytes = size_t{8} << 10;
-constexpr size_t kMostResultBytes = size_t{64} << 10;
+constexpr size_t kMostPreparedBytes = size_t{64} << 10;
 constexpr char kRemovalsName[] = "environment";
 
 agent::EnvironmentReady Problem(const std::string& text) {
@@ -122,7 +122,7 @@ std::optional<agent::EnvironmentReady> EnvironmentPreparation::Poll() {
 
 agent::EnvironmentReady EnvironmentPreparation::Result() {
   // It appears whole or not at all: what it says holds, however its writer ended afterwards.
-  const absl::StatusOr<std::string> text = ReadFile(folder_.path + "/environment.json", kMostResultBytes);
+  const absl::StatusOr<std::string> text = ReadFile(folder_.path + "/environment.json", kMostPreparedBytes);
   if (!text.ok()) {
     if (signal_ != 0) return Problem(absl::StrCat("the build of the environment was ended by signal ", signal_));
     // It could not even say what went wrong: its log may.

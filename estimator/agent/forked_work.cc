@@ -19,7 +19,7 @@ namespace {
 
 constexpr size_t kMostResultBytes = size_t{1} << 20;
 constexpr int kResultFd = 3;
-constexpr int kFirstFreeFd = 16;
+constexpr int kFirstMovedFd = 16;
 constexpr absl::Duration kMostDying = absl::Seconds(2);
 constexpr char kWhole = '.';  // after the result, so that a cut one is not taken for it
 
@@ -38,7 +38,7 @@ std::vector<KilledHelper>& KilledHelpers() {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(1);
   // Either may lie where the other goes.
-  const int moved = given < 0 ? -1 : fcntl(given, F_DUPFD, kFirstFreeFd);
+  const int moved = given < 0 ? -1 : fcntl(given, F_DUPFD, kFirstMovedFd);
   dup2(pipe, kResultFd);
   if (moved >= 0) dup2(moved, kForkedWorkFd);
   close_range(moved >= 0 ? kForkedWorkFd + 1 : kResultFd + 1, ~0U, 0);

@@ -13,7 +13,7 @@
 namespace basin {
 namespace {
 
-constexpr char kSocketName[] = "mpi.sock";
+constexpr char kDoorName[] = "mpi.sock";
 // A stand-in for each rank of the node, and a daemon for each other node.
 constexpr size_t kMostCallers = 1024;
 
@@ -36,7 +36,7 @@ void Send(const UniqueFd& fd, int code, const std::string& problem) {
 }  // namespace
 
 absl::StatusOr<MpiDoor> MpiDoor::Open(const NodeFolder& folder) {
-  BASIN_ASSIGN_OR_RETURN(UniqueFd listener, ListenIn(folder, kSocketName));
+  BASIN_ASSIGN_OR_RETURN(UniqueFd listener, ListenIn(folder, kDoorName));
   return MpiDoor(std::move(listener));
 }
 
@@ -101,11 +101,11 @@ absl::StatusOr<agent::MpiAnswer> CallAgent(const std::string& node_folder, const
   folder.path = node_folder;
   folder.fd = UniqueFd(open(node_folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (folder.fd.get() < 0) return ErrnoStatus(errno, absl::StrCat("open ", node_folder));
-  absl::StatusOr<UniqueFd> socket = ConnectIn(folder, kSocketName);
+  absl::StatusOr<UniqueFd> socket = ConnectIn(folder, kDoorName);
   // Many ranks begin at once: its backlog may be full for a moment.
   for (int tries = 0; absl::IsUnavailable(socket.status()) && tries < 100; ++tries) {
     usleep(50'000);
-    socket = ConnectIn(folder, kSocketName);
+    socket = ConnectIn(folder, kDoorName);
   }
   BASIN_RETURN_IF_ERROR(socket.status());
   fcntl(socket->get(), F_SETFL, 0);  // this process has nothing else to do

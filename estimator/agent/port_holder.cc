@@ -23,7 +23,7 @@ namespace {
 constexpr uint32_t kFirstPort = 2222;  // where TensorFlow's clusters listen by custom
 constexpr uint32_t kMostPorts = 4096;
 constexpr uint32_t kLastPort = 65535;
-constexpr int kBacklog = 1024;
+constexpr int kPortBacklog = 1024;
 constexpr char kEverywhere[] = "0.0.0.0";
 
 // `shares`: bound as a program that sets SO_REUSEADDR does, so that ends of old connections do not count.
@@ -43,7 +43,7 @@ absl::StatusOr<UniqueFd> ListenOn(const std::string& ip, uint32_t port, bool sha
   if (error == 0 && shares && setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0) error = errno;
   if (error == 0 && bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0) error = errno;
   if (error == 0 && setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0) error = errno;
-  if (error == 0 && listen(fd.get(), kBacklog) != 0) error = errno;
+  if (error == 0 && listen(fd.get(), kPortBacklog) != 0) error = errno;
   freeaddrinfo(found);
   if (error != 0) return ErrnoStatus(error, absl::StrCat("listen on ", wire::JoinHostPort(ip, port)));
   return fd;

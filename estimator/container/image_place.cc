@@ -28,7 +28,7 @@ bool IsThere(const std::string& path) {
   return stat(path.c_str(), &info) == 0;
 }
 
-void AddMount(const std::string& path, bool read_only, std::vector<ContainerMount>* mounts) {
+void AddMountIfThere(const std::string& path, bool read_only, std::vector<ContainerMount>* mounts) {
   const bool known =
       std::any_of(mounts->begin(), mounts->end(), [&path](const ContainerMount& one) { return one.path == path; });
   if (!known && IsThere(path)) mounts->push_back({path, read_only});
@@ -46,16 +46,16 @@ class Tools {
     command_.run_id = options.run_id;
     command_.folder = environments;
     command_.home = environments;
-    AddMount(environments, false, &command_.mounts);
-    for (const std::string& path : PathsIn(spec.requirements)) AddMount(path, true, &command_.mounts);
-    for (const std::string& path : PathsIn(spec.constraints)) AddMount(path, true, &command_.mounts);
-    AddMount("/etc/pip.conf", true, &command_.mounts);
+    AddMountIfThere(environments, false, &command_.mounts);
+    for (const std::string& path : PathsIn(spec.requirements)) AddMountIfThere(path, true, &command_.mounts);
+    for (const std::string& path : PathsIn(spec.constraints)) AddMountIfThere(path, true, &command_.mounts);
+    AddMountIfThere("/etc/pip.conf", true, &command_.mounts);
     for (const std::string& variable : ToolVariablesElsewhere()) {
       const std::pair<std::string, std::string> parts = absl::StrSplit(variable, absl::MaxSplits('=', 1));
       command_.environment.push_back(parts);
       // Certificates, pip.conf, folders of wheels.
       for (const absl::string_view word : absl::StrSplit(parts.second, ' ')) {
-        if (absl::StartsWith(word, "/")) AddMount(std::string(word), true, &command_.mounts);
+        if (absl::StartsWith(word, "/")) AddMountIfThere(std::string(word), true, &command_.mounts);
       }
     }
   }

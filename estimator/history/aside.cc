@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kAttempts = 5;
+constexpr int kMoves = 5;
 
 // An open folder that nobody else holds; none where somebody does, or where it is gone.
 UniqueFd Hold(const std::string& folder) {
@@ -40,7 +40,7 @@ absl::StatusOr<FolderAside> FolderAside::Make(const std::string& folder, absl::s
     if (mkdir(path.c_str(), 0700) != 0) return ErrnoStatus(errno, absl::StrCat("make ", path));
     UniqueFd held = Hold(path);
     // Once, somebody who prunes was quicker. Always: folders cannot be held here, so that nobody prunes either.
-    if (held.get() >= 0 || attempt == kAttempts) return FolderAside(std::move(path), std::move(held));
+    if (held.get() >= 0 || attempt == kMoves) return FolderAside(std::move(path), std::move(held));
     rmdir(path.c_str());
   }
 }

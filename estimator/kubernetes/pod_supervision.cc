@@ -26,7 +26,7 @@ namespace basin {
 namespace {
 
 constexpr int kShownLogLines = 20;
-constexpr absl::Duration kPollLimit = absl::Seconds(20);
+constexpr absl::Duration kGoneLimit = absl::Seconds(20);
 constexpr absl::Duration kDeleteLimit = absl::Seconds(60);
 constexpr absl::Duration kHardDeletion = absl::Seconds(15);
 // A kill that RunState orders comes over a connection that may have to be made first.
@@ -387,7 +387,7 @@ void PodSupervision::DeleteObjects(int signals) {
   bool hard = false;
   while (status.ok()) {
     const absl::StatusOr<std::string> names =
-        RunKubectl(settings_, "look whether the pods are gone", {"get", "pods", label, "-o", "name"}, "", kPollLimit);
+        RunKubectl(settings_, "look whether the pods are gone", {"get", "pods", label, "-o", "name"}, "", kGoneLimit);
     status = names.status();
     if (!names.ok() || absl::StripAsciiWhitespace(*names).empty()) break;
     if (SteadyNow() > until) {

@@ -15,10 +15,10 @@ namespace basin {
 namespace {
 
 constexpr uint64_t kOutputsLimit = uint64_t{100} << 30;
-constexpr absl::Duration kLease = absl::Minutes(2);
+constexpr absl::Duration kPodLease = absl::Minutes(2);
 // For a connection to be made, and between two signs of life of one.
 constexpr absl::Duration kMostSilence = absl::Seconds(60);
-constexpr absl::Duration kPingEvery = absl::Seconds(10);
+constexpr absl::Duration kPodPingEvery = absl::Seconds(10);
 constexpr absl::Duration kLinkAgain = absl::Seconds(1);
 constexpr absl::Duration kDeleteAgain = absl::Seconds(1);
 // For a pod that runs to say that its agent is there.
@@ -113,7 +113,7 @@ void PodSupervision::ServiceLink(size_t index, absl::Time now) {
   }
   if (pod.link && now >= pod.silent_at) LinkFailed(index, "no answer for 60 s");
   if (pod.link && pod.is_welcomed && now >= pod.next_ping) {
-    pod.next_ping = now + kPingEvery;
+    pod.next_ping = now + kPodPingEvery;
     ToAgent message;
     message.mutable_ping()->set_number(++pod.pings);
     pod.link->Send(message);
@@ -137,7 +137,7 @@ void PodSupervision::SayHello(size_t index) {
   // The pod's own is 1.
   hello->set_epoch((run_.epoch << kConnectionBits) + ++connections_);
   hello->set_token(token_);
-  hello->set_lease_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(kLease)));
+  hello->set_lease_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(kPodLease)));
   hello->set_grace_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(run_.target.detach_grace)));
   hello->set_cancel_grace_ms(static_cast<uint32_t>(run_.job.cancel_grace_seconds * 1000));
   pods_[index].link->Send(message);
@@ -194,7 +194,7 @@ void PodSupervision::HandleWelcome(size_t index, const estimator::v1::Welcome& w
     return;
   }
   pod.is_welcomed = true;
-  pod.next_ping = SteadyNow() + kPingEvery;
+  pod.next_ping = SteadyNow() + kPodPingEvery;
   ToAgent message;
   estimator::v1::StreamFiles* streams = message.mutable_stream_files();
   for (const RunHistory::StoredFile& file : history_.Stored()) {

@@ -13,7 +13,7 @@ namespace basin {
 namespace {
 
 constexpr size_t kMostErrors = size_t{16} << 10;
-constexpr absl::Duration kPatience = absl::Milliseconds(60);
+constexpr absl::Duration kAbandonedPatience = absl::Milliseconds(60);
 constexpr absl::Duration kAfterTerm = absl::Milliseconds(100);
 constexpr int kLookMs = 5;
 
@@ -36,7 +36,7 @@ ssize_t ReadSome(int fd, std::string* text) {
 }
 
 ChildPipes::~ChildPipes() {
-  Finish(kPatience);
+  Finish(kAbandonedPatience);
   Close(&pipe_.errors);
 }
 

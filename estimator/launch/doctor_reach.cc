@@ -20,7 +20,7 @@
 namespace basin {
 namespace {
 
-constexpr absl::Duration kReachLimit = absl::Seconds(3);
+constexpr absl::Duration kConnectLimit = absl::Seconds(3);
 constexpr size_t kMostPeers = 512;
 
 struct Try {
@@ -136,7 +136,7 @@ std::vector<DoctorReached> TryToReach(const std::vector<DoctorPeer>& peers) {
       tries.push_back(std::move(one));
     }
   }
-  const absl::Time deadline = absl::Now() + kReachLimit;
+  const absl::Time deadline = absl::Now() + kConnectLimit;
   while (true) {
     std::vector<pollfd> waits;
     std::vector<Try*> waiting;

@@ -1,4 +1,3 @@
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "estimator/snapshot/beneath.h"
+#include "estimator/snapshot/open_folder.h"
 #include "estimator/snapshot/task_tree.h"
 
 namespace basin {
@@ -19,10 +19,6 @@ namespace {
 // Each level of the recursion holds a descriptor. A program may make folders much deeper than that; what lies deeper is
 // moved to the top, and removed from there.
 constexpr int kMaxDepth = 100;
-
-struct CloseFolder {
-  void operator()(DIR* folder) const { closedir(folder); }
-};
 
 class Remover {
  public:
@@ -68,7 +64,7 @@ class Remover {
     if (fstat(folder, &info) == 0 && (info.st_mode & 0700) != 0700) fchmod(folder, 0700);
     std::vector<std::string> names;
     {
-      const std::unique_ptr<DIR, CloseFolder> stream(fdopendir(dup(folder)));
+      const OpenFolder stream(fdopendir(dup(folder)));
       if (stream == nullptr) return ErrnoStatus(errno, absl::StrCat("list ", shown_));
       while (const dirent* entry = readdir(stream.get())) {
         const std::string name = entry->d_name;

@@ -1,6 +1,5 @@
 #include "estimator/snapshot/snapshot_folder.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -19,18 +18,15 @@
 #include "common/base/files.h"
 #include "common/base/secret.h"
 #include "common/base/status_macros.h"
+#include "estimator/snapshot/open_folder.h"
 #include "estimator/snapshot/task_tree.h"
 
 namespace basin {
 namespace {
 
-struct CloseFolder {
-  void operator()(DIR* folder) const { closedir(folder); }
-};
-
 std::vector<std::string> NamesIn(const std::string& path) {
   std::vector<std::string> names;
-  const std::unique_ptr<DIR, CloseFolder> stream(opendir(path.c_str()));
+  const OpenFolder stream(opendir(path.c_str()));
   if (stream == nullptr) return names;
   while (const dirent* entry = readdir(stream.get())) names.emplace_back(entry->d_name);
   std::sort(names.begin(), names.end());

@@ -1,6 +1,5 @@
 #include "estimator/snapshot/task_tree.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
@@ -18,16 +17,13 @@
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/base/unique_fd.h"
+#include "estimator/snapshot/open_folder.h"
 
 namespace basin {
 namespace {
 
-struct CloseFolder {
-  void operator()(DIR* folder) const { closedir(folder); }
-};
-
 absl::StatusOr<std::vector<std::string>> NamesIn(int folder, const std::string& shown) {
-  const std::unique_ptr<DIR, CloseFolder> stream(fdopendir(openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
+  const OpenFolder stream(fdopendir(openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
   if (stream == nullptr) return ErrnoStatus(errno, absl::StrCat("list folder ", shown));
   std::vector<std::string> names;
   while (const dirent* entry = readdir(stream.get())) {

@@ -1,6 +1,5 @@
 #include "estimator/snapshot/tree.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +16,7 @@
 #include "common/base/text.h"
 #include "estimator/snapshot/beneath.h"
 #include "estimator/snapshot/ignore_rules.h"
+#include "estimator/snapshot/open_folder.h"
 #include "estimator/snapshot/tree_limit.h"
 
 namespace basin {
@@ -25,10 +25,6 @@ namespace {
 constexpr size_t kReadBytes = size_t{256} << 10;
 constexpr size_t kMaxIgnoreFileBytes = size_t{4} << 20;
 constexpr absl::string_view kGitIgnore = ".gitignore";
-
-struct CloseFolder {
-  void operator()(DIR* folder) const { closedir(folder); }
-};
 
 class Walker {
  public:
@@ -82,7 +78,7 @@ class Walker {
   absl::Status WalkFolder(int folder, const std::string& path) {
     std::vector<std::string> names;
     {
-      const std::unique_ptr<DIR, CloseFolder> stream(
+      const OpenFolder stream(
           fdopendir(openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
       if (stream == nullptr) return ErrnoStatus(errno, absl::StrCat("list folder ", Shown(path)));
       while (const dirent* entry = readdir(stream.get())) {

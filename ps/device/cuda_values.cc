@@ -40,7 +40,7 @@ absl::Status CudaValues::Apply(const Push& push) {
   EnsureSlots();
   CudaApplyItem item;
   item.rule = options_.is_statistic()
-                  ? MakeCudaStatistic(static_cast<Statistic>(options_.variable.statistic()), push.count)
+                  ? MakeCudaStatistic(static_cast<StatisticKind>(options_.variable.statistic()), push.count)
                   : MakeCudaRule(rule_, push.learning_rate, push.count);
   item.elements = options_.elements();
   item.parameters_in = held_.parameters;

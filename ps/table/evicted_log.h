@@ -19,7 +19,7 @@ class EvictedLog final {
     chunk[end_++ % kChunk] = key;
   }
   uint64_t end() const { return end_; }
-  // As Table::Evicted.
+  // As HostTable::Evicted.
   uint64_t Read(uint64_t since, size_t most, std::vector<uint64_t>* keys) const {
     const uint64_t remembered = chunks_.size() * kChunk;
     const uint64_t first = std::max(since, end_ > remembered ? end_ - remembered : 0);

@@ -20,7 +20,7 @@
 namespace basin {
 namespace {
 
-constexpr size_t kElements = 5 * (size_t{1} << 18) + 77;  // more pieces than the least staging holds
+constexpr size_t kManyPieces = 5 * (size_t{1} << 18) + 77;  // more pieces than the least staging holds
 constexpr size_t kFewElements = size_t{1} << 18;          // 1 MiB
 constexpr uint32_t kOther = 1, kSmall = 2, kTiny = 3;     // variables beside "w"
 constexpr DeviceStream kStream = {.kind = 1, .handle = 1};
@@ -46,7 +46,7 @@ class DeviceCallsTest : public ::testing::Test {
     server_ = *Server::Start(options, [this](uint32_t lane) { return network_.Listen(lane == 0 ? "ps0:1" : "ps0:0"); });
     session_ = Connect(wire::v1::ROLE_WORKER);
     wire::v1::Model model;
-    for (const auto& [name, elements] : {std::pair("w", kElements), std::pair("other", kElements),
+    for (const auto& [name, elements] : {std::pair("w", kManyPieces), std::pair("other", kManyPieces),
                                          std::pair("small", kFewElements), std::pair("tiny", size_t{64})}) {
       auto* variable = model.add_variables();
       variable->set_name(name);
@@ -122,7 +122,7 @@ class DeviceCallsTest : public ::testing::Test {
     return session_->Take(handle.id).status;
   }
   static Values Counting(float first) {
-    Values values(kElements);
+    Values values(kManyPieces);
     for (size_t i = 0; i < values.size(); ++i) values[i] = first + static_cast<float>(i % 1000);
     return values;
   }
@@ -135,7 +135,7 @@ class DeviceCallsTest : public ::testing::Test {
 
 TEST_F(DeviceCallsTest, WhatIsAssignedPushedAndPulledIsTheSameAsThroughHostMemory) {
   const Values values = Counting(1), gradient = Counting(7);
-  Values on_device(kElements), on_host(kElements);
+  Values on_device(kManyPieces), on_host(kManyPieces);
   ASSERT_EQ(Wait(Start(&values, nullptr, kAssign)), absl::OkStatus());
   ASSERT_EQ(Wait(Start(&gradient, &on_device)), absl::OkStatus());
   ASSERT_EQ(Wait(Start(&values, nullptr, kAssign, /*on_device=*/false, kOther)), absl::OkStatus());
@@ -145,20 +145,20 @@ TEST_F(DeviceCallsTest, WhatIsAssignedPushedAndPulledIsTheSameAsThroughHostMemor
 }
 
 TEST_F(DeviceCallsTest, NothingOfADeviceIsOpenedForHostMemory) {
-  Values pulled(kElements);
+  Values pulled(kManyPieces);
   ASSERT_EQ(Wait(Start(nullptr, &pulled, kPush, /*on_device=*/false)), absl::OkStatus());
   EXPECT_EQ(device_->opened, 0);
 }
 
 TEST_F(DeviceCallsTest, APieceIsAppliedWhileLaterOnesAreStillOnTheDevice) {
-  const Values gradient(kElements, -1);
+  const Values gradient(kManyPieces, -1);
   device_->Hold(/*outs=*/true, /*ins=*/false);
   const Handle push = Start(&gradient, nullptr);
   FakeDevice::End(device_->NextOut(), absl::OkStatus());
   // Another client sees the first piece, and the last one as it was.
   const std::unique_ptr<ClientSession> observer = Connect(wire::v1::ROLE_OBSERVER);
   Declare(*observer, {});
-  Values seen(kElements);
+  Values seen(kManyPieces);
   while (seen[0] == 0) {
     UpdateItem item{.variable = VariableId(0), .pull = {reinterpret_cast<char*>(seen.data()), seen.size() * 4}};
     ClientCore::Result result;
@@ -167,15 +167,15 @@ TEST_F(DeviceCallsTest, APieceIsAppliedWhileLaterOnesAreStillOnTheDevice) {
     ASSERT_EQ(observer->Wait(pull, absl::InfiniteFuture(), &result), absl::OkStatus());
   }
   EXPECT_EQ(seen[0], 1);
-  EXPECT_EQ(seen[kElements - 1], 0);
+  EXPECT_EQ(seen[kManyPieces - 1], 0);
   EXPECT_FALSE(session_->Done(push.id, push.lent));
   device_->LetGo();
   EXPECT_EQ(Wait(push), absl::OkStatus());
 }
 
 TEST_F(DeviceCallsTest, LaterCallsForTheSameShardsKeepTheirPlaceBehindADevicesPush) {
-  const Values first(kElements, 5), second(kElements, 9);
-  Values pulled(kElements), before(kElements);
+  const Values first(kManyPieces, 5), second(kManyPieces, 9);
+  Values pulled(kManyPieces), before(kManyPieces);
   device_->Hold(/*outs=*/true, /*ins=*/false);
   const Handle on_device = Start(&first, nullptr, kAssign);
   const Handle pull = Start(nullptr, &before, kPush, /*on_device=*/false);
@@ -193,8 +193,8 @@ TEST_F(DeviceCallsTest, LaterCallsForTheSameShardsKeepTheirPlaceBehindADevicesPu
 
 TEST_F(DeviceCallsTest, AGradientIn16BitsOfTheHostGoesWithAPullIntoTheDevice) {
   const Values values = Counting(1);
-  const std::vector<uint16_t> ones(kElements, 0x3f80);  // bfloat16
-  Values pulled(kElements);
+  const std::vector<uint16_t> ones(kManyPieces, 0x3f80);  // bfloat16
+  Values pulled(kManyPieces);
   ASSERT_EQ(Wait(Start(&values, nullptr, kAssign)), absl::OkStatus());
   UpdateItem item{.variable = VariableId(0)};
   item.push = {reinterpret_cast<const char*>(ones.data()), ones.size() * sizeof(uint16_t)};
@@ -228,8 +228,8 @@ TEST_F(DeviceCallsTest, WhatAMessageWouldCopyAtOnceIsCopiedThoughItsShardWaitsFo
 }
 
 TEST_F(DeviceCallsTest, ALearningRateIsThatOfTheCallsStart) {
-  const Values gradient(kElements, -1);
-  Values pulled(kElements);
+  const Values gradient(kManyPieces, -1);
+  Values pulled(kManyPieces);
   device_->Hold(/*outs=*/true, /*ins=*/false);
   const Handle push = Start(&gradient, &pulled);
   session_->Run([](ClientCore& core, absl::Time) {
@@ -238,7 +238,7 @@ TEST_F(DeviceCallsTest, ALearningRateIsThatOfTheCallsStart) {
   });
   device_->LetGo();
   ASSERT_EQ(Wait(push), absl::OkStatus());
-  EXPECT_EQ(pulled, Values(kElements, 1));
+  EXPECT_EQ(pulled, Values(kManyPieces, 1));
 }
 
 TEST_F(DeviceCallsTest, ParametersAreWrittenOnceTheStreamHasComeToTheCall) {
@@ -258,7 +258,7 @@ TEST_F(DeviceCallsTest, ParametersAreWrittenOnceTheStreamHasComeToTheCall) {
 }
 
 TEST_F(DeviceCallsTest, AStreamGoesOnWhenParametersAreThereThoughNobodyWaitsForTheCall) {
-  Values pulled(kElements, 3);
+  Values pulled(kManyPieces, 3);
   device_->Hold(/*outs=*/false, /*ins=*/true);
   const Handle pull = Start(nullptr, &pulled);
   ASSERT_EQ(session_->OrderBefore(pull.id, kStream), absl::OkStatus());
@@ -269,12 +269,12 @@ TEST_F(DeviceCallsTest, AStreamGoesOnWhenParametersAreThereThoughNobodyWaitsForT
   }
   device_->LetGo();
   device_->WaitForGates(1);
-  EXPECT_EQ(pulled, Values(kElements, 0));
+  EXPECT_EQ(pulled, Values(kManyPieces, 0));
   EXPECT_EQ(Wait(pull), absl::OkStatus());
 }
 
 TEST_F(DeviceCallsTest, AStreamGoesOnWhenTheServerIsLostAndWaitTells) {
-  Values pulled(kElements), gradient(kElements, 1);
+  Values pulled(kManyPieces), gradient(kManyPieces, 1);
   network_.Cut("ps0:1");
   server_.reset();
   device_->Hold(/*outs=*/true, /*ins=*/false);  // so that the call is not done before the stream waits for it
@@ -286,7 +286,7 @@ TEST_F(DeviceCallsTest, AStreamGoesOnWhenTheServerIsLostAndWaitTells) {
 }
 
 TEST_F(DeviceCallsTest, CloseWaitsForCopiesAndLetsStreamsGoOn) {
-  Values gradient(kElements, 1), pulled(kElements);
+  Values gradient(kManyPieces, 1), pulled(kManyPieces);
   device_->Hold(/*outs=*/true, /*ins=*/true);
   const Handle call = Start(&gradient, &pulled);
   ASSERT_EQ(session_->OrderBefore(call.id, kStream), absl::OkStatus());
@@ -303,23 +303,23 @@ TEST_F(DeviceCallsTest, CloseWaitsForCopiesAndLetsStreamsGoOn) {
 }
 
 TEST_F(DeviceCallsTest, ANumberThatIsNotFiniteIsTheCallsErrorAndItsShardsStayAsTheyWere) {
-  Values gradient(kElements, -1), pulled(kElements);
-  gradient[kElements - 3] = NAN;
+  Values gradient(kManyPieces, -1), pulled(kManyPieces);
+  gradient[kManyPieces - 3] = NAN;
   const absl::Status status = Wait(Start(&gradient, nullptr));
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find(absl::StrCat("gradient of \"w\" has NaN at element ", kElements - 3, "; ")),
+  EXPECT_NE(status.message().find(absl::StrCat("gradient of \"w\" has NaN at element ", kManyPieces - 3, "; ")),
             std::string::npos)
       << status;
   // The next push finds no gap.
-  const Values good(kElements, -1);
+  const Values good(kManyPieces, -1);
   ASSERT_EQ(Wait(Start(&good, &pulled)), absl::OkStatus());
   EXPECT_EQ(pulled[0], 2);
-  EXPECT_EQ(pulled[kElements - 3], 1);
-  EXPECT_EQ(pulled[kElements - 1], 1);
+  EXPECT_EQ(pulled[kManyPieces - 3], 1);
+  EXPECT_EQ(pulled[kManyPieces - 1], 1);
 }
 
 TEST_F(DeviceCallsTest, ACopyThatFailsIsTheCallsErrorAndLaterCallsGoOn) {
-  Values gradient(kElements, -1), pulled(kElements);
+  Values gradient(kManyPieces, -1), pulled(kManyPieces);
   device_->Hold(/*outs=*/true, /*ins=*/false);
   const Handle lost = Start(&gradient, nullptr);
   const Handle behind = Start(&gradient, nullptr, kPush, /*on_device=*/false);
@@ -335,23 +335,23 @@ TEST_F(DeviceCallsTest, ACopyThatFailsIsTheCallsErrorAndLaterCallsGoOn) {
 
 TEST_F(DeviceCallsTest, ManyCallsAtOnceFromSeveralThreadsLoseNothing) {
   constexpr int kThreads = 3, kCalls = 4;
-  const Values ones(kElements, -1);
+  const Values ones(kManyPieces, -1);
   std::vector<std::thread> threads;
   for (int thread = 0; thread < kThreads; ++thread) {
     threads.emplace_back([&, thread] {
       std::vector<Handle> calls;
       std::deque<Values> pulled;
       for (int i = 0; i < kCalls; ++i) {
-        pulled.emplace_back(kElements);
+        pulled.emplace_back(kManyPieces);
         calls.push_back(Start(&ones, &pulled.back(), kPush, /*on_device=*/(thread + i) % 3 != 0));
       }
       for (const Handle& call : calls) EXPECT_EQ(Wait(call), absl::OkStatus());
     });
   }
   for (std::thread& thread : threads) thread.join();
-  Values pulled(kElements);
+  Values pulled(kManyPieces);
   ASSERT_EQ(Wait(Start(nullptr, &pulled)), absl::OkStatus());
-  EXPECT_EQ(pulled, Values(kElements, kThreads * kCalls));
+  EXPECT_EQ(pulled, Values(kManyPieces, kThreads * kCalls));
 }
 
 }  // namespace

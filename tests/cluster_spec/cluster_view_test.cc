@@ -24,7 +24,7 @@ ClusterView View(absl::string_view json, const TaskOverrides& overrides = {}) {
   return view.ok() ? *std::move(view) : ClusterView();
 }
 
-std::string ErrorOf(absl::string_view json, const TaskOverrides& overrides = {}) {
+std::string ErrorOfView(absl::string_view json, const TaskOverrides& overrides = {}) {
   const auto view = TryView(json, overrides);
   return view.ok() ? "no error" : std::string(view.status().message());
 }
@@ -136,13 +136,13 @@ TEST(ClusterViewTest, TheOperatorsSparseClusterIsTheCluster) {
 }
 
 TEST(ClusterViewTest, AWrongPsIndexIsNoDynamicPs) {
-  EXPECT_EQ(ErrorOf(Config(R"({"worker": ["w:1"], "ps": ["p0:1", "p1:1"]})", "ps", 2)),
+  EXPECT_EQ(ErrorOfView(Config(R"({"worker": ["w:1"], "ps": ["p0:1", "p1:1"]})", "ps", 2)),
             "TF_CONFIG task ps 2: expected job \"ps\" to list index 2, found indices 0 at p0:1, 1 at p1:1; set "
             "task.index to this task's own, "
             "or add its address");
-  EXPECT_NE(ErrorOf(Config(R"({"worker": ["w:1"], "ps": ["p0:1"]})", "ps", 1)), "no error");
-  EXPECT_NE(ErrorOf(Config(R"({"ps": ["p0:1"]})", "ps", 1)), "no error");
-  EXPECT_NE(ErrorOf(Config(R"({"worker": {}, "ps": ["p0:1", "p1:1"]})", "ps", 2)), "no error");
+  EXPECT_NE(ErrorOfView(Config(R"({"worker": ["w:1"], "ps": ["p0:1"]})", "ps", 1)), "no error");
+  EXPECT_NE(ErrorOfView(Config(R"({"ps": ["p0:1"]})", "ps", 1)), "no error");
+  EXPECT_NE(ErrorOfView(Config(R"({"worker": {}, "ps": ["p0:1", "p1:1"]})", "ps", 2)), "no error");
 }
 
 TEST(ClusterViewTest, SageMakersMasterIsTheChief) {
@@ -202,37 +202,37 @@ TEST(ClusterViewTest, AMissingIndexIsFilledWhereOnlyOneFits) {
   EXPECT_EQ(view.self, (TaskId{Role::kPs, 0}));
   EXPECT_EQ(view.warnings.size(), 1u);
   EXPECT_EQ(View(R"({"cluster": {"worker": ["w:1"]}})").self, (TaskId{Role::kWorker, 0}));
-  EXPECT_TRUE(absl::StartsWith(ErrorOf(absl::StrCat("{\"cluster\": ", kAzure, ", \"task\": {\"type\": \"ps\"}}")),
+  EXPECT_TRUE(absl::StartsWith(ErrorOfView(absl::StrCat("{\"cluster\": ", kAzure, ", \"task\": {\"type\": \"ps\"}}")),
                                "TF_CONFIG task.index is missing: expected it, because job \"ps\" has 2 tasks"));
-  EXPECT_TRUE(absl::StartsWith(ErrorOf(absl::StrCat("{\"cluster\": ", kAzure, "}")),
+  EXPECT_TRUE(absl::StartsWith(ErrorOfView(absl::StrCat("{\"cluster\": ", kAzure, "}")),
                                "TF_CONFIG task.type is missing: expected it, because the cluster has 5 tasks"));
 }
 
 TEST(ClusterViewTest, AtMostOneChief) {
-  EXPECT_EQ(ErrorOf(Config(R"({"chief": ["a:1", "b:1"], "ps": ["p:1"]})", "ps", 0)),
+  EXPECT_EQ(ErrorOfView(Config(R"({"chief": ["a:1", "b:1"], "ps": ["p:1"]})", "ps", 0)),
             "TF_CONFIG job \"chief\" index 1 address \"b:1\": expected at most one chief, found 2; move the others to "
             "the job \"worker\"");
   EXPECT_EQ(
-      ErrorOf(Config(R"({"chief": ["a:1"], "master": ["b:1"], "ps": ["p:1"]})", "ps", 0)),
+      ErrorOfView(Config(R"({"chief": ["a:1"], "master": ["b:1"], "ps": ["p:1"]})", "ps", 0)),
       "TF_CONFIG jobs \"chief\" and \"master\" both mean chief, at a:1 and b:1: expected one of them; remove one");
   EXPECT_EQ(
-      ErrorOf(Config(R"({"chief": {"1": "a:1"}, "ps": ["p:1"]})", "ps", 0)),
+      ErrorOfView(Config(R"({"chief": {"1": "a:1"}, "ps": ["p:1"]})", "ps", 0)),
       "TF_CONFIG job \"chief\" index 1 address \"a:1\": expected the only chief to have index 0; write [\"a:1\"]");
-  EXPECT_EQ(ErrorOf(Config(R"({"chief": ["a:1"], "ps": ["p:1"]})", "chief", 1)),
+  EXPECT_EQ(ErrorOfView(Config(R"({"chief": ["a:1"], "ps": ["p:1"]})", "chief", 1)),
             "TF_CONFIG task chief 1: expected index 0, because there is at most one chief; set task.index to 0");
 }
 
 TEST(ClusterViewTest, AtMostOneEvaluator) {
   EXPECT_EQ(
-      ErrorOf(Config(R"({"evaluator": ["a:1", "b:1"], "ps": ["p:1"]})", "ps", 0)),
+      ErrorOfView(Config(R"({"evaluator": ["a:1", "b:1"], "ps": ["p:1"]})", "ps", 0)),
       "TF_CONFIG job \"evaluator\" index 1 address \"b:1\": expected at most one evaluator, found 2; keep the first");
   EXPECT_EQ(
-      ErrorOf(Config(kAzure, "evaluator", 1)),
+      ErrorOfView(Config(kAzure, "evaluator", 1)),
       "TF_CONFIG task evaluator 1: expected index 0, because there is at most one evaluator; set task.index to 0");
 }
 
 TEST(ClusterViewTest, UnknownRolesAreNamedWithTheNearest) {
-  EXPECT_EQ(ErrorOf(Config(kAzure, "Worker", 0)),
+  EXPECT_EQ(ErrorOfView(Config(kAzure, "Worker", 0)),
             "TF_CONFIG task.type \"Worker\": expected chief (or master), worker, ps or evaluator; did you mean "
             "\"worker\"?; change task.type");
   const ClusterView view = View(Config(R"({"workers": ["x:1"], "ps": ["p:1"], "worker": ["w:1"]})", "worker", 0));
@@ -242,23 +242,23 @@ TEST(ClusterViewTest, UnknownRolesAreNamedWithTheNearest) {
 }
 
 TEST(ClusterViewTest, ATaskThatIsNotInTheClusterIsRefused) {
-  EXPECT_EQ(ErrorOf(Config(kAzure, "chief", 0)),
+  EXPECT_EQ(ErrorOfView(Config(kAzure, "chief", 0)),
             "TF_CONFIG task chief 0: expected a job \"chief\" in the cluster, found none; add it with this task's "
             "address, or change task.type");
-  EXPECT_NE(ErrorOf(Config(kAzure, "worker", 3)), "no error");
-  EXPECT_NE(ErrorOf(R"({"task": {"type": "ps", "index": 0}})"), "no error");
-  EXPECT_NE(ErrorOf(Config(R"({"worker": {}, "ps": []})", "chief", 0)), "no error");
+  EXPECT_NE(ErrorOfView(Config(kAzure, "worker", 3)), "no error");
+  EXPECT_NE(ErrorOfView(R"({"task": {"type": "ps", "index": 0}})"), "no error");
+  EXPECT_NE(ErrorOfView(Config(R"({"worker": {}, "ps": []})", "chief", 0)), "no error");
 }
 
 TEST(ClusterViewTest, SeveralTrainersNeedAPs) {
-  EXPECT_TRUE(absl::StartsWith(ErrorOf(Config(R"({"worker": ["a:1", "b:1"]})", "worker", 0)),
+  EXPECT_TRUE(absl::StartsWith(ErrorOfView(Config(R"({"worker": ["a:1", "b:1"]})", "worker", 0)),
                                "TF_CONFIG the cluster has 2 tasks that train and no ps"));
   EXPECT_TRUE(View(Config(R"({"worker": ["a:1"]})", "worker", 0)).is_chief);
 }
 
 TEST(ClusterViewTest, OutOfRangeOverridesAreRefused) {
-  EXPECT_NE(ErrorOf(Config(kAzure, "worker", 0), {{}, -1, {}}), "no error");
-  EXPECT_NE(ErrorOf(Config(kAzure, "worker", 0), {{}, int64_t{1} << 40, {}}), "no error");
+  EXPECT_NE(ErrorOfView(Config(kAzure, "worker", 0), {{}, -1, {}}), "no error");
+  EXPECT_NE(ErrorOfView(Config(kAzure, "worker", 0), {{}, int64_t{1} << 40, {}}), "no error");
 }
 
 }  // namespace

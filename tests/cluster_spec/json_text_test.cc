@@ -9,7 +9,7 @@
 namespace basin {
 namespace {
 
-std::string ErrorOf(absl::string_view text) {
+std::string ErrorOfJson(absl::string_view text) {
   const auto document = ParseJson(text, "T");
   return document.ok() ? "no error" : std::string(document.status().message());
 }
@@ -49,7 +49,7 @@ TEST(JsonTextTest, NoOtherLeniencyIsGiven) {
         "[1.]",    "[+1]",          "[.5]",        "[NaN]",        "[Infinity]",       "[1e]",   "// c\n{}",
         "[tru]",   "\"\\x\"",       "\"\\ud800\"", "\"\\udc00\"",  "\"\\u12g4\"",      "[\"a",   "[",
         "{\"a\":", "\"tab\there\"", "\"\xff\"",    "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "-",      "{}}"})
-    EXPECT_TRUE(absl::StartsWith(ErrorOf(text), "T line ")) << text << " -> " << ErrorOf(text);
+    EXPECT_TRUE(absl::StartsWith(ErrorOfJson(text), "T line ")) << text << " -> " << ErrorOfJson(text);
 }
 
 TEST(JsonTextTest, OfARepeatedKeyTheLastWins) {
@@ -63,32 +63,32 @@ TEST(JsonTextTest, OfARepeatedKeyTheLastWins) {
 }
 
 TEST(JsonTextTest, AByteOrderMarkIsAnError) {
-  EXPECT_EQ(ErrorOf("\xEF\xBB\xBF{}"),
+  EXPECT_EQ(ErrorOfJson("\xEF\xBB\xBF{}"),
             "T line 1 column 1: expected JSON, found a byte-order mark; save the text as UTF-8 without one");
 }
 
 TEST(JsonTextTest, SingleQuotesAreAnError) {
-  EXPECT_EQ(ErrorOf("{'a': 1}"),
+  EXPECT_EQ(ErrorOfJson("{'a': 1}"),
             "T line 1 column 2: expected a key, found a single quote; JSON takes double quotes only");
-  EXPECT_EQ(ErrorOf("{\"a\":\n 'b'}"),
+  EXPECT_EQ(ErrorOfJson("{\"a\":\n 'b'}"),
             "T line 2 column 2: expected a value, found a single quote; JSON takes double quotes only");
 }
 
 TEST(JsonTextTest, TrailingTextIsAnError) {
-  EXPECT_EQ(ErrorOf("{}\n x"),
+  EXPECT_EQ(ErrorOfJson("{}\n x"),
             "T line 2 column 2: expected the end of the text, found 'x'; remove what follows the value");
 }
 
 TEST(JsonTextTest, AnEmptyTextIsAnError) {
-  EXPECT_EQ(ErrorOf(""), "T line 1 column 1: is set but empty; unset it, or set it to {}");
-  EXPECT_EQ(ErrorOf(" \n"), "T line 2 column 1: is set but empty; unset it, or set it to {}");
+  EXPECT_EQ(ErrorOfJson(""), "T line 1 column 1: is set but empty; unset it, or set it to {}");
+  EXPECT_EQ(ErrorOfJson(" \n"), "T line 2 column 1: is set but empty; unset it, or set it to {}");
 }
 
 TEST(JsonTextTest, NestingIsLimited) {
   EXPECT_TRUE(ParseJson(std::string(64, '[') + std::string(64, ']'), "T").ok());
-  EXPECT_EQ(ErrorOf(std::string(65, '[') + std::string(65, ']')),
+  EXPECT_EQ(ErrorOfJson(std::string(65, '[') + std::string(65, ']')),
             "T line 1 column 65: nested more than 64 deep; flatten it");
-  EXPECT_NE(ErrorOf(std::string(1000000, '[')), "no error");
+  EXPECT_NE(ErrorOfJson(std::string(1000000, '[')), "no error");
 }
 
 TEST(JsonTextTest, QuotedTextReadsBack) {

@@ -14,16 +14,16 @@ namespace {
 constexpr char kCluster[] =
     R"("cluster": {"ps": ["ps0:2222", "ps1:2222"], "worker": ["worker0:2222", "worker1:2222", "worker2:2222"]})";
 
-TfConfig Read(absl::string_view json) {
+TfConfig ReadConfig(absl::string_view json) {
   auto config = ParseTfConfig(json);
   EXPECT_TRUE(config.ok()) << json << ": " << config.status();
   return config.ok() ? *std::move(config) : TfConfig();
 }
 
 // The base cluster with `rest` behind it.
-TfConfig Base(absl::string_view rest) { return Read(absl::StrCat("{", kCluster, ", ", rest, "}")); }
+TfConfig Base(absl::string_view rest) { return ReadConfig(absl::StrCat("{", kCluster, ", ", rest, "}")); }
 
-std::string ErrorOf(absl::string_view json) {
+std::string ErrorOfConfig(absl::string_view json) {
   const auto config = ParseTfConfig(json);
   return config.ok() ? "no error" : std::string(config.status().message());
 }
@@ -60,7 +60,7 @@ TEST(TfConfigTest, ArgumentsWinOverTfConfig) {
 }
 
 TEST(TfConfigTest, ANumberAsTypeBecomesItsString) {
-  const TfConfig config = Read(R"({"cluster": {"123456": ["a:1", "b:1"]}, "task": {"type": 123456, "index": 0}})");
+  const TfConfig config = ReadConfig(R"({"cluster": {"123456": ["a:1", "b:1"]}, "task": {"type": 123456, "index": 0}})");
   EXPECT_EQ(*config.task_type, "123456");
   EXPECT_EQ(*config.master(), "a:1");
 }
@@ -71,10 +71,10 @@ TEST(TfConfigTest, AStringAsIndexBecomesItsNumber) {
 }
 
 TEST(TfConfigTest, MasterIsEmptyWithoutACluster) {
-  EXPECT_EQ(*Read("{}").master(), "");
-  EXPECT_EQ(*Read(R"({"cluster": {"worker": ["worker0:2222"]}})").master(), "");
-  EXPECT_FALSE(Read("{}").task_type.has_value());
-  EXPECT_FALSE(Read("{}").task_index.has_value());
+  EXPECT_EQ(*ReadConfig("{}").master(), "");
+  EXPECT_EQ(*ReadConfig(R"({"cluster": {"worker": ["worker0:2222"]}})").master(), "");
+  EXPECT_FALSE(ReadConfig("{}").task_type.has_value());
+  EXPECT_FALSE(ReadConfig("{}").task_index.has_value());
 }
 
 TEST(TfConfigTest, MasterOfATaskThatIsNotThereIsAnError) {
@@ -85,7 +85,7 @@ TEST(TfConfigTest, MasterOfATaskThatIsNotThereIsAnError) {
 }
 
 TEST(TfConfigTest, TheAzureExampleWorksAsPasted) {
-  const TfConfig config = Read(R"(
+  const TfConfig config = ReadConfig(R"(
 {
     "cluster": {
         "ps": ["host0:2222", "host1:2222"],
@@ -116,7 +116,7 @@ TEST(TfConfigTest, EveryKeyIsRead) {
 }
 
 TEST(TfConfigTest, ALikelySpellingMistakeIsAWarning) {
-  const TfConfig config = Read("{\"clutser\": {}, \"master\": \"a:1\",\n \"task\": {\"typ\": \"ps\"}}");
+  const TfConfig config = ReadConfig("{\"clutser\": {}, \"master\": \"a:1\",\n \"task\": {\"typ\": \"ps\"}}");
   ASSERT_EQ(config.warnings.size(), 3u);
   EXPECT_EQ(config.warnings[0],
             "TF_CONFIG line 1 column 2: key \"clutser\" is not known and is ignored; did you mean \"cluster\"?");
@@ -127,11 +127,11 @@ TEST(TfConfigTest, ALikelySpellingMistakeIsAWarning) {
 }
 
 TEST(TfConfigTest, SetButEmptyIsAnError) {
-  EXPECT_EQ(ErrorOf(""), "TF_CONFIG line 1 column 1: is set but empty; unset it, or set it to {}");
+  EXPECT_EQ(ErrorOfConfig(""), "TF_CONFIG line 1 column 1: is set but empty; unset it, or set it to {}");
 }
 
 TEST(TfConfigTest, WrongTypesAreRefusedWithTheirPlace) {
-  EXPECT_EQ(ErrorOf("{\"task\": {\"index\":\n -1}}"),
+  EXPECT_EQ(ErrorOfConfig("{\"task\": {\"index\":\n -1}}"),
             "TF_CONFIG line 2 column 2: task.index: expected an integer from 0 to 65535, found a number \"-1\"; write "
             "this task's position in "
             "its job, counted from 0");
@@ -140,13 +140,13 @@ TEST(TfConfigTest, WrongTypesAreRefusedWithTheirPlace) {
         R"({"task": {"index": true}})", R"({"task": {"index": 65536}})", R"({"task": {"type": []}})",
         R"({"cluster": null})", R"({"cluster": []})", R"({"rpc_layer": 1})", R"({"environment": {}})",
         R"({"session_master": 1})", R"({"cluster": {"ps": ["a"]}})", R"({"cluster": {"ps": ["grpc://a:1"]}})"})
-    EXPECT_TRUE(absl::StartsWith(ErrorOf(json), "TF_CONFIG line 1 column ")) << json << " -> " << ErrorOf(json);
+    EXPECT_TRUE(absl::StartsWith(ErrorOfConfig(json), "TF_CONFIG line 1 column ")) << json << " -> " << ErrorOfConfig(json);
 }
 
 TEST(TfConfigTest, FormattedTfConfigReadsBackStrictly) {
   const TfConfig base = Base(kPs0);
   const std::string text = FormatTfConfig(base.cluster, {Role::kWorker, 2});
-  const TfConfig read = Read(text);
+  const TfConfig read = ReadConfig(text);
   EXPECT_EQ(read.cluster, base.cluster);
   EXPECT_EQ(*read.task_type, "worker");
   EXPECT_EQ(*read.task_index, 2);
@@ -155,9 +155,9 @@ TEST(TfConfigTest, FormattedTfConfigReadsBackStrictly) {
 }
 
 TEST(TfConfigTest, FormattedTfConfigUsesTheClustersOwnNameForTheChief) {
-  const TfConfig sagemaker = Read(R"({"cluster": {"master": ["a:1"], "ps": ["a:2"]}})");
-  EXPECT_EQ(*Read(FormatTfConfig(sagemaker.cluster, {Role::kChief, 0})).task_type, "master");
-  EXPECT_EQ(*Read(FormatTfConfig(sagemaker.cluster, {Role::kEvaluator, 0})).task_type, "evaluator");
+  const TfConfig sagemaker = ReadConfig(R"({"cluster": {"master": ["a:1"], "ps": ["a:2"]}})");
+  EXPECT_EQ(*ReadConfig(FormatTfConfig(sagemaker.cluster, {Role::kChief, 0})).task_type, "master");
+  EXPECT_EQ(*ReadConfig(FormatTfConfig(sagemaker.cluster, {Role::kEvaluator, 0})).task_type, "evaluator");
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ basin_enter_fiber:
 namespace basin::cuda_on_host {
 namespace {
 
-constexpr size_t kPage = 4096;
+constexpr size_t kGuard = 4096;
 // A kernel needs little; a sanitizer's report is written on it too.
 constexpr size_t kStack = 256 << 10;
 
@@ -87,12 +87,12 @@ void Fiber::Rest(const std::vector<Fiber*>& fibers) {
 
 Fiber::Fiber() {
   void* memory =
-      mmap(nullptr, kPage + kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED || mprotect(memory, kPage, PROT_NONE) != 0) {
+      mmap(nullptr, kGuard + kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED || mprotect(memory, kGuard, PROT_NONE) != 0) {
     std::perror("cuda_on_host: memory for the stack of a CUDA thread");
     std::abort();
   }
-  bottom_ = static_cast<char*>(memory) + kPage;
+  bottom_ = static_cast<char*>(memory) + kGuard;
   // As basin_switch_fiber leaves a stack: r15, r14, r13, r12, rbx, rbp, where to return to. Then the stack is aligned
   // as the called function expects it.
   auto* const top = reinterpret_cast<uint64_t*>(bottom_ + kStack) - 2;

@@ -16,7 +16,7 @@
 namespace basin::cuda_on_host {
 namespace {
 
-constexpr size_t kBytes = 8192;
+constexpr size_t kTwoPages = 8192;
 
 void Check(cudaError_t error) {
   if (error == cudaSuccess) return;
@@ -25,15 +25,15 @@ void Check(cudaError_t error) {
 }
 
 template <typename T = unsigned char>
-T* DeviceMemory(size_t bytes = kBytes) {
+T* DeviceMemory(size_t bytes = kTwoPages) {
   void* memory = nullptr;
   Check(cudaMalloc(&memory, bytes));
   return static_cast<T*>(memory);
 }
 unsigned char* PinnedMemory() {
   void* memory = nullptr;
-  Check(cudaHostAlloc(&memory, kBytes, cudaHostAllocDefault));
-  std::memset(memory, 0, kBytes);
+  Check(cudaHostAlloc(&memory, kTwoPages, cudaHostAllocDefault));
+  std::memset(memory, 0, kTwoPages);
   return static_cast<unsigned char*>(memory);
 }
 cudaStream_t NewStream() {
@@ -63,9 +63,9 @@ TEST(RuntimeTest, FreshDeviceMemoryIsNoNumber) {
 
 TEST(RuntimeTest, ACopyOutsideOfItsAllocationIsRefused) {
   unsigned char* const memory = DeviceMemory();
-  std::vector<unsigned char> host(2 * kBytes);
-  EXPECT_EQ(cudaMemcpy(memory, host.data(), kBytes + 1, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
-  EXPECT_EQ(cudaMemcpy(memory, host.data(), kBytes, cudaMemcpyDeviceToHost), cudaErrorInvalidValue);
+  std::vector<unsigned char> host(2 * kTwoPages);
+  EXPECT_EQ(cudaMemcpy(memory, host.data(), kTwoPages + 1, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpy(memory, host.data(), kTwoPages, cudaMemcpyDeviceToHost), cudaErrorInvalidValue);
   EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidValue);
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);
   Check(cudaFree(memory));
@@ -167,18 +167,18 @@ TEST_F(RuntimeInAProcessTest, WhatMayNotBeTouchedIsTold) {
 [[noreturn]] void CopyOut(bool waits) {
   unsigned char *const memory = DeviceMemory(), *const pinned = PinnedMemory();
   const cudaStream_t stream = NewStream();
-  Check(cudaMemsetAsync(memory, 7, kBytes, stream));
-  Check(cudaMemcpyAsync(pinned, memory, kBytes, cudaMemcpyDeviceToHost, stream));
+  Check(cudaMemsetAsync(memory, 7, kTwoPages, stream));
+  Check(cudaMemcpyAsync(pinned, memory, kTwoPages, cudaMemcpyDeviceToHost, stream));
   if (waits) Check(cudaStreamSynchronize(stream));
   std::_Exit(pinned[9]);
 }
 // Changes the source after the call: from pageable memory what was there counts, from pinned memory what is there late.
 [[noreturn]] void CopyIn(bool pinned) {
-  std::vector<unsigned char> pageable(kBytes);
+  std::vector<unsigned char> pageable(kTwoPages);
   unsigned char *const memory = DeviceMemory(), *const from = pinned ? PinnedMemory() : pageable.data();
   const cudaStream_t stream = NewStream();
   from[9] = 1;
-  Check(cudaMemcpyAsync(memory, from, kBytes, cudaMemcpyHostToDevice, stream));
+  Check(cudaMemcpyAsync(memory, from, kTwoPages, cudaMemcpyHostToDevice, stream));
   from[9] = 2;
   unsigned char found = 0;
   Check(cudaStreamSynchronize(stream));
@@ -215,8 +215,8 @@ TEST_F(RuntimeInAProcessTest, ALazyStreamDoesNothingBeforeSomethingWaitsForIt) {
 [[noreturn]] void ReadWithoutWaiting() {
   unsigned char *const memory = DeviceMemory(), *const pinned = PinnedMemory();
   const cudaStream_t stream = NewStream();
-  Check(cudaMemcpyAsync(pinned, memory, kBytes, cudaMemcpyDeviceToHost, stream));
-  for (volatile unsigned char* at = pinned + kBytes - 1; *at != 0xff;) {
+  Check(cudaMemcpyAsync(pinned, memory, kTwoPages, cudaMemcpyDeviceToHost, stream));
+  for (volatile unsigned char* at = pinned + kTwoPages - 1; *at != 0xff;) {
   }
   std::exit(0);
 }
@@ -232,9 +232,9 @@ TEST_F(RuntimeInAProcessTest, AMissingWaitIsARace) {
   if (free != 16384 || total != 16384) std::_Exit(1);
   unsigned char* const memory = DeviceMemory(12000);
   void* more = nullptr;
-  if (cudaMalloc(&more, kBytes) != cudaErrorMemoryAllocation) std::_Exit(2);
+  if (cudaMalloc(&more, kTwoPages) != cudaErrorMemoryAllocation) std::_Exit(2);
   Check(cudaFree(memory));
-  Check(cudaMalloc(&more, kBytes));
+  Check(cudaMalloc(&more, kTwoPages));
   std::_Exit(0);
 }
 
@@ -259,8 +259,8 @@ TEST_F(RuntimeInAProcessTest, ThereAreAsManyDevicesAsAreAskedFor) {
 
 [[noreturn]] void LoseTheDevice() {
   unsigned char* const memory = DeviceMemory();
-  Check(cudaMemset(memory, 0, kBytes));
-  if (cudaMemset(memory, 0, kBytes) != cudaErrorLaunchFailure) std::_Exit(1);
+  Check(cudaMemset(memory, 0, kTwoPages));
+  if (cudaMemset(memory, 0, kTwoPages) != cudaErrorLaunchFailure) std::_Exit(1);
   if (cudaDeviceSynchronize() != cudaErrorLaunchFailure) std::_Exit(2);
   if (cudaFree(memory) != cudaErrorLaunchFailure) std::_Exit(3);
   std::_Exit(0);

@@ -24,7 +24,7 @@
 namespace basin::testing {
 namespace {
 
-constexpr uint32_t kLongGraceMs = 600'000;
+constexpr uint32_t kPatientGraceMs = 600'000;
 
 // A connection of this process to the agent's socket; one that is made while nobody accepts waits there.
 UniqueFd ConnectTo(const std::string& path) {
@@ -100,7 +100,7 @@ TEST_F(AgentFaultsTest, ATurnLongerThanTheLeaseIsNotTheSupervisorsSilence) {
 
 TEST_F(AgentFaultsTest, FramesForASupervisorThatIsGoneReachNobodyElse) {
   auto first = std::make_unique<TestSupervisor>(ground_);
-  const pid_t agent = first->Join(1, kLongGraceMs).pid();
+  const pid_t agent = first->Join(1, kPatientGraceMs).pid();
   first->StreamFiles();
   first->Send(TestSupervisor::Bash(0, "while true; do echo some line of the log; sleep 0.01; done"));
   ASSERT_TRUE(first->PumpUntil([&] { return first->LogBytes(0) > 1000; }));
@@ -120,7 +120,7 @@ TEST_F(AgentFaultsTest, FramesForASupervisorThatIsGoneReachNobodyElse) {
   // The first thing that it says is its answer.
   Channel channel(second.get(), second.get());
   agent::ToAgent message;
-  *message.mutable_hello() = first->HelloOf(2, kLongGraceMs);
+  *message.mutable_hello() = first->HelloOf(2, kPatientGraceMs);
   ASSERT_TRUE(channel.SendControl(message.SerializeAsString()).ok());
   ASSERT_TRUE(channel.Flush().ok());
   std::string bytes;

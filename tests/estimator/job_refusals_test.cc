@@ -10,7 +10,7 @@
 namespace basin {
 namespace {
 
-constexpr char kSmallest[] = "entry_script: basin:mlp\ndistributed_backend: ps\n";
+constexpr char kSmallestJob[] = "entry_script: basin:mlp\ndistributed_backend: ps\n";
 
 struct Refusal {
   const char* added;     // to the smallest job
@@ -88,7 +88,7 @@ TEST(JobRefusalsTest, WrongValuesAreRefusedWithPlaceAndReason) {
       {"inputs: &a [{name: x, path: *a}]\n", "job.yaml:3:29: an alias to what it stands in"},
       {"# \xff\n", "job.yaml: not a text in UTF-8"},
   };
-  ExpectRefusals(kSmallest, refusals);
+  ExpectRefusals(kSmallestJob, refusals);
 }
 
 // The validation list of the estimator, row by row, where the text alone decides; the other rows are in
@@ -127,7 +127,7 @@ TEST(JobRefusalsTest, ConflictsNameBothFieldsAndTheChange) {
        "use_gpu: true gives each worker its own CUDA_VISIBLE_DEVICES, which conflicts with the one in "
        "environment_variables"},
   };
-  ExpectRefusals(kSmallest, refusals);
+  ExpectRefusals(kSmallestJob, refusals);
 
   const Refusal without_backend[] = {
       {"node_count: 2\n",
@@ -172,7 +172,7 @@ TEST(JobRefusalsTest, WhatIsNotThereYetIsRefusedByName) {
       {"network: {interface: ib0}\n", "network.interface: this version", kLater},
       {"network: {security: none}\n", "network.security: found \"none\"", kLater},
   };
-  ExpectRefusals(kSmallest, refusals);
+  ExpectRefusals(kSmallestJob, refusals);
 }
 
 TEST(JobRefusalsTest, MpiHasItsOwnCounts) {

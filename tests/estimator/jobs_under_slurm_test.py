@@ -170,7 +170,7 @@ class JobsUnderSlurm(ConformanceCase):
         self.assertEqual([state for state in states if state in ("Queued", "Running", "Completed")],
                          ["Queued", "Running", "Queued", "Running", "Completed"], states)
         for me in ("worker-0", "worker-1"):
-            self.assertIn(f"{me}: {me} in life 1\n", submitted.text("err"))
+            self.assertIn(f"{me}: {me} in life 1", submitted.text("err").splitlines())
         attempt = next(event for event in self.events() if event["event"] == "attempt")
         self.assertEqual(attempt["attempt"], 2)
         self.assertIn("attempt 2 of the run begins", self.read("supervisor.log"))

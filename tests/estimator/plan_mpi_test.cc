@@ -4,7 +4,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "estimator/job/plan.h"
+#include "tests/estimator/planned_job.h"
 
 namespace basin {
 namespace {
@@ -17,12 +17,6 @@ script_params: {--rate: 0.1}
 environment_variables: {OMPI_MCA_mpi_yield_when_idle: "0", MINE: "1"}
 secrets: [KEY]
 )";
-
-Job JobOf(const std::string& text) {
-  const auto job = ParseJob(text, "job.yaml", {{}, {}, "/home/me", ""});
-  EXPECT_TRUE(job.ok()) << job.status();
-  return *job;
-}
 
 PlanFacts TwoNodes(std::vector<std::string> gpus = {}) {
   PlanFacts facts{"r1", {{}, {}}};
@@ -37,13 +31,6 @@ Plan PlanOf(const Job& job, const PlanFacts& facts = TwoNodes()) {
   const auto plan = MakePlan(job, facts);
   EXPECT_TRUE(plan.ok()) << plan.status();
   return *plan;
-}
-
-std::string Variable(const PlannedTask& task, const std::string& name) {
-  for (const auto& [known, value] : task.environment) {
-    if (known == name) return value;
-  }
-  return "not set";
 }
 
 TEST(PlanMpiTest, RanksGoNodeByNodeAndMpirunFollows) {
@@ -69,10 +56,10 @@ TEST(PlanMpiTest, ARankIsStartedAsAnyTaskOfItsJob) {
                                                           {"LOCAL_RANK", "1"},
                                                           {"BASIN_RANK", "3"},
                                                           {"MINE", "1"},
-                                                          {"TF_CONFIG", "not set"},
+                                                          {"TF_CONFIG", "(not set)"},
                                                           {"BASIN_ROLE", "worker"},
                                                           {"BASIN_TASK_INDEX", "3"},
-                                                          {"CUDA_VISIBLE_DEVICES", "not set"},
+                                                          {"CUDA_VISIBLE_DEVICES", "(not set)"},
                                                           {"OPENBLAS_NUM_THREADS", "1"}};
   for (const auto& [name, value] : expected) EXPECT_EQ(Variable(rank, name), value) << name;
 }
@@ -80,7 +67,7 @@ TEST(PlanMpiTest, ARankIsStartedAsAnyTaskOfItsJob) {
 TEST(PlanMpiTest, ARankThatHasItsNodeAloneTakesAllItsCores) {
   Job job = JobOf(kJob);
   job.process_count_per_node = 1;
-  EXPECT_EQ(Variable(PlanOf(job).tasks[0], "OPENBLAS_NUM_THREADS"), "not set");
+  EXPECT_EQ(Variable(PlanOf(job).tasks[0], "OPENBLAS_NUM_THREADS"), "(not set)");
 }
 
 TEST(PlanMpiTest, MpirunHasTheJobsSettingsAndNoneOfARanksOwn) {
@@ -88,8 +75,8 @@ TEST(PlanMpiTest, MpirunHasTheJobsSettingsAndNoneOfARanksOwn) {
   for (const size_t i : {4, 5}) {
     EXPECT_EQ(Variable(plan.tasks[i], "OMPI_MCA_mpi_yield_when_idle"), "0");  // the job's own word is the last
     EXPECT_EQ(Variable(plan.tasks[i], "OMPI_MCA_btl_tcp_port_min_v4"), "20000");
-    EXPECT_EQ(Variable(plan.tasks[i], "RANK"), "not set");
-    EXPECT_EQ(Variable(plan.tasks[i], "BASIN_TOKEN_FILE"), "not set");
+    EXPECT_EQ(Variable(plan.tasks[i], "RANK"), "(not set)");
+    EXPECT_EQ(Variable(plan.tasks[i], "BASIN_TOKEN_FILE"), "(not set)");
     EXPECT_FALSE(plan.tasks[i].uses_snapshot);
   }
   EXPECT_EQ(plan.tasks[4].argv[0], "mpirun");
@@ -100,7 +87,7 @@ TEST(PlanMpiTest, AllGpusOfANodeAreSeenByEachRank) {
   const Plan plan = PlanOf(job, TwoNodes({"GPU-a"}));  // fewer than ranks
   for (const PlannedTask& task : plan.tasks) {
     EXPECT_TRUE(task.devices.empty());
-    EXPECT_EQ(Variable(task, "CUDA_VISIBLE_DEVICES"), "not set");
+    EXPECT_EQ(Variable(task, "CUDA_VISIBLE_DEVICES"), "(not set)");
   }
   const auto none = MakePlan(job, TwoNodes());
   ASSERT_FALSE(none.ok());

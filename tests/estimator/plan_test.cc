@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "estimator/job/layout.h"
+#include "tests/estimator/planned_job.h"
 
 namespace basin {
 namespace {
@@ -71,20 +72,6 @@ NodeFacts Node(const std::string& host, std::vector<int> ports = {2222, 2223, 22
 }
 
 PlanFacts SmallNode() { return {"r1", {Node("127.0.0.1", {2222, 2223, 20000, 20001})}}; }
-
-Job JobOf(const std::string& text) {
-  const auto job = ParseJob(text, "job.yaml", {{}, {}, "/home/me", ""});
-  EXPECT_TRUE(job.ok()) << job.status();
-  return *job;
-}
-
-std::string Variable(const PlannedTask& task, const std::string& name) {
-  std::string value = "(not set)";
-  for (const auto& [one, text] : task.environment) {
-    if (one == name) value = text;
-  }
-  return value;
-}
 
 TEST(PlanTest, CommandsOfEachRole) {
   const auto plan = MakePlan(SmallJob(), SmallNode());

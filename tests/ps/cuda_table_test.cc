@@ -26,13 +26,13 @@ using Numbers = std::vector<uint32_t>;
 
 constexpr uint64_t kLargest = std::numeric_limits<uint64_t>::max();
 
-uint64_t BytesFor(const TableOptions& options, uint32_t buckets) {
+uint64_t BytesFor(const StoredTableOptions& options, uint32_t buckets) {
   const CudaRowLayout layout = MakeCudaRowLayout(options.rule, options.storage, options.dim);
   return (uint64_t{16} * buckets + 2) * (layout.stride + 12);
 }
 
-TableOptions OptionsOf(uint32_t dim, uint32_t buckets, RuleKind kind = RuleKind::kSgd, DType storage = DType::kF32) {
-  TableOptions options;
+StoredTableOptions OptionsOf(uint32_t dim, uint32_t buckets, RuleKind kind = RuleKind::kSgd, DType storage = DType::kF32) {
+  StoredTableOptions options;
   options.name = "emb";
   options.dim = dim;
   options.storage = storage;
@@ -46,7 +46,7 @@ TableOptions OptionsOf(uint32_t dim, uint32_t buckets, RuleKind kind = RuleKind:
 
 class CudaTableTest : public OnDeviceTest {
  protected:
-  std::unique_ptr<CudaTable> Make(const TableOptions& options) {
+  std::unique_ptr<CudaTable> Make(const StoredTableOptions& options) {
     absl::StatusOr<std::unique_ptr<CudaTable>> table = CudaTable::Make("test", options, stream_);
     EXPECT_TRUE(table.ok()) << table.status();
     return *std::move(table);
@@ -95,7 +95,7 @@ class CudaTableTest : public OnDeviceTest {
 // What the table should hold.
 class Reference {
  public:
-  explicit Reference(const TableOptions& options)
+  explicit Reference(const StoredTableOptions& options)
       : options_(options), rule_(options.rule, options.storage, options.dim) {}
 
   void Push(const Keys& keys, const Floats& gradients, float rate) {
@@ -132,7 +132,7 @@ class Reference {
   const std::map<uint64_t, std::string>& rows() const { return rows_; }
 
  private:
-  const TableOptions options_;
+  const StoredTableOptions options_;
   const RowRule rule_;
   std::map<uint64_t, std::string> rows_;
 };
@@ -149,7 +149,7 @@ TEST_F(CudaTableTest, EachRuleStorageAndLengthGivesTheHostsBits) {
     for (const DType storage : {DType::kF32, DType::kF16, DType::kBF16}) {
       for (const uint32_t dim : {1, 3, 12, 64, 200}) {
         SCOPED_TRACE(absl::StrCat(Name(kind), ", storage ", static_cast<int>(storage), ", dim ", dim));
-        const TableOptions options = OptionsOf(dim, 20, kind, storage);
+        const StoredTableOptions options = OptionsOf(dim, 20, kind, storage);
         const std::unique_ptr<CudaTable> table = Make(options);
         Reference reference(options);
         Random random(dim);
@@ -171,7 +171,7 @@ TEST_F(CudaTableTest, EachRuleStorageAndLengthGivesTheHostsBits) {
 
 TEST_F(CudaTableTest, ConstantZeroAndNormalRowsBeginAsOnTheHost) {
   for (const InitKind kind : {InitKind::kZeros, InitKind::kConstant, InitKind::kNormal}) {
-    TableOptions options = OptionsOf(5, 20);
+    StoredTableOptions options = OptionsOf(5, 20);
     options.init = {.kind = kind, .a = 0.5f, .b = 0.25f, .seed = 7};
     const Keys keys = {0, 1, 2, kLargest};
     const std::unique_ptr<CudaTable> table = Make(options);
@@ -206,7 +206,7 @@ TEST_F(CudaTableTest, KeysThatRepeatInABatchHaveOneRow) {
 }
 
 TEST_F(CudaTableTest, TheKeysThatMarkFreeNumbersAreKeysToo) {
-  const TableOptions options = OptionsOf(3, 1);
+  const StoredTableOptions options = OptionsOf(3, 1);
   const std::unique_ptr<CudaTable> table = Make(options);
   Reference reference(options);
   const Keys keys = {kLargest, kLargest - 1, kLargest - 2, 0};
@@ -224,7 +224,7 @@ TEST_F(CudaTableTest, TheKeysThatMarkFreeNumbersAreKeysToo) {
 }
 
 TEST_F(CudaTableTest, AFullTableRefusesCountsAndKeepsWhatItHas) {
-  const TableOptions options = OptionsOf(4, 4);  // all of it is one window
+  const StoredTableOptions options = OptionsOf(4, 4);  // all of it is one window
   const std::unique_ptr<CudaTable> table = Make(options);
   ASSERT_EQ(table->numbers(), 66);
   Random random(3);
@@ -251,7 +251,7 @@ TEST_F(CudaTableTest, AFullTableRefusesCountsAndKeepsWhatItHas) {
 
 TEST_F(CudaTableTest, SearchesGoOnAcrossTheEndAndNoFurtherThanTheWindow) {
   constexpr uint32_t kBuckets = 10;
-  const TableOptions options = OptionsOf(2, kBuckets);
+  const StoredTableOptions options = OptionsOf(2, kBuckets);
   const std::unique_ptr<CudaTable> table = Make(options);
   Keys keys;  // of the last bucket
   for (uint64_t key = 0; keys.size() < 200; ++key) {
@@ -269,7 +269,7 @@ TEST_F(CudaTableTest, SearchesGoOnAcrossTheEndAndNoFurtherThanTheWindow) {
 }
 
 TEST_F(CudaTableTest, RowsNotPushedForLongAreEvictedAndTheirRoomIsUsedAgain) {
-  const TableOptions options = OptionsOf(2, 4);
+  const StoredTableOptions options = OptionsOf(2, 4);
   const std::unique_ptr<CudaTable> table = Make(options);
   Random random(5);
   for (uint32_t round = 1; round <= 20; ++round) {
@@ -291,7 +291,7 @@ TEST_F(CudaTableTest, RowsNotPushedForLongAreEvictedAndTheirRoomIsUsedAgain) {
 }
 
 TEST_F(CudaTableTest, ARowThatIsMadeAgainBeginsAnew) {
-  const TableOptions options = OptionsOf(4, 4, RuleKind::kAdam);
+  const StoredTableOptions options = OptionsOf(4, 4, RuleKind::kAdam);
   const std::unique_ptr<CudaTable> table = Make(options);
   Push(*table, {5, kLargest}, Floats(8, 1.0f), 1);
   ASSERT_TRUE(table->EvictBefore(2).ok());
@@ -303,7 +303,7 @@ TEST_F(CudaTableTest, ARowThatIsMadeAgainBeginsAnew) {
 }
 
 TEST_F(CudaTableTest, ABadGradientChangesNothing) {
-  const TableOptions options = OptionsOf(4, 4, RuleKind::kAdagrad);
+  const StoredTableOptions options = OptionsOf(4, 4, RuleKind::kAdagrad);
   const std::unique_ptr<CudaTable> table = Make(options);
   Push(*table, {1, 2}, Floats(8, 1.0f), 1);
   const std::map<uint64_t, std::string> before = Rows(*table);
@@ -323,7 +323,7 @@ TEST_F(CudaTableTest, EmptyBatchesAreNoTrouble) {
 }
 
 TEST_F(CudaTableTest, OptionsItCannotKeepAreRefused) {
-  TableOptions options = OptionsOf(4, 4);
+  StoredTableOptions options = OptionsOf(4, 4);
   options.admit_after = 2;
   EXPECT_EQ(CudaTable::Make("test", options, stream_).status().code(), absl::StatusCode::kUnimplemented);
   options = OptionsOf(4, 1);

@@ -51,7 +51,7 @@ TEST(CheckModelTest, RefusesByName) {
   EXPECT_SAYS("two inputs are named", *m.add_inputs() = m.inputs(0));
 }
 
-Model WithTable() {
+Model WithHalfTable() {
   Model model = OneVariable(4);
   wire::v1::Table* table = model.add_tables();
   table->set_name("user");
@@ -69,7 +69,7 @@ Model WithTable() {
 
 template <class Change>
 std::string TableVerdict(Change change) {
-  Model model = WithTable();
+  Model model = WithHalfTable();
   change(model, *model.mutable_tables(0));
   return CheckModel(model).ToString();
 }
@@ -89,7 +89,7 @@ TEST(CheckModelTest, TakesTables) {
   EXPECT_TABLE_SAYS("OK", t.set_admit_probability(1), t.set_admit_after(1), t.set_evict_unused_ms(0),
                     t.set_max_bytes(0));
   for (int kind = wire::v1::RULE_KIND_SGD; kind <= wire::v1::RULE_KIND_ROWWISE_ADAGRAD; ++kind) {
-    Model model = WithTable();
+    Model model = WithHalfTable();
     *model.mutable_tables(0)->mutable_rule() = model.rule();
     model.mutable_tables(0)->mutable_rule()->set_kind(static_cast<wire::v1::RuleKind>(kind));
     model.mutable_tables(0)->mutable_rule()->set_initial_accumulator(0.1f);
@@ -128,7 +128,7 @@ TEST(CheckModelTest, TablesAreLimitedInNumber) {
   Model model;
   *model.mutable_rule() = OneVariable(4).rule();
   for (uint32_t i = 0; i <= kMaxTables; ++i) {
-    *model.add_tables() = WithTable().tables(0);
+    *model.add_tables() = WithHalfTable().tables(0);
     model.mutable_tables(static_cast<int>(i))->set_name(absl::StrCat("t", i));
   }
   EXPECT_NE(CheckModel(model).message().find("the model has 32769 tables, at most 32768"), absl::string_view::npos);
@@ -137,7 +137,7 @@ TEST(CheckModelTest, TablesAreLimitedInNumber) {
 }
 
 TEST(CheckModelTest, RowwiseAdagradIsForTables) {
-  Model model = WithTable();
+  Model model = WithHalfTable();
   model.mutable_rule()->set_kind(wire::v1::RULE_KIND_ROWWISE_ADAGRAD);
   EXPECT_NE(CheckModel(model).message().find("variable \"w\": rule adagrad_rowwise is for tables"),
             absl::string_view::npos);
@@ -149,9 +149,9 @@ TEST(CheckModelTest, RowwiseAdagradIsForTables) {
 }
 
 TEST(CompareTest, NamesTheFirstDifferenceOfTables) {
-  const Model spec = Canonical(WithTable());
+  const Model spec = Canonical(WithHalfTable());
   const auto difference = [&](auto change, bool loose = true) {
-    Model other = WithTable();
+    Model other = WithHalfTable();
     change(other, *other.mutable_tables(0));
     return std::string(Compare(spec, Canonical(other), "worker 1", loose).message());
   };
@@ -178,8 +178,8 @@ TEST(CompareTest, NamesTheFirstDifferenceOfTables) {
 }
 
 TEST(CompareTest, ATablesRuleThatIsTheModelsIsNoDifference) {
-  const Model spec = Canonical(WithTable());
-  Model other = WithTable();
+  const Model spec = Canonical(WithHalfTable());
+  Model other = WithHalfTable();
   *other.mutable_tables(0)->mutable_rule() = other.rule();
   EXPECT_TRUE(Compare(spec, Canonical(other), "x", /*loose=*/false).ok());
   EXPECT_EQ(Canonical(other).SerializeAsString(), spec.SerializeAsString());
@@ -229,7 +229,7 @@ TEST(RunModelTest, IsReadBackAndExtended) {
 
 TEST(RunModelTest, TablesAreAppended) {
   const RunModel first = *RunModel::Make("run", 2, Canonical(OneVariable(4)));
-  const Model with = Canonical(WithTable());
+  const Model with = Canonical(WithHalfTable());
   EXPECT_FALSE(Covers(first.spec().model(), with));
   const RunModel second = *first.Extended(with);
   ASSERT_EQ(second.spec().model().tables_size(), 1);
@@ -249,8 +249,8 @@ TEST(RunModelTest, ANewTableMayNotTakeTheNameOfAVariableThatTheDeclarationLeaves
   *model.add_variables() = model.variables(0);
   model.mutable_variables(1)->set_name("user");
   const RunModel first = *RunModel::Make("run", 2, model);
-  EXPECT_TRUE(CheckModel(WithTable()).ok());
-  EXPECT_EQ(first.Extended(Canonical(WithTable())).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(CheckModel(WithHalfTable()).ok());
+  EXPECT_EQ(first.Extended(Canonical(WithHalfTable())).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(RunModelTest, HostileBytesAreRefused) {

@@ -1,6 +1,6 @@
 // A table beside the plainest one that there could be: a map from a key to its row, with the rule applied by
 // common/rules' row function on memory of its own.
-#include "ps/table/table.h"
+#include "ps/table/host_table.h"
 
 #include <gtest/gtest.h>
 
@@ -25,8 +25,8 @@ const absl::Time kStart = absl::FromUnixSeconds(1'700'000'000);
 const char* Bytes(const std::vector<uint64_t>& keys) { return reinterpret_cast<const char*>(keys.data()); }
 const char* Bytes(const std::vector<float>& rows) { return reinterpret_cast<const char*>(rows.data()); }
 
-TableOptions OptionsOf(uint32_t dim) {
-  TableOptions options;
+StoredTableOptions OptionsOf(uint32_t dim) {
+  StoredTableOptions options;
   options.name = "emb";
   options.dim = dim;
   options.init = {.kind = InitKind::kNormal, .a = 0.5f, .b = 0.25f, .seed = 7};
@@ -34,33 +34,33 @@ TableOptions OptionsOf(uint32_t dim) {
   return options;
 }
 
-std::vector<float> Pulled(const Table& table, const std::vector<uint64_t>& keys, uint32_t dim) {
+std::vector<float> Pulled(const HostTable& table, const std::vector<uint64_t>& keys, uint32_t dim) {
   std::vector<float> rows(keys.size() * dim, -1);
   table.Pull(Bytes(keys), keys.size(), reinterpret_cast<char*>(rows.data()));
   return rows;
 }
 
-std::vector<float> Initial(const TableOptions& options, uint64_t key) {
+std::vector<float> Initial(const StoredTableOptions& options, uint64_t key) {
   std::vector<float> values(options.dim);
   FillRow(options.init, key, absl::MakeSpan(values));
   RowRule(options.rule, options.storage, options.dim).Rounded(values.data());
   return values;
 }
 
-absl::Status PushAll(Table& table, const std::vector<uint64_t>& keys, const std::vector<float>& gradients,
+absl::Status PushAll(HostTable& table, const std::vector<uint64_t>& keys, const std::vector<float>& gradients,
                      absl::Time now = kStart) {
   return table.Push(Bytes(keys), keys.size(), Bytes(gradients), kRuleRate, now);
 }
 
 // Pushes a gradient of 1 in every element.
-void Touch(Table& table, const std::vector<uint64_t>& keys, uint32_t dim, absl::Time now = kStart) {
+void Touch(HostTable& table, const std::vector<uint64_t>& keys, uint32_t dim, absl::Time now = kStart) {
   ASSERT_TRUE(PushAll(table, keys, std::vector<float>(keys.size() * dim, 1.0f), now).ok());
 }
 
 // What the table should do, one key at a time, with admission by count.
 class Reference {
  public:
-  explicit Reference(const TableOptions& options)
+  explicit Reference(const StoredTableOptions& options)
       : options_(options), rule_(options.rule, options.storage, options.dim) {}
 
   void Push(const std::vector<uint64_t>& keys, const std::vector<float>& gradients, float rate) {
@@ -100,16 +100,16 @@ class Reference {
   uint64_t dropped() const { return dropped_; }
 
  private:
-  TableOptions options_;
+  StoredTableOptions options_;
   RowRule rule_;
   std::unordered_map<uint64_t, std::vector<char>> rows_;
   std::unordered_map<uint64_t, uint32_t> pushes_;
   uint64_t dropped_ = 0;
 };
 
-void ExpectAsReference(const TableOptions& options, uint64_t seed, uint64_t key_range, int pushes) {
+void ExpectAsReference(const StoredTableOptions& options, uint64_t seed, uint64_t key_range, int pushes) {
   SCOPED_TRACE(absl::StrCat(ToText(options.rule), ", dim ", options.dim, ", ", Name(options.storage), ", seed ", seed));
-  Table table(options, BlockPool::Make(0));
+  HostTable table(options, BlockPool::Make(0));
   Reference reference(options);
   Random random(seed);
   // Keys with all kinds of bits, 0 and the largest among them.
@@ -148,7 +148,7 @@ TEST(TableTest, EveryRuleAndStorageDoesAsAPlainMap) {
                               RuleKind::kRowwiseAdagrad}) {
     for (const DType storage : {DType::kF32, DType::kF16, DType::kBF16}) {
       for (const uint32_t dim : {1u, 7u, 16u, 50u}) {
-        TableOptions options = OptionsOf(dim);
+        StoredTableOptions options = OptionsOf(dim);
         options.rule.kind = kind;
         options.storage = storage;
         options.admit_after = 1 + seed % 3;
@@ -159,25 +159,25 @@ TEST(TableTest, EveryRuleAndStorageDoesAsAPlainMap) {
 }
 
 TEST(TableTest, LargeRowsDoAsAPlainMap) {
-  TableOptions options = OptionsOf(4096);
+  StoredTableOptions options = OptionsOf(4096);
   options.rule.kind = RuleKind::kAdam;
   ExpectAsReference(options, 1, 40, 20);
 }
 
 TEST(TableTest, ATableThatGrewThroughManySplitsDoesAsAPlainMap) {
-  TableOptions options = OptionsOf(1);
+  StoredTableOptions options = OptionsOf(1);
   ExpectAsReference(options, 5, 60'000, 1000);
   options.admit_after = 2;
   ExpectAsReference(options, 6, 60'000, 1000);
 }
 
 TEST(TableTest, PullsMakeNoRowsAndInitialValuesHaveNoOrder) {
-  const TableOptions options = OptionsOf(5);
-  Table table(options, BlockPool::Make(0));
+  const StoredTableOptions options = OptionsOf(5);
+  HostTable table(options, BlockPool::Make(0));
   const std::vector<float> one_way = Pulled(table, {1, 2, 3}, 5);
   std::vector<float> other_way;
   for (const uint64_t key : {1, 2, 3}) {
-    Table other(options, BlockPool::Make(0));
+    HostTable other(options, BlockPool::Make(0));
     Touch(other, {9, 8, 7}, 5);
     const std::vector<float> row = Pulled(other, {key}, 5);
     other_way.insert(other_way.end(), row.begin(), row.end());
@@ -192,10 +192,10 @@ TEST(TableTest, PullsMakeNoRowsAndInitialValuesHaveNoOrder) {
 }
 
 TEST(TableTest, AKeyThatStandsTwiceIsAppliedTwice) {
-  TableOptions options = OptionsOf(1);
+  StoredTableOptions options = OptionsOf(1);
   options.init = {.kind = InitKind::kZeros};
   options.rule.learning_rate = 1;
-  Table table(options, BlockPool::Make(0));
+  HostTable table(options, BlockPool::Make(0));
   ASSERT_TRUE(PushAll(table, {4, 5, 4, 4}, {1, 2, 3, 4}).ok());  // makes the rows
   ASSERT_TRUE(PushAll(table, {4, 5, 4, 4}, {1, 2, 3, 4}).ok());
   EXPECT_EQ(Pulled(table, {4, 5}, 1), (std::vector<float>{-16, -4}));
@@ -203,8 +203,8 @@ TEST(TableTest, AKeyThatStandsTwiceIsAppliedTwice) {
 }
 
 TEST(TableTest, ANumberThatIsNotFiniteIsNamedAndNothingChanges) {
-  const TableOptions options = OptionsOf(3);
-  Table table(options, BlockPool::Make(0));
+  const StoredTableOptions options = OptionsOf(3);
+  HostTable table(options, BlockPool::Make(0));
   Touch(table, {1, 2}, 3);
   const std::vector<float> before = Pulled(table, {1, 2, 77}, 3);
   for (const float bad : {std::numeric_limits<float>::infinity(), kRuleRate}) {
@@ -220,9 +220,9 @@ TEST(TableTest, ANumberThatIsNotFiniteIsNamedAndNothingChanges) {
 }
 
 TEST(TableTest, MessagesMayLieAtAnyAddress) {
-  const TableOptions options = OptionsOf(16);
-  Table aligned(options, BlockPool::Make(0));
-  Table unaligned(options, BlockPool::Make(0));
+  const StoredTableOptions options = OptionsOf(16);
+  HostTable aligned(options, BlockPool::Make(0));
+  HostTable unaligned(options, BlockPool::Make(0));
   std::vector<uint64_t> keys(100);
   std::vector<float> gradients(1600);
   for (size_t i = 0; i < keys.size(); ++i) keys[i] = Mix64(i);
@@ -244,8 +244,8 @@ TEST(TableTest, MessagesMayLieAtAnyAddress) {
 TEST(TableTest, GradientsOf16BitsAreAppliedAsTheirFloats) {
   for (const DType type : {DType::kF16, DType::kBF16}) {
     for (const uint32_t dim : {1u, 3u, 16u}) {
-      const TableOptions options = OptionsOf(dim);
-      Table floats(options, BlockPool::Make(0)), halves(options, BlockPool::Make(0));
+      const StoredTableOptions options = OptionsOf(dim);
+      HostTable floats(options, BlockPool::Make(0)), halves(options, BlockPool::Make(0));
       std::vector<uint64_t> keys(300);
       std::vector<float> gradients(keys.size() * dim);
       for (size_t i = 0; i < keys.size(); ++i) keys[i] = Mix64(i % 250);
@@ -274,11 +274,11 @@ TEST(TableTest, GradientsOf16BitsAreAppliedAsTheirFloats) {
 
 TEST(TableTest, SmallStepsDoNotVanishIn16Bits) {
   for (const DType storage : {DType::kF16, DType::kBF16}) {
-    TableOptions options = OptionsOf(1024);
+    StoredTableOptions options = OptionsOf(1024);
     options.storage = storage;
     options.init = {.kind = InitKind::kConstant, .a = 1};
     options.rule.learning_rate = 1;
-    Table table(options, BlockPool::Make(0));
+    HostTable table(options, BlockPool::Make(0));
     // 1/10 of the distance between the numbers below 1, 200 times over.
     const float step = (storage == DType::kF16 ? 0x1p-11f : 0x1p-8f) / 10;
     for (int i = 0; i < 200; ++i) ASSERT_TRUE(PushAll(table, {3}, std::vector<float>(1024, step)).ok());
@@ -289,9 +289,9 @@ TEST(TableTest, SmallStepsDoNotVanishIn16Bits) {
 }
 
 TEST(TableTest, AKeyIsAdmittedWithItsNthPush) {
-  TableOptions options = OptionsOf(2);
+  StoredTableOptions options = OptionsOf(2);
   options.admit_after = 3;
-  Table table(options, BlockPool::Make(0));
+  HostTable table(options, BlockPool::Make(0));
   Touch(table, {10, 11, 10}, 2);
   EXPECT_EQ(table.counters().candidates, 2u);
   EXPECT_EQ(table.counters().rows, 0u);
@@ -306,10 +306,10 @@ TEST(TableTest, AKeyIsAdmittedWithItsNthPush) {
 }
 
 TEST(TableTest, AdmissionByProbabilityAdmitsThatPartAndRemembersNobody) {
-  TableOptions options = OptionsOf(1);
+  StoredTableOptions options = OptionsOf(1);
   options.admit_probability = 0.25f;
-  Table table(options, BlockPool::Make(0));
-  Table twin(options, BlockPool::Make(0));
+  HostTable table(options, BlockPool::Make(0));
+  HostTable twin(options, BlockPool::Make(0));
   std::vector<uint64_t> keys(40'000);
   for (size_t i = 0; i < keys.size(); ++i) keys[i] = i;
   Touch(table, keys, 1);
@@ -324,10 +324,10 @@ TEST(TableTest, AdmissionByProbabilityAdmitsThatPartAndRemembersNobody) {
 }
 
 TEST(TableTest, CountAndProbabilityTogetherCountFirst) {
-  TableOptions options = OptionsOf(1);
+  StoredTableOptions options = OptionsOf(1);
   options.admit_after = 2;
   options.admit_probability = 0.5f;
-  Table table(options, BlockPool::Make(0));
+  HostTable table(options, BlockPool::Make(0));
   std::vector<uint64_t> keys(10'000);
   for (size_t i = 0; i < keys.size(); ++i) keys[i] = i;
   Touch(table, keys, 1);

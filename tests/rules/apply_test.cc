@@ -224,7 +224,7 @@ TEST(StatisticTest, MeanIsTheMeanOfAllPushesWithoutTheInitialValue) {
   Floats mean = {1000, std::numeric_limits<float>::quiet_NaN()};
   for (int count = 1; count <= 100; ++count) {
     const Floats update = {static_cast<float>(count), 0.1f};
-    ApplyStatistic(Statistic::kMean, count, update, mean, absl::MakeSpan(mean));
+    ApplyStatistic(StatisticKind::kMean, count, update, mean, absl::MakeSpan(mean));
   }
   EXPECT_NEAR(mean[0], 50.5, 1e-4);
   EXPECT_EQ(mean[1], 0.1f);
@@ -234,15 +234,15 @@ TEST(StatisticTest, SumAddsToTheInitialValueAndLastReplaces) {
   const Floats before = {1, 2, 3};
   const Floats update = {10, -2, 0.5f};
   Floats after(3);
-  ApplyStatistic(Statistic::kSum, 7, update, before, absl::MakeSpan(after));
+  ApplyStatistic(StatisticKind::kSum, 7, update, before, absl::MakeSpan(after));
   EXPECT_EQ(after, (Floats{11, 0, 3.5f}));
-  ApplyStatistic(Statistic::kLast, 7, update, before, absl::MakeSpan(after));
+  ApplyStatistic(StatisticKind::kLast, 7, update, before, absl::MakeSpan(after));
   EXPECT_EQ(after, update);
   EXPECT_EQ(before, (Floats{1, 2, 3}));
 }
 
 TEST(StatisticTest, InPlaceAndTwoBlocksGiveTheSameBits) {
-  for (const Statistic statistic : {Statistic::kMean, Statistic::kSum, Statistic::kLast}) {
+  for (const StatisticKind statistic : {StatisticKind::kMean, StatisticKind::kSum, StatisticKind::kLast}) {
     for (const uint64_t count : {1, 2, 7}) {
       const Floats before = RandomFloats(101, 8);
       const Floats update = RandomFloats(101, 9);

@@ -163,7 +163,7 @@ TEST_F(CudaApplyTest, AGradientThatIsNotFiniteIsFoundWhereverItLies) {
 }
 
 TEST_F(CudaApplyTest, StatisticsGiveTheHostsBits) {
-  for (const Statistic statistic : {Statistic::kMean, Statistic::kSum, Statistic::kLast}) {
+  for (const StatisticKind statistic : {StatisticKind::kMean, StatisticKind::kSum, StatisticKind::kLast}) {
     for (const uint64_t count : {1, 2, 7}) {
       const Block block = RandomBlock(Rule(RuleKind::kSgd, 0), 4099, count);
       const OnDevice<float> update(block.gradient), in(block.parameters), out(block.gradient);

@@ -21,7 +21,7 @@ namespace {
 
 using Floats = std::vector<float>;
 
-Floats RandomFloats(size_t n, uint64_t seed) {
+Floats RandomRow(size_t n, uint64_t seed) {
   Floats values(n);
   for (size_t i = 0; i < n; ++i) values[i] = static_cast<float>(UnitAt(seed, i) * 2 - 1);
   return values;
@@ -51,12 +51,12 @@ TEST(RowsTest, RowsInFloat32AreDenseVariablesElementByElement) {
         const RowRule rule(spec, DType::kF32, dim);
         std::vector<char> bytes(rule.row_bytes() + 1);
         char* row = bytes.data() + 1;
-        Floats w = RandomFloats(dim, dim);
+        Floats w = RandomRow(dim, dim);
         rule.Start(w.data(), row);
         std::array<Floats, kMaxSlots> slots;
         for (int slot = 0; slot < SlotCount(kind); ++slot) slots[slot].assign(dim, SlotInitialValue(spec, slot));
         for (uint64_t step = 1; step <= 20; ++step) {
-          const Floats gradient = RandomFloats(dim, 100 * dim + step);
+          const Floats gradient = RandomRow(dim, 100 * dim + step);
           ApplyOne(rule, 0.05f, gradient, row);
           ApplyArguments arguments{.gradient = gradient, .parameters_in = w, .parameters_out = absl::MakeSpan(w)};
           for (int slot = 0; slot < kMaxSlots; ++slot) {
@@ -103,7 +103,7 @@ TEST(RowsTest, RowwiseAdagradTakesTheMeanOverLongRows) {
     const RowRule rule(spec, DType::kF32, dim);
     std::vector<char> row(rule.row_bytes());
     rule.Start(Floats(dim, 0).data(), row.data());
-    const Floats gradient = RandomFloats(dim, 3);
+    const Floats gradient = RandomRow(dim, 3);
     ApplyOne(rule, 0.5f, gradient, row.data());
     double squares = 0;
     for (const float g : gradient) squares += static_cast<double>(g) * g;
@@ -143,12 +143,12 @@ TEST(RowsTest, ThePlaceAndTheBatchOfARowDoNotMatterIn16Bits) {
     const RowRule rule(spec, storage, kDim);
     ASSERT_EQ(rule.row_bytes(), 2u * kDim + 4u * kDim + 2);
     std::vector<char> one(rule.row_bytes()), two(2 * rule.row_bytes() + 3);
-    const Floats start = RandomFloats(kDim, 1);
+    const Floats start = RandomRow(kDim, 1);
     rule.Start(start.data(), one.data());
     char* rows[] = {two.data() + 3, two.data() + 3 + rule.row_bytes()};
     for (char* row : rows) rule.Start(start.data(), row);
     for (int step = 0; step < 10; ++step) {
-      const Floats gradient = RandomFloats(kDim, 50 + step);
+      const Floats gradient = RandomRow(kDim, 50 + step);
       ApplyOne(rule, 0.01f, gradient, one.data(), 9);
       const char* from = reinterpret_cast<const char*>(gradient.data());
       const char* gradients[] = {from, from};

@@ -13,7 +13,7 @@
 namespace basin {
 namespace {
 
-WideDeepOptions Options(std::vector<int64_t> hidden, uint64_t seed = 5) {
+WideDeepOptions WideDeepWith(std::vector<int64_t> hidden, uint64_t seed = 5) {
   WideDeepOptions options;
   options.hidden = std::move(hidden);
   options.embedding_dim = 3;
@@ -58,24 +58,24 @@ double PlainLoss(const WideDeep& model, const FeatureBatch& batch, const Exact& 
   return loss / static_cast<double>(batch.rows);
 }
 
-struct Case {
+struct WideDeepCase {
   std::string device;
   std::vector<int64_t> hidden;
 };
-void PrintTo(const Case& item, std::ostream* out) { *out << item.hidden.size() << " layers on " << item.device; }
+void PrintTo(const WideDeepCase& item, std::ostream* out) { *out << item.hidden.size() << " layers on " << item.device; }
 
-std::vector<Case> CasesHere() {
-  std::vector<Case> cases;
+std::vector<WideDeepCase> WideDeepCases() {
+  std::vector<WideDeepCase> cases;
   for (const std::string& device : DevicesHere())
     cases.insert(cases.end(), {{device, {}}, {device, {8}}, {device, {8, 5}}});
   return cases;
 }
 
-class WideDeepGradientTest : public testing::TestWithParam<Case> {};
+class WideDeepGradientTest : public testing::TestWithParam<WideDeepCase> {};
 
 // As GradientTest of program_test.cc, which says where the tolerance comes from.
 TEST_P(WideDeepGradientTest, IsTheSlopeOfTheLoss) {
-  auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), Options(GetParam().hidden));
+  auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), WideDeepWith(GetParam().hidden));
   ASSERT_TRUE(model.ok()) << model.status();
   const auto device = OpenHere(GetParam().device);
   const FeatureData data = ShopData(200, 3);
@@ -128,12 +128,12 @@ TEST_P(WideDeepGradientTest, IsTheSlopeOfTheLoss) {
   EXPECT_LT(left_out * 20, checked);
 }
 
-INSTANTIATE_TEST_SUITE_P(Hidden, WideDeepGradientTest, testing::ValuesIn(CasesHere()), [](const auto& info) {
+INSTANTIATE_TEST_SUITE_P(Hidden, WideDeepGradientTest, testing::ValuesIn(WideDeepCases()), [](const auto& info) {
   return std::to_string(info.param.hidden.size()) + "_layers_on_" + InTestName(info.param.device);
 });
 
 TEST(WideDeepTest, NamesItsVariablesAndTables) {
-  const auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), Options({8}));
+  const auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), WideDeepWith({8}));
   ASSERT_TRUE(model.ok());
   std::vector<std::string> names;
   for (const VariableDecl& variable : model->variables()) names.push_back(variable.name);
@@ -150,7 +150,7 @@ TEST(WideDeepTest, NamesItsVariablesAndTables) {
 TEST(WideDeepTest, NoTwoInitialValuesShareASeed) {
   std::set<uint64_t> seeds;
   for (uint64_t seed = 1; seed <= 10; ++seed) {
-    const auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), Options({8, 4}, seed));
+    const auto model = WideDeep::Make(*ParseFeatureSchema(kShopSchema, "s"), WideDeepWith({8, 4}, seed));
     for (const VariableDecl& variable : model->variables()) {
       if (variable.init.kind != InitKind::kZeros) seeds.insert(variable.init.seed);
     }
@@ -164,7 +164,7 @@ TEST(WideDeepTest, NoTwoInitialValuesShareASeed) {
 TEST(WideDeepTest, WorksWithoutNumbers) {
   const auto schema =
       ParseFeatureSchema("label: {column: y}\nsplit: {column: d, test_from: a}\ncategorical: [c]\n", "s");
-  const auto model = WideDeep::Make(*schema, Options({4}));
+  const auto model = WideDeep::Make(*schema, WideDeepWith({4}));
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_EQ(model->variables()[1].name, "deep/hidden0/kernel");
   EXPECT_EQ(model->variables()[1].shape, (std::vector<int64_t>{3, 4}));
@@ -175,11 +175,11 @@ TEST(WideDeepTest, WrongOptionsAreNamed) {
   const auto message = [&](const WideDeepOptions& options) {
     return std::string(WideDeep::Make(schema, options).status().message());
   };
-  EXPECT_TRUE(absl::StrContains(message(Options({0})), "width 0"));
-  WideDeepOptions options = Options({4});
+  EXPECT_TRUE(absl::StrContains(message(WideDeepWith({0})), "width 0"));
+  WideDeepOptions options = WideDeepWith({4});
   options.embedding_dim = 0;
   EXPECT_TRUE(absl::StrContains(message(options), "embeddings of 0 numbers"));
-  options = Options({4});
+  options = WideDeepWith({4});
   options.wide_rule.learning_rate = -1;
   EXPECT_TRUE(absl::StrContains(message(options), "learning_rate"));
 }

@@ -13,16 +13,9 @@ namespace {
 // A bound on the connections that a ps can make a client open; basin-ps has at most one lane a core.
 constexpr size_t kMaxLanes = 1024;
 
-template <class Proto>
-std::string Bytes(const Proto& proto) {
-  return proto.SerializeAsString();
-}
-
 absl::Status Unreadable(absl::string_view what) {
   return absl::InternalError(absl::StrCat("a parameter server sent a ", what, " that cannot be read"));
 }
-
-std::string Seconds(absl::Duration duration) { return absl::StrCat(absl::ToInt64Seconds(duration), " s"); }
 
 }  // namespace
 
@@ -92,7 +85,7 @@ void ClientCore::SendHello(Channel& channel) {
   hello.set_is_chief(options_.is_chief);
   actions_.push_back({.kind = ClientAction::Kind::kSend,
                       .channel = channel.id,
-                      .message = wire::MakeControl(HeaderFor(channel, wire::Kind::kHello, 0), Bytes(hello))});
+                      .message = wire::MakeControl(HeaderFor(channel, wire::Kind::kHello, 0), hello.SerializeAsString())});
 }
 
 void ClientCore::OnCut(uint32_t id, const absl::Status& reason, absl::Time now) {
@@ -171,7 +164,7 @@ void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, a
     run_state_ = welcome.state();
   }
   if (again)
-    notes_.push_back(absl::StrCat("reconnected to ", PsName(channel), " after ", Seconds(now - channel.down_since)));
+    notes_.push_back(absl::StrCat("reconnected to ", PsName(channel), " after ", SecondsText(now - channel.down_since)));
   if (channel.lane.value() == 0 && lanes_of_ps_[channel.ps.value()] == 0) {
     lanes_of_ps_[channel.ps.value()] = static_cast<uint32_t>(std::max(1, welcome.lane_addresses_size()));
     // (AddChannel may move nothing: channels are held by pointer.)
@@ -289,13 +282,13 @@ void ClientCore::OnTime(absl::Time now) {
         if (const CallId oldest = OldestWaiting(now - heartbeat_); oldest != 0) {
           heartbeat.set_waiting_for(WaitingFor(oldest, now));
         }
-        channel.heartbeat_request = SendControl(channel, wire::Kind::kHeartbeat, Bytes(heartbeat), 0, now);
+        channel.heartbeat_request = SendControl(channel, wire::Kind::kHeartbeat, heartbeat.SerializeAsString(), 0, now);
         channel.heartbeat_at = now + heartbeat_;
       }
       if (channel.lane.value() == 0) {
         if (channel.heartbeat_request != 0 && now - channel.last_heard >= dead_after_) {
           actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel.id});
-          OnCut(channel.id, absl::UnavailableError(absl::StrCat("no answer for ", Seconds(dead_after_))), now);
+          OnCut(channel.id, absl::UnavailableError(absl::StrCat("no answer for ", SecondsText(dead_after_))), now);
         } else {
           Wake(channel.heartbeat_request != 0 ? channel.last_heard + dead_after_ : channel.heartbeat_at);
         }
@@ -304,7 +297,7 @@ void ClientCore::OnTime(absl::Time now) {
       if (now - channel.last_heard >= dead_after_) {
         actions_.push_back({.kind = ClientAction::Kind::kClose, .channel = channel.id});
         OnCut(channel.id,
-              absl::UnavailableError(absl::StrCat("connected, but no welcome within ", Seconds(dead_after_))), now);
+              absl::UnavailableError(absl::StrCat("connected, but no welcome within ", SecondsText(dead_after_))), now);
       } else {
         Wake(channel.last_heard + dead_after_);
       }
@@ -316,12 +309,12 @@ void ClientCore::OnTime(absl::Time now) {
         if (!channel.welcomed_once && options_.role != wire::v1::ROLE_OBSERVER &&
             channel.last_reason.code() == absl::StatusCode::kNotFound) {
           return Fail(absl::InvalidArgumentError(
-              absl::StrCat(PsName(channel), " was not found within ", Seconds(now - channel.down_since), ": ",
+              absl::StrCat(PsName(channel), " was not found within ", SecondsText(now - channel.down_since), ": ",
                            channel.last_reason.message(), "; correct it in TF_CONFIG or the name service")));
         }
         const absl::string_view verb =
             channel.welcomed_once ? " has been out of reach for " : " did not answer within ";
-        return Fail(absl::UnavailableError(absl::StrCat(PsName(channel), verb, Seconds(now - channel.down_since), ": ",
+        return Fail(absl::UnavailableError(absl::StrCat(PsName(channel), verb, SecondsText(now - channel.down_since), ": ",
                                                         channel.last_reason.message(),
                                                         "; see that process and its log, then start the job again")));
       }

@@ -8,17 +8,6 @@
 #include "worker/client/client_core_state.h"
 
 namespace basin {
-namespace {
-
-template <class Proto>
-std::string Bytes(const Proto& proto) {
-  return proto.SerializeAsString();
-}
-
-std::string Seconds(absl::Duration duration) { return absl::StrCat(absl::ToInt64Seconds(duration), " s"); }
-
-}  // namespace
-
 // ---- Calls ----
 
 // A call's id: a serial number, counted up, above the slot that the call has in calls_. So a lookup is an index, ids of
@@ -142,26 +131,26 @@ std::string ClientCore::WaitingFor(CallId id, absl::Time now) const {
     }
     if (!connecting && !asked) continue;
     if (channel->state == Channel::State::kReady) {
-      whom.push_back(absl::StrCat(PsName(*channel), ", ", Seconds(now - call.since)));
+      whom.push_back(absl::StrCat(PsName(*channel), ", ", SecondsText(now - call.since)));
     } else {
       whom.push_back(
-          absl::StrCat(PsName(*channel), ", ", Seconds(now - channel->down_since), ": ",
+          absl::StrCat(PsName(*channel), ", ", SecondsText(now - channel->down_since), ": ",
                        channel->last_reason.ok() ? "dialled, no answer yet" : channel->last_reason.message()));
     }
     if (whom.size() == 3) break;
   }
   if (whom.empty() && !deferred_.empty() && !call.is_update)
-    return absl::StrCat(call.what, ": waiting for pushes to be acknowledged, ", Seconds(now - call.since));
+    return absl::StrCat(call.what, ": waiting for pushes to be acknowledged, ", SecondsText(now - call.since));
   for (const LaterPull& pull : later_pulls_) {
     if (whom.empty() && pull.call == id)
       whom.push_back(absl::StrCat("the first values of \"", VariableOf(pull.entries[0].shard),
-                                  "\", which the chief assigns, ", Seconds(now - call.since)));
+                                  "\", which the chief assigns, ", SecondsText(now - call.since)));
   }
   for (auto at = waiting_.begin(); at != waiting_.end() && whom.empty(); ++at) {
     const auto is_its = [id](const Waiting& waiting) { return waiting.entry.call == id; };
     if (std::any_of(at->second.begin(), at->second.end(), is_its))
       whom.push_back(absl::StrCat("its turn, or the device, for its part of \"", VariableOf(ShardId(at->first)), "\", ",
-                                  Seconds(now - call.since)));
+                                  SecondsText(now - call.since)));
   }
   return absl::StrCat(call.what, ": waiting for ", absl::StrJoin(whom, "; "));
 }
@@ -173,7 +162,7 @@ CallId ClientCore::NextInput(const std::string& name, absl::Time now) {
   wire::v1::NextInput request;
   request.set_name(name);
   request.set_number(++input_number_[name]);
-  SendControl(*channels_[0], wire::Kind::kNextInput, Bytes(request), call.id, now);
+  SendControl(*channels_[0], wire::Kind::kNextInput, request.SerializeAsString(), call.id, now);
   return call.id;
 }
 
@@ -184,7 +173,7 @@ CallId ClientCore::InputDone(const std::string& name, uint64_t piece, absl::Time
   wire::v1::InputDone request;
   request.set_name(name);
   request.set_piece(piece);
-  deferred_.push_back({call.id, unfinished_updates_, wire::Kind::kInputDone, Bytes(request)});
+  deferred_.push_back({call.id, unfinished_updates_, wire::Kind::kInputDone, request.SerializeAsString()});
   Flush(now);
   ReleaseDeferred(now);
   return call.id;
@@ -197,7 +186,7 @@ CallId ClientCore::Finish(const std::string& failure, absl::Time now) {
   wire::v1::Finish request;
   request.set_is_chief(options_.is_chief);
   request.set_failure(failure);
-  deferred_.push_back({call.id, unfinished_updates_, wire::Kind::kFinish, Bytes(request)});
+  deferred_.push_back({call.id, unfinished_updates_, wire::Kind::kFinish, request.SerializeAsString()});
   Flush(now);
   ReleaseDeferred(now);
   return call.id;
@@ -218,7 +207,7 @@ CallId ClientCore::Barrier(const std::string& name, absl::Time now) {
   wire::v1::Barrier request;
   request.set_name(name);
   request.set_number(++barrier_number_[name]);
-  SendControl(*channels_[0], wire::Kind::kBarrier, Bytes(request), call.id, now);
+  SendControl(*channels_[0], wire::Kind::kBarrier, request.SerializeAsString(), call.id, now);
   return call.id;
 }
 
@@ -228,7 +217,7 @@ CallId ClientCore::Stats(absl::Time now) {
   for (auto& channel : channels_) {
     if (channel->lane.value() != 0) continue;
     ++call.parts;
-    SendControl(*channel, wire::Kind::kStats, Bytes(wire::v1::Stats()), call.id, now);
+    SendControl(*channel, wire::Kind::kStats, wire::v1::Stats().SerializeAsString(), call.id, now);
   }
   return call.id;
 }
@@ -241,7 +230,7 @@ CallId ClientCore::Goodbye(absl::Time now) {
   for (auto& channel : channels_) {
     if (channel->state != Channel::State::kReady) continue;
     ++call.parts;
-    SendControl(*channel, wire::Kind::kGoodbye, Bytes(request), call.id, now);
+    SendControl(*channel, wire::Kind::kGoodbye, request.SerializeAsString(), call.id, now);
   }
   if (call.parts == 0) call.done = true;
   return call.id;
@@ -261,7 +250,7 @@ void ClientCore::Step(const std::vector<std::pair<std::string, double>>& metrics
   step.set_staleness_max(staleness_max_);
   staleness_sum_ = 0;
   staleness_count_ = staleness_max_ = 0;
-  SendControl(*channels_[0], wire::Kind::kStep, Bytes(step), 0, now);
+  SendControl(*channels_[0], wire::Kind::kStep, step.SerializeAsString(), 0, now);
 }
 
 }  // namespace basin

@@ -5,6 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "common/base/dtype.h"
 #include "worker/client/client_core.h"
 
@@ -13,6 +16,10 @@ namespace basin {
 // The code of a peer's refusal: one that is none, OK above all, must not pass for success.
 inline absl::StatusCode RefusalCode(int32_t code) {
   return code >= 1 && code <= 16 ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kInternal;
+}
+
+inline std::string SecondsText(absl::Duration duration) {
+  return absl::StrCat(absl::ToInt64Seconds(duration), " s");
 }
 
 // One shard of an update, as long as it is not answered.

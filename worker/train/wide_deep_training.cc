@@ -12,7 +12,7 @@
 namespace basin {
 namespace {
 
-constexpr uint64_t kEvaluationRows = 4096;
+constexpr uint64_t kRowsAtOnce = 4096;
 
 }  // namespace
 
@@ -61,8 +61,8 @@ absl::StatusOr<WideDeepEvaluation> EvaluateWideDeep(WideDeep& model, Device& dev
   std::vector<float> logits;
   double loss_sum = 0;
   uint64_t correct = 0;
-  for (uint64_t begin = 0; begin < part.count(); begin += kEvaluationRows) {
-    batcher.Gather(part, absl::MakeConstSpan(order).subspan(begin, kEvaluationRows), &batch);
+  for (uint64_t begin = 0; begin < part.count(); begin += kRowsAtOnce) {
+    batcher.Gather(part, absl::MakeConstSpan(order).subspan(begin, kRowsAtOnce), &batch);
     model.Resize(batch.tables, &values);
     BASIN_RETURN_IF_ERROR(parameters.StartPull(batch.tables, &values));
     BASIN_RETURN_IF_ERROR(parameters.Settle());

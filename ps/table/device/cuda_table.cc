@@ -17,7 +17,7 @@ constexpr size_t kExportBytes = size_t{16} << 20;
 
 }  // namespace
 
-CudaTable::CudaTable(std::string device, TableOptions options, cudaStream_t stream)
+CudaTable::CudaTable(std::string device, StoredTableOptions options, cudaStream_t stream)
     : device_(std::move(device)),
       options_(std::move(options)),
       stream_(stream),
@@ -29,7 +29,7 @@ absl::Status CudaTable::Check(cudaError_t error, const char* what) const {
   return CudaStatus(error, device_, absl::StrCat("table \"", options_.name, "\": ", what));
 }
 
-absl::StatusOr<std::unique_ptr<CudaTable>> CudaTable::Make(std::string device, TableOptions options,
+absl::StatusOr<std::unique_ptr<CudaTable>> CudaTable::Make(std::string device, StoredTableOptions options,
                                                            cudaStream_t stream) {
   if (options.admit_after > 1 || options.admit_probability < 1) {
     return absl::UnimplementedError(absl::StrCat("table \"", options.name, "\": admission of keys is not there on ",

@@ -1,4 +1,4 @@
-// An embedding table in the memory of a CUDA device: the twin of Table (ps/table/table.h). Open addressing: keys in
+// An embedding table in the memory of a CUDA device: the twin of HostTable (ps/table/host_table.h). Open addressing: keys in
 // buckets of 16, which 16 threads look at in one access, and rows apart from them, each at its key's number.
 //
 // Its memory is taken once, and never grows. A key lies in one of the kWindow buckets from its own on; where all of
@@ -31,7 +31,7 @@
 #include "common/rules/cuda_row_layout.h"
 #include "common/rules/rows.h"
 #include "ps/table/device/cuda_table_kernels.h"
-#include "ps/table/table.h"
+#include "ps/table/host_table.h"
 
 namespace basin {
 
@@ -50,7 +50,7 @@ class CudaTable final {
   // All of options.max_bytes is taken, in the device's memory. INVALID_ARGUMENT: it has no room for a bucket;
   // UNIMPLEMENTED: the options ask for admission by count or probability, which only the host's table has;
   // RESOURCE_EXHAUSTED: no memory. REQUIRES: as for Table. The stream must outlive the table. `device`: for messages.
-  static absl::StatusOr<std::unique_ptr<CudaTable>> Make(std::string device, TableOptions options, cudaStream_t stream);
+  static absl::StatusOr<std::unique_ptr<CudaTable>> Make(std::string device, StoredTableOptions options, cudaStream_t stream);
   CudaTable(const CudaTable&) = delete;
   CudaTable& operator=(const CudaTable&) = delete;
 
@@ -80,12 +80,12 @@ class CudaTable final {
   size_t row_bytes() const { return rule_.row_bytes(); }
 
  private:
-  CudaTable(std::string device, TableOptions options, cudaStream_t stream);
+  CudaTable(std::string device, StoredTableOptions options, cudaStream_t stream);
   absl::Status Allocate();
   absl::Status Check(cudaError_t error, const char* what) const;
 
   const std::string device_;
-  const TableOptions options_;
+  const StoredTableOptions options_;
   const cudaStream_t stream_;
   const RowRule rule_;
   const CudaRowLayout layout_;

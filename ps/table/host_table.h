@@ -21,7 +21,7 @@ namespace basin {
 
 class BlockPool;
 
-struct TableOptions {
+struct StoredTableOptions {
   std::string name;  // for messages
   uint32_t dim = 1;
   DType storage = DType::kF32;  // kF32, kF16, kBF16
@@ -43,14 +43,14 @@ struct TableCounters {
 };
 
 // Not thread-safe: its lane's.
-class Table {
+class HostTable {
  public:
   // REQUIRES: dim >= 1; storage is one of the three; rule and init are valid, and init is one that rows have (FillRow);
   // admit_after >= 1.
-  Table(TableOptions options, std::shared_ptr<BlockPool> pool);
-  ~Table();
-  Table(const Table&) = delete;
-  Table& operator=(const Table&) = delete;
+  HostTable(StoredTableOptions options, std::shared_ptr<BlockPool> pool);
+  ~HostTable();
+  HostTable(const HostTable&) = delete;
+  HostTable& operator=(const HostTable&) = delete;
 
   // Advice: those keys are asked for soon. Cheap; for the next bucket of a message while this one is worked on.
   void Prefetch(const char* keys, size_t n) const;

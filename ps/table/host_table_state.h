@@ -12,13 +12,13 @@
 #include "ps/table/evicted_log.h"
 #include "ps/table/key_index.h"
 #include "ps/table/row_slab.h"
-#include "ps/table/table.h"
+#include "ps/table/host_table.h"
 #include "ps/table/table_memory.h"
 
 namespace basin {
 
-struct Table::State {
-  State(TableOptions given, std::shared_ptr<BlockPool> pool);
+struct HostTable::State {
+  State(StoredTableOptions given, std::shared_ptr<BlockPool> pool);
 
   // Sixteenths of a second since the first call; 2^32 of them are 8.5 years.
   uint32_t StampOf(absl::Time now);
@@ -38,7 +38,7 @@ struct Table::State {
   void Forget();
   bool TooManyCandidates() const;
 
-  const TableOptions options;
+  const StoredTableOptions options;
   const RowRule rule;
   TableMemory memory;
   KeyIndex index;

@@ -1,4 +1,4 @@
-#include "ps/table/table.h"
+#include "ps/table/host_table.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 #include "ps/gradient_view.h"
 #include "ps/table/fetch_line.h"
 #include "ps/table/key_block.h"
-#include "ps/table/table_state.h"
+#include "ps/table/host_table_state.h"
 
 namespace basin {
 namespace {
@@ -21,7 +21,7 @@ constexpr int kRoundsPerEviction = 16;
 // A refusal of memory is taken for an answer for so many pushes.
 constexpr uint64_t kCallsBetweenTries = 64;
 
-absl::Status NotFinite(const TableOptions& options, const char* keys, const GradientView& gradients) {
+absl::Status NotFinite(const StoredTableOptions& options, const char* keys, const GradientView& gradients) {
   const size_t at = std::min(gradients.FirstNotFinite(), gradients.elements - 1);
   uint64_t key = 0;
   std::memcpy(&key, keys + at / options.dim * sizeof(key), sizeof(key));
@@ -33,11 +33,11 @@ absl::Status NotFinite(const TableOptions& options, const char* keys, const Grad
 
 }  // namespace
 
-Table::Table(TableOptions options, std::shared_ptr<BlockPool> pool)
+HostTable::HostTable(StoredTableOptions options, std::shared_ptr<BlockPool> pool)
     : state_(std::make_unique<State>(std::move(options), std::move(pool))) {}
-Table::~Table() = default;
+HostTable::~HostTable() = default;
 
-void Table::Prefetch(const char* keys, size_t n) const {
+void HostTable::Prefetch(const char* keys, size_t n) const {
   for (size_t i = 0; i < n; ++i) {
     uint64_t key;
     std::memcpy(&key, keys + i * sizeof(key), sizeof(key));
@@ -45,7 +45,7 @@ void Table::Prefetch(const char* keys, size_t n) const {
   }
 }
 
-void Table::Pull(const char* keys, size_t n, char* rows) const {
+void HostTable::Pull(const char* keys, size_t n, char* rows) const {
   State& s = *state_;
   const size_t out_bytes = s.options.dim * sizeof(float);
   const size_t value_bytes = s.options.dim * SizeOf(s.options.storage);
@@ -66,7 +66,7 @@ void Table::Pull(const char* keys, size_t n, char* rows) const {
   }
 }
 
-absl::Status Table::Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
+absl::Status HostTable::Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
                          DType type) {
   State& s = *state_;
   const size_t dim = s.options.dim;
@@ -110,7 +110,7 @@ absl::Status Table::Push(const char* keys, size_t n, const char* gradients, floa
   return absl::OkStatus();
 }
 
-bool Table::EvictUnused(absl::Time now) {
+bool HostTable::EvictUnused(absl::Time now) {
   State& s = *state_;
   const absl::Duration unused = s.options.evict_unused;
   if (unused == absl::InfiniteDuration()) return false;
@@ -132,13 +132,13 @@ bool Table::EvictUnused(absl::Time now) {
   return false;
 }
 
-uint64_t Table::evicted_end() const { return state_->log.end(); }
+uint64_t HostTable::evicted_end() const { return state_->log.end(); }
 
-uint64_t Table::Evicted(uint64_t since, size_t most, std::vector<uint64_t>* keys) const {
+uint64_t HostTable::Evicted(uint64_t since, size_t most, std::vector<uint64_t>* keys) const {
   return state_->log.Read(since, most, keys);
 }
 
-TableCounters Table::counters() const {
+TableCounters HostTable::counters() const {
   const State& s = *state_;
   return {.rows = s.index.rows(),
           .candidates = s.index.candidates(),

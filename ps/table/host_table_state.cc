@@ -1,4 +1,4 @@
-#include "ps/table/table_state.h"
+#include "ps/table/host_table_state.h"
 
 #include <algorithm>
 #include <cstring>
@@ -21,7 +21,7 @@ constexpr size_t kEvictedCandidates = 4;
 
 }  // namespace
 
-Table::State::State(TableOptions given, std::shared_ptr<BlockPool> pool)
+HostTable::State::State(StoredTableOptions given, std::shared_ptr<BlockPool> pool)
     : options(std::move(given)),
       rule(options.rule, options.storage, options.dim),
       memory(options.max_bytes, std::move(pool)),
@@ -35,7 +35,7 @@ Table::State::State(TableOptions given, std::shared_ptr<BlockPool> pool)
   Account();
 }
 
-uint32_t Table::State::StampOf(absl::Time now) {
+uint32_t HostTable::State::StampOf(absl::Time now) {
   if (!epoch) epoch = now;
   const int64_t milliseconds = absl::ToInt64Milliseconds(now - *epoch);
   if (milliseconds <= 0) return 0;
@@ -43,14 +43,14 @@ uint32_t Table::State::StampOf(absl::Time now) {
   return static_cast<uint32_t>(std::min<int64_t>(stamp, std::numeric_limits<uint32_t>::max()));
 }
 
-bool Table::State::Admits(uint64_t key, uint32_t count, bool remembered) const {
+bool HostTable::State::Admits(uint64_t key, uint32_t count, bool remembered) const {
   if (count < options.admit_after) return false;
   if (options.admit_probability >= 1) return true;
   // Each push of a key draws anew: by its own count, or where none is kept, by how many gradients were dropped so far.
   return UnitAt(key ^ 0x61646d6974ull, remembered ? count : dropped) < options.admit_probability;
 }
 
-char* Table::State::RowForPush(uint64_t hash, uint64_t key, uint32_t stamp) {
+char* HostTable::State::RowForPush(uint64_t hash, uint64_t key, uint32_t stamp) {
   const IndexValue value = index.FindAndStamp(hash, key, stamp);
   if (value.is_row()) return rows.At(value.row());  // the key stood earlier in this push
   const uint32_t admit_after = options.admit_after;
@@ -84,13 +84,13 @@ char* Table::State::RowForPush(uint64_t hash, uint64_t key, uint32_t stamp) {
   return at;
 }
 
-void Table::State::InitialValues(uint64_t key, char* out) {
+void HostTable::State::InitialValues(uint64_t key, char* out) {
   FillRow(options.init, key, absl::MakeSpan(values));
   rule.Rounded(values.data());
   std::memcpy(out, values.data(), values.size() * sizeof(float));
 }
 
-std::optional<uint32_t> Table::State::TakeRow(uint64_t hash) {
+std::optional<uint32_t> HostTable::State::TakeRow(uint64_t hash) {
   if (const std::optional<uint32_t> row = rows.Take()) return row;
   if (index.rows() == 0) return std::nullopt;
   // Keys are spread evenly, so the segment of this one has as old rows as any.
@@ -100,11 +100,11 @@ std::optional<uint32_t> Table::State::TakeRow(uint64_t hash) {
   return rows.Take();
 }
 
-bool Table::State::TooManyCandidates() const {
+bool HostTable::State::TooManyCandidates() const {
   return index.candidates() > memory.limit() / kCandidateShare / kCandidateBytes;
 }
 
-bool Table::State::MakeRoom(uint64_t hash) {
+bool HostTable::State::MakeRoom(uint64_t hash) {
   while (!index.HasRoom(hash)) {
     uint32_t segment = index.SegmentNumber(hash);
     const size_t candidates = index.CandidatesIn(segment);
@@ -126,12 +126,12 @@ bool Table::State::MakeRoom(uint64_t hash) {
   return true;
 }
 
-void Table::State::EvictRows(uint32_t segment) {
+void HostTable::State::EvictRows(uint32_t segment) {
   index.EvictOldest(segment, /*candidates=*/false, index.RowsIn(segment) / kEvictedRows + 1, &evicted);
   Forget();
 }
 
-void Table::State::Forget() {
+void HostTable::State::Forget() {
   for (const KeyIndex::Evicted& gone : evicted) {
     if (!gone.value.is_row()) continue;
     rows.Free(gone.value.row());
