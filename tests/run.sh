@@ -17,7 +17,7 @@ label by label, then the unit and sim tests once more under the thread sanitizer
   --label L      only this label (may be repeated): unit sim lint cluster install python gpu tsan tensorflow
                  fuzz tidy
   --preset P     build and run with this preset (dev, asan, tsan, clang) instead, without the pass under tsan
-  --jobs N       compilers, and unit and sim tests, at a time (default: one per core)
+  --jobs N       compilers, and unit and sim tests, at a time (default: one per core); others at most two at a time
   --no-install   install and fetch nothing; tests that would have to are skipped
   --help         print this
 
@@ -131,8 +131,11 @@ if [ ${#labels_of_main[@]} -gt 0 ]; then
   slow=(-LE '^slow$')
   [ $all = 1 ] && slow=()
   for label in "${labels_of_main[@]}"; do
-    parallel=1  # these start processes of their own, and share the cores with them
-    [[ $label == unit || $label == sim ]] && parallel=$jobs
+    case $label in
+      unit | sim) parallel=$jobs ;;
+      gpu) parallel=1 ;;  # they share a device, and some take its memory to the end
+      *) parallel=$((jobs < 2 ? jobs : 2)) ;;  # these start many processes of their own, and wait for them much of the time
+    esac
     run_tests "$label" "build/$preset" "$parallel" -L "^$label\$" "${slow[@]}"
   done
 fi
