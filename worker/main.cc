@@ -14,6 +14,9 @@
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/device/device.h"
+#include "common/device/device_list.h"
+#include "common/device/device_of_rank.h"
 #include "worker/model_file.h"
 #include "worker/mpi/mpi_group.h"
 #include "worker/own_ps.h"
@@ -120,7 +123,8 @@ absl::Status RunTask(const Flags& flags, const std::string& tf_config, Role role
 }
 
 // `group` is joined here, and left by the caller once it has said how this ended.
-absl::Status RunRank(const Flags& flags, Workload& workload, std::unique_ptr<MpiGroup>* group) {
+absl::Status RunRank(const Flags& flags, Workload& workload, const Device& device,
+                     std::unique_ptr<MpiGroup>* group) {
   MpiOptions options;
   options.start_timeout = absl::Seconds(flags.start_timeout_s);
   options.timeout = absl::Seconds(flags.unreachable_timeout_s);
@@ -129,18 +133,20 @@ absl::Status RunRank(const Flags& flags, Workload& workload, std::unique_ptr<Mpi
   SetLogPrefix(absl::StrCat("worker ", (*group)->rank()));
   BASIN_ASSIGN_OR_RETURN(const uint64_t examples, workload.LoadTraining());
   Info(absl::StrCat("rank ", (*group)->rank(), " of ", (*group)->size(), " (", (*group)->library(), "): training ",
-                    flags.task.program, " on ", examples, " examples",
+                    flags.task.program, " on ", examples, " examples, computed on ", device.name(),
                     (*group)->size() == 1 ? "; for more ranks start it by mpirun or srun" : ""));
   return workload.TrainInRanks(**group);
 }
 
 absl::Status Run(Flags& flags, std::unique_ptr<MpiGroup>* group) {
   BASIN_RETURN_IF_ERROR(Check(flags));
+  const bool is_rank = flags.task.backend == TrainingBackend::kMpi;
+  if (is_rank) flags.device = DeviceOfRank(flags.device, LocalRankInEnvironment(), ListDevices());
   BASIN_ASSIGN_OR_RETURN(auto device, OpenDevice(flags.device, flags.threads));
   BASIN_ASSIGN_OR_RETURN(auto workload, MakeWorkload(flags.task, *device));
   if (!flags.evaluate.empty()) return workload->EvaluateFile(flags.evaluate);
 
-  if (flags.task.backend == TrainingBackend::kMpi) return RunRank(flags, *workload, group);
+  if (is_rank) return RunRank(flags, *workload, *device, group);
   if (flags.local) {
     BASIN_RETURN_IF_ERROR(workload->LoadTraining().status());
     return workload->TrainWithoutPs();
@@ -306,7 +312,8 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(0.1, 1e9))
       ->group("Cluster");
   app.add_option("--device", flags.device,
-                 "Where gradients are computed: cpu, cuda or cuda:N, or auto (a GPU that can be used, else the CPU)")
+                 "Where gradients are computed: cpu, cuda or cuda:N, or auto (a GPU that can be used, else the CPU); with "
+                 "--backend mpi, cuda and auto give the ranks of a node its GPUs in turn")
       ->group("Machine");
   app.add_option("--threads", flags.threads, "Threads for computing gradients")
       ->check(CLI::Range(1, 1024))

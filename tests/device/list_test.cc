@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <optional>
 #include <string>
 
 #include "absl/strings/match.h"
@@ -8,6 +10,7 @@
 #include "common/device/cuda_architectures.h"
 #include "common/device/device.h"
 #include "common/device/device_list.h"
+#include "common/device/device_of_rank.h"
 
 namespace basin {
 namespace {
@@ -51,6 +54,33 @@ TEST(DeviceListTest, AutoIsTheFirstThatCanBeUsedBesideTheCpu) {
   const auto device = OpenDevice("auto", 1);
   ASSERT_TRUE(device.ok()) << device.status();
   EXPECT_EQ((*device)->name(), expected);
+}
+
+TEST(DeviceOfRankTest, RanksOfANodeTakeItsDevicesInTurn) {
+  const DeviceInfo cpu = {"cpu", "", true, ""};
+  const std::vector<DeviceInfo> devices = {
+      cpu, {"cuda:0", "", true, "", 0}, {"cuda:1", "", false, "too old", 1}, {"cuda:2", "", true, "", 2}};
+  for (const char* name : {"cuda", "auto"}) {
+    EXPECT_EQ(DeviceOfRank(name, 0, devices), "cuda:0");
+    EXPECT_EQ(DeviceOfRank(name, 1, devices), "cuda:2");
+    EXPECT_EQ(DeviceOfRank(name, 2, devices), "cuda:0");
+    EXPECT_EQ(DeviceOfRank(name, std::nullopt, devices), name);
+    EXPECT_EQ(DeviceOfRank(name, 1, {cpu}), name);  // OpenDevice says why there is none
+  }
+  EXPECT_EQ(DeviceOfRank("cpu", 1, devices), "cpu");
+  EXPECT_EQ(DeviceOfRank("cuda:0", 1, devices), "cuda:0");
+}
+
+TEST(DeviceOfRankTest, TheLaunchersVariableHasTheLocalRank) {
+  for (const char* variable : {"BASIN_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+                               "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "PALS_LOCAL_RANKID"}) {
+    EXPECT_EQ(LocalRankInEnvironment(), std::nullopt) << variable;
+    setenv(variable, "3", 1);
+    EXPECT_EQ(LocalRankInEnvironment(), 3) << variable;
+    setenv(variable, "some", 1);
+    EXPECT_EQ(LocalRankInEnvironment(), std::nullopt) << variable;
+    unsetenv(variable);
+  }
 }
 
 TEST(DeviceListTest, OpeningAnUnknownDeviceIsRefused) {
