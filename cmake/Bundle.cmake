@@ -38,8 +38,9 @@ foreach(kind FILE SONAME_FILE LINKER_FILE)
 endforeach()
 # The Python package: what pip needs to install it from python/, and the package itself.
 file(GLOB python_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/python/pyproject.toml ${PROJECT_SOURCE_DIR}/python/README.md)
-file(GLOB_RECURSE package_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/python/basin/*)
-list(FILTER package_files EXCLUDE REGEX "/__pycache__/")
+# By their endings: Python's own caches come and go, and each would make CMake run again.
+file(GLOB_RECURSE package_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/python/basin/*.py ${PROJECT_SOURCE_DIR}/python/basin/*.pyi
+  ${PROJECT_SOURCE_DIR}/python/basin/py.typed)
 list(APPEND inputs ${python_files} ${package_files})
 foreach(file ${python_files})
   string(APPEND content "python: ${file}\n")
