@@ -42,6 +42,12 @@ class Plans(running.RunCase):
         self.assertIn('--epochs 1 --hidden 64', words.replace('=', ' '))
         self.assertFalse(os.path.exists(self.path('runs')))
 
+    def test_a_relative_checkpoint_lies_below_this_folder(self):
+        self.write('src/train.py', LOGS)
+        plan = Experiment(Workspace(), 'plans').plan(basin.Estimator('src', entry_script='train.py', resume_from='ckpt/7'))
+        argv = plan['tasks'][0]['argv']
+        self.assertEqual(argv[argv.index('--resume-from') + 1], self.path('ckpt', '7'))
+
     def test_basins_refusals_come_through_in_its_words(self):
         experiment = Experiment(Workspace(), 'refusals')
         for given, words in (({'worker_count': 0, 'distributed_backend': 'ps'}, 'worker_count'),

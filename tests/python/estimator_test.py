@@ -33,6 +33,13 @@ class Fields(unittest.TestCase):
         job = TensorFlow(source_directory='/src', compute_target='cluster', **given).job()
         self.assertEqual(job, {'source_directory': '/src', 'compute_target': 'cluster', **given})
 
+    def test_a_checkpoint_to_resume_from_is_a_path_from_here(self):
+        for given, expected in (('ckpt/7', os.path.abspath('ckpt/7')), ('/shared/ckpt', '/shared/ckpt'),
+                                (pathlib.Path('ckpt'), os.path.abspath('ckpt')), ('~/ckpt', os.path.expanduser('~/ckpt')),
+                                ('latest', 'latest')):
+            with self.subTest(given):
+                self.assertEqual(Estimator('.', resume_from=given).job()['resume_from'], expected)
+
     def test_script_params_keep_their_order_and_take_inputs(self):
         data = Dataset.File.from_files('/data/mnist')
         job = Estimator('.', script_params={'--z': 0.01, '--data': data.as_named_input('mnist').as_mount(), '--a': 50,
