@@ -42,6 +42,33 @@ class Plans(running.RunCase):
         self.assertIn('--epochs 1 --hidden 64', words.replace('=', ' '))
         self.assertFalse(os.path.exists(self.path('runs')))
 
+    def test_the_projects_targets_file_is_found(self):
+        self.write('targets.yaml', 'here:\n  kind: ssh\n  nodes: [h1]\nboth:\n  kind: ssh\n  nodes: [h3]\n')
+        named = self.write('named/all.yaml', 'there:\n  kind: ssh\n  nodes: [h4]\nboth:\n  kind: ssh\n  nodes: [h5]\n')
+        host = lambda target, **workspace: Experiment(Workspace(**workspace), 'plans').plan(basin.Estimator(
+            entry_script='basin:mlp', compute_target=target, distributed_backend='ps',
+            inputs=[{'name': 'data', 'path': self.folder}]))['tasks'][0]['host']
+        self.assertEqual(host('here'), 'h1')
+        # The workspace's file comes first, and takes nothing away.
+        self.assertEqual(host('there', targets=named), 'h4')
+        self.assertEqual(host('both', targets=named), 'h5')
+        self.assertEqual(host('here', targets=named), 'h1')
+        self.assertEqual(host('both'), 'h3')
+
+    def test_an_unknown_target_is_to_be_defined_in_a_file_that_stays(self):
+        experiment = Experiment(Workspace(), 'refusals')
+        estimator = basin.Estimator(entry_script='basin:mlp', compute_target='clsuter')
+        with self.assertRaisesRegex(basin.InvalidJob, f'known: local.*; define it in {self.path("targets.yaml")} or '):
+            experiment.plan(estimator)
+        self.write('targets.yaml', 'cluster:\n  kind: ssh\n  nodes: [h1]\n')
+        with self.assertRaisesRegex(basin.InvalidJob, 'did you mean "cluster"') as caught:
+            experiment.plan(estimator)
+        for word in ('--hosts', 'basin-job-'):
+            self.assertNotIn(word, str(caught.exception))
+        # A project's targets are nothing to who runs here.
+        self.write('targets.yaml', 'cluster: [\n')
+        experiment.plan(basin.Estimator(entry_script='basin:mlp', inputs=[{'name': 'data', 'path': self.folder}]))
+
     def test_a_relative_checkpoint_lies_below_this_folder(self):
         self.write('src/train.py', LOGS)
         plan = Experiment(Workspace(), 'plans').plan(basin.Estimator('src', entry_script='train.py', resume_from='ckpt/7'))
