@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import json
 import os
 import signal
 import subprocess
@@ -118,6 +119,23 @@ class Runs(running.RunCase):
             self.assertEqual(file.read(), f'weights of {run.id}')
         self.assertEqual([run.id for run in run.experiment.get_runs()], [run.id])
         self.assertEqual(Run.get(run.workspace, run.id[:-2]).id, run.id)
+
+    def test_all_runs_are_found_however_many_there_are(self):
+        run = self.submit(LOGS)
+        self.completes(run)
+        with open(os.path.join(run.folder, 'run.json')) as file:
+            record = json.load(file)
+        for experiment, year in (('older', 2001), *(('tries', 2002 + i) for i in range(24))):
+            run_id = f'{year}0101-000000-abcdef'
+            folder = self.path('runs', experiment, run_id)
+            self.write(os.path.join(folder, 'run.json'), json.dumps({
+                **record, 'run_id': run_id, 'experiment': experiment, 'folder': folder,
+                'created': f'{year}-01-01T00:00:00.000Z', 'ended': f'{year}-01-01T00:00:01.000Z'}))
+        found = [run.id for run in run.experiment.get_runs()]
+        self.assertEqual(found, [run.id, *(f'{year}0101-000000-abcdef' for year in range(2025, 2001, -1))])
+        self.assertEqual(sorted(run.workspace.experiments), ['older', 'tries'])
+        self.assertEqual([run.id for run in run.workspace.experiments['older'].get_runs()], ['20010101-000000-abcdef'])
+        self.assertEqual(list(Experiment(run.workspace, 'none').get_runs()), [])
 
     def test_a_failing_script_fails_the_run_and_its_last_words_are_kept(self):
         run = self.submit(FAILS)

@@ -174,7 +174,8 @@ class Runs(RunCase):
 
     def test_runs_of_an_experiment_are_found_by_tags(self):
         other = {**self.record('Completed'), 'run_id': 'r0', 'experiment': 'other'}
-        self.basin.answer('runs --json', [self.record('Running'), other])
+        self.basin.answer('runs --experiment=e --limit 0 --json', [self.record('Running')])
+        self.basin.answer('runs --limit 0 --json', [self.record('Running'), other])
         self.run.tag('kind', 'try')
         self.assertEqual([run.id for run in self.experiment.get_runs()], ['r1'])
         self.assertEqual([run.id for run in self.experiment.get_runs(tags={'kind': 'try'})], ['r1'])

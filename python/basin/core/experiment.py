@@ -101,11 +101,10 @@ class Experiment:
         return next((one.get('source') for one in known if one['name'] == target), None) or named
 
     def get_runs(self, tags: Optional[Mapping[str, str]] = None, **unused: Any) -> Iterator[Run]:
-        """Newest first; with `tags` those that have all of them."""
-        records: List[Dict[str, Any]] = program.ask(['runs'], self.workspace.runs)
+        """All of them, newest first; with `tags` those that have all of them."""
+        records: List[Dict[str, Any]] = program.ask(['runs', f'--experiment={self.name}', *program.ALL_RUNS],
+                                                    self.workspace.runs)
         for record in records:
-            if record.get('experiment') != self.name:
-                continue
             run = Run(self, record['run_id'], record)
             if not tags or dict(tags).items() <= run.get_tags().items():
                 yield run
