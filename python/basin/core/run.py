@@ -6,10 +6,10 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Optional
 
 from basin import program
-from basin.core.script_run import OfflineRun, ScriptContext, ScriptRun
+from basin.core.script_run import OfflineRun, ScriptContext, ScriptRun, script_run_here
 from basin.core.task_logs import TaskLogs
 from basin.core.workspace import Workspace
 from basin.errors import FailedPrecondition, InvalidArgument, InvalidJob, NotFound, RunFailed
@@ -51,9 +51,9 @@ class Run:
     def get_context(cls, allow_offline: bool = True, **unused: Any) -> ScriptContext:
         """For the script: the run that this process is a task of. Outside of one, a run that prints what is logged, or
         FailedPrecondition with allow_offline=False."""
-        run_id, metrics = os.environ.get('BASIN_RUN_ID'), os.environ.get('BASIN_METRICS_FILE')
-        if run_id and metrics:
-            return ScriptRun(run_id, metrics)
+        here = script_run_here()
+        if here is not None:
+            return here
         if not allow_offline:
             raise FailedPrecondition('Run.get_context: this process is no task of a run (BASIN_RUN_ID and '
                                      'BASIN_METRICS_FILE are not set); start it by `basin submit`')
@@ -164,6 +164,29 @@ class Run:
     def cancel(self) -> None:
         """Asks the run to end; wait_for_completion tells when it has. A run that has ended stays as it is."""
         program.ask(['cancel', self.id], self._runs())
+
+    # ---- Metrics ----
+
+    def log(self, name: str, value: Any, description: str = '', step: Optional[int] = None) -> None:
+        """One more value of a metric, in a task of this run, as Run.get_context().log. FailedPrecondition elsewhere: a
+        run's metrics are what its tasks wrote."""
+        self._of_this_task('log').log(name, value, description, step)
+
+    def log_list(self, name: str, value: Iterable[Any], description: str = '') -> None:
+        """As log."""
+        self._of_this_task('log_list').log_list(name, value, description)
+
+    def log_row(self, name: str, description: Optional[str] = None, **columns: Any) -> None:
+        """As log."""
+        self._of_this_task('log_row').log_row(name, description, **columns)
+
+    def _of_this_task(self, method: str) -> ScriptRun:
+        here = script_run_here()
+        if here is None or here.id != self.id:
+            found = 'no task of a run' if here is None else f'a task of run {here.id}'
+            raise FailedPrecondition(f'Run.{method}: run {self.id} takes metrics from its own tasks, and this process '
+                                     f'is {found}; call Run.get_context().{method}(...) in the entry script')
+        return here
 
     # ---- What it left ----
 
