@@ -81,6 +81,9 @@ class Plans(running.RunCase):
         for given, words in (({'worker_count': 0, 'distributed_backend': 'ps'}, 'worker_count'),
                              ({'distributed_backend': 'gloo'}, 'unknown backend "gloo"'),
                              ({'node_count': 2}, 'node_count'),
+                             ({'restart_policy': 'always'}, 'a task that ends badly fails the run'),
+                             ({'slurm': {'partiton': 'x'}}, 'did you mean "partition"'),
+                             ({'kubernetes': {'namspace': 'x'}}, 'did you mean "namespace"'),
                              ({'conda_packages': ['a'], 'conda_dependencies_file': 'c.yml'}, 'conflicts with conda_packages'),
                              ({'inputs': [{'name': 'd', 'path': '/nowhere'}], 'distributed_backend': 'ps'}, '/nowhere does not exist')):
             with self.subTest(words), self.assertRaises(basin.InvalidJob) as caught:
@@ -136,6 +139,12 @@ class Runs(running.RunCase):
         self.assertEqual(sorted(run.workspace.experiments), ['older', 'tries'])
         self.assertEqual([run.id for run in run.workspace.experiments['older'].get_runs()], ['20010101-000000-abcdef'])
         self.assertEqual(list(Experiment(run.workspace, 'none').get_runs()), [])
+
+    def test_a_large_source_directory_is_refused_unless_its_limit_is_raised(self):
+        self.write('src/data', 'more than a MB'.ljust(1 << 20))
+        with self.assertRaisesRegex(basin.CommandFailed, 'the limit is 1 MB'):
+            self.submit(LOGS, snapshot_limit_mb=1)
+        self.completes(self.submit(LOGS, snapshot_limit_mb=2))
 
     def test_a_failing_script_fails_the_run_and_its_last_words_are_kept(self):
         run = self.submit(FAILS)

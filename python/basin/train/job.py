@@ -20,7 +20,10 @@ PLAIN = (
     'parameter_server_count', 'chief_count', 'evaluator_count', 'use_gpu', 'workers_per_gpu', 'use_docker',
     'custom_docker_image', 'user_managed', 'conda_packages', 'pip_packages', 'conda_dependencies_file',
     'pip_requirements_file', 'environment_variables', 'shm_size', 'max_run_duration_seconds', 'framework_version',
-    'parameter_server', 'setup', 'secrets', 'roles', 'network', 'training', 'cancel_grace_seconds')
+    'parameter_server', 'setup', 'secrets', 'roles', 'network', 'training', 'cancel_grace_seconds', 'snapshot_limit_mb',
+    'slurm', 'kubernetes')
+# Fields that `basin` knows and refuses, each with what to do instead: they are handed to it for these words.
+LATER = ('restart_policy', 'max_restarts')
 # Those that are read here.
 READ = ('compute_target', 'script_params', 'inputs', 'distributed_training', 'environment_definition', 'resume_from')
 DEPRECATED = {'conda_dependencies_file_path': 'conda_dependencies_file',
@@ -31,7 +34,7 @@ AZURE_ONLY = {'vm_size': 'name a target that has such machines with compute_targ
               'vm_priority': 'name a target with compute_target',
               'image_registry_details': 'log in to the registry on the nodes',
               'source_directory_data_store': 'the snapshot goes to the nodes directly'}
-KEYWORDS = ('source_directory', *READ, *PLAIN, *DEPRECATED, *AZURE_ONLY)
+KEYWORDS = ('source_directory', *READ, *PLAIN, *LATER, *DEPRECATED, *AZURE_ONLY)
 
 
 def check_keywords(of: str, given: Mapping[str, Any]) -> None:
@@ -150,7 +153,7 @@ def job_of(source_directory: Optional[str], given: Mapping[str, Any]) -> Dict[st
         resume_from = values['resume_from']
         # `latest` is no path but a word of the job file.
         job['resume_from'] = resume_from if resume_from in ('', 'latest') else _path(resume_from)
-    for name in PLAIN:
+    for name in (*PLAIN, *LATER):
         if name in values:
             value = values[name]
             job[name] = list(value) if isinstance(value, (tuple, set)) else value
