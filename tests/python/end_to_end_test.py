@@ -70,6 +70,19 @@ class Plans(running.RunCase):
         self.write('targets.yaml', 'cluster: [\n')
         experiment.plan(basin.Estimator(entry_script='basin:mlp', inputs=[{'name': 'data', 'path': self.folder}]))
 
+    def test_counts_are_the_estimators_where_the_configuration_has_none(self):
+        def roles(configuration, **counts):
+            plan = Experiment(Workspace(), 'plans').plan(basin.Estimator(
+                entry_script='basin:mlp', inputs=[{'name': 'data', 'path': self.folder}],
+                distributed_training=configuration, **counts))
+            return [task['role'] for task in plan['tasks']]
+        self.assertEqual(roles(basin.ParameterServer(), worker_count=3), ['ps', 'worker', 'worker', 'worker'])
+        self.assertEqual(roles(basin.ParameterServer(worker_count=2), parameter_server_count=2),
+                         ['ps', 'ps', 'worker', 'worker'])
+        self.assertEqual(roles(basin.ParameterServer()), ['ps', 'worker'])
+        with self.assertRaisesRegex(basin.InvalidJob, 'worker_count: 1 conflicts with worker_count: 3'):
+            roles(basin.ParameterServer(worker_count=1), worker_count=3)
+
     def test_a_relative_checkpoint_lies_below_this_folder(self):
         self.write('src/train.py', LOGS)
         plan = Experiment(Workspace(), 'plans').plan(basin.Estimator('src', entry_script='train.py', resume_from='ckpt/7'))

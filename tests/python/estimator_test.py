@@ -74,6 +74,8 @@ class Fields(unittest.TestCase):
         for given, expected in (
                 (ParameterServer(worker_count=2, parameter_server_count=3), ps),
                 (TensorflowConfiguration(worker_count=2, parameter_server_count=3), ps),
+                (ParameterServer(), {'ParameterServer': {}}), (ParameterServer, {'ParameterServer': {}}),
+                (ParameterServer(worker_count=1), {'ParameterServer': {'worker_count': 1}}),
                 (MpiConfiguration(), {'Mpi': {}}), (Mpi(process_count_per_node=2), {'Mpi': {'process_count_per_node': 2}}),
                 (MpiConfiguration, {'Mpi': {}}), (ps, ps), ('Mpi', 'Mpi')):
             with self.subTest(given=given):
