@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import io
 import json
 import os
 import signal
@@ -114,6 +115,10 @@ class Runs(running.RunCase):
     def test_a_run_from_submit_to_the_registered_model(self):
         run = self.submit(LOGS, script_params={'--lr': 0.5, '--verbose': ''})
         self.assertTrue(os.path.exists(run.get_portal_url()[len('file://'):]))
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            run.wait_for_completion(show_output=True)
+        lines = [line for line in said.getvalue().splitlines() if line.startswith('[')]
+        self.assertEqual(lines, ["[worker-0] hello from worker ['--lr', '0.5', '--verbose']"])
         details = self.completes(run)
         self.assertEqual((details['runId'], details['target']), (run.id, 'local'))
         self.assertEqual(run.get_metrics(), {'loss': [1, 1 / 2, 1 / 3], 'accuracy': 0.9})

@@ -98,14 +98,17 @@ class Runs(RunCase):
 
     def test_prints_logs_as_they_come(self):
         self.shows('Running', 'Completed')
-        with open(os.path.join(self.run_folder, 'logs', 'worker-0.txt'), 'wb') as file:
-            file.write(b'one\ntwo \xff\nlast')
+        for name, text in (('worker-0', b'one\ntwo \xff\nlast'), ('mpirun-0', b'ranks\n'), ('environment-0', b'pip\n'),
+                           # What Basin itself says, and what the script has put into ./logs.
+                           ('agent-0', b'agent\n'), ('worker-00', b'mine\n'), ('progress', b'mine\n')):
+            with open(os.path.join(self.run_folder, 'logs', f'{name}.txt'), 'wb') as file:
+                file.write(text)
         said = io.StringIO()
         with redirect_stdout(said):
             self.run.wait_for_completion(show_output=True)
         self.assertEqual(said.getvalue().splitlines(), [
-            'RunId: r1', f'Web View: file://{self.run_folder}/index.html', '[worker-0] one', '[worker-0] two \ufffd',
-            '[worker-0] last', 'Run r1: Completed'])
+            'RunId: r1', f'Web View: file://{self.run_folder}/index.html', '[environment-0] pip', '[mpirun-0] ranks',
+            '[worker-0] one', '[worker-0] two \ufffd', '[worker-0] last', 'Run r1: Completed'])
 
     def test_a_failed_run_raises_unless_told_not_to(self):
         self.shows('Failed', reason='worker 1 was killed')
