@@ -86,7 +86,8 @@ class Plans(running.RunCase):
 
     def test_a_relative_checkpoint_lies_below_this_folder(self):
         self.write('src/train.py', LOGS)
-        plan = Experiment(Workspace(), 'plans').plan(basin.Estimator('src', entry_script='train.py', resume_from='ckpt/7'))
+        estimator = basin.Estimator('src', entry_script='train.py', resume_from='ckpt/7')
+        plan = Experiment(Workspace(), 'plans').plan(estimator)
         argv = plan['tasks'][0]['argv']
         self.assertEqual(argv[argv.index('--resume-from') + 1], self.path('ckpt', '7'))
 
@@ -104,6 +105,23 @@ class Plans(running.RunCase):
                 experiment.plan(basin.Estimator(entry_script='basin:mlp', **given))
             self.assertIn(words, str(caught.exception))
             self.assertNotIn(os.sep + 'basin-job-', str(caught.exception))
+
+
+    def test_advice_is_for_who_writes_python(self):
+        experiment = Experiment(Workspace(), 'refusals')
+        mlp = {'entry_script': 'basin:mlp', 'distributed_backend': 'ps'}
+        for given, words in (
+                ({**mlp, 'inputs': [{'name': 'ab', 'path': '/nowhere'}]},
+                 "inputs: ab: /nowhere does not exist; correct the path in the estimator's inputs, or give inputs=[...] "
+                 'anew at submit'),
+                ({'source_directory': 'none', 'entry_script': 'train.py'},
+                 f"source_directory: {self.path('none')} does not exist; name the folder of the entry script, from the "
+                 "program's working directory"),
+                ({**mlp, 'node_count': 2}, 'or compute_target to a target of several machines'),
+                ({**mlp, 'compute_target': 'none'}, 'basin/targets.yaml')):
+            with self.subTest(words), self.assertRaises(basin.InvalidJob) as caught:
+                experiment.plan(basin.Estimator(**given))
+            self.assertTrue(str(caught.exception).endswith(words), str(caught.exception))
 
 
 class Runs(running.RunCase):

@@ -39,8 +39,8 @@ class Fields(unittest.TestCase):
 
     def test_a_checkpoint_to_resume_from_is_a_path_from_here(self):
         for given, expected in (('ckpt/7', os.path.abspath('ckpt/7')), ('/shared/ckpt', '/shared/ckpt'),
-                                (pathlib.Path('ckpt'), os.path.abspath('ckpt')), ('~/ckpt', os.path.expanduser('~/ckpt')),
-                                ('latest', 'latest')):
+                                (pathlib.Path('ckpt'), os.path.abspath('ckpt')),
+                                ('~/ckpt', os.path.expanduser('~/ckpt')), ('latest', 'latest')):
             with self.subTest(given):
                 self.assertEqual(Estimator('.', resume_from=given).job()['resume_from'], expected)
 

@@ -20,12 +20,24 @@ OVERRIDES = ('script_params', 'inputs', 'compute_target')
 TARGETS_FILE = 'targets.yaml'  # of a project
 
 
+# What `basin` advises who has a command line and a job file, and what is the same here.
+ADVICE = (
+    (r'correct the path in the estimator or give --input \w+=PATH',
+     "correct the path in the estimator's inputs, or give inputs=[...] anew at submit"),
+    (r"from the job file's own folder", "from the program's working directory"),
+    (r', or give --hosts h0,h1', ''),
+    (r' \(--hosts h0,h1 makes one\)', ''),
+)
+
+
 def _in_words_of_python(errors: str, folder: str, path: str) -> str:
     """What `basin submit` said of the job file `path`, which is gone when the message is read."""
     # Its lines say nothing to who wrote an estimator.
     errors = re.sub(re.escape(path) + r'(:\d+:\d+)?', 'the estimator', errors)
     errors = errors.replace(os.path.join(folder, TARGETS_FILE), os.path.abspath(TARGETS_FILE))
-    return errors.replace(', or give --hosts h0,h1', '')
+    for theirs, here in ADVICE:
+        errors = re.sub(theirs, here, errors)
+    return errors
 
 
 class Experiment:

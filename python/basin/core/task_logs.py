@@ -7,8 +7,8 @@ import os
 import re
 from typing import Dict, List, TextIO
 
-# A task's, or of the making of a node's environment: what `basin logs` shows. Beside them lie the agents' logs, and what
-# scripts have put into ./logs.
+# A task's, or of the making of a node's environment: what `basin logs` shows. Beside them lie the agents' logs, and
+# what scripts have put into ./logs.
 SHOWN = re.compile(r'(?:chief|worker|ps|evaluator|mpirun|orted)-(?:0|[1-9][0-9]*)|environment-.*')
 MOST_BYTES = 1 << 20  # of one file at a time
 
