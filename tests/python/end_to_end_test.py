@@ -144,8 +144,11 @@ class Runs(running.RunCase):
         run.download_file('outputs/model.txt', self.path('here.txt'))
         with open(self.path('here.txt')) as file:
             self.assertEqual(file.read(), f'weights of {run.id}')
-        with self.assertRaises(basin.NotFound):
+        with self.assertRaisesRegex(basin.NotFound, 'outputs/none: .*outputs/model.txt'):
             run.download_file('outputs/none')
+        for name, why in (('../x', "expected a path below the run's folder"), ('token', 'is not handed out')):
+            with self.assertRaisesRegex(basin.InvalidJob, why):
+                run.download_file(name, self.path('x'))
         logs = [name for name in run.get_file_names() if name.startswith('logs/') and name.endswith('.txt')]
         said = ''.join(open(os.path.join(run.folder, name), errors='replace').read() for name in logs)
         self.assertIn("['--lr', '0.5', '--verbose']", said)

@@ -166,8 +166,8 @@ class Runs(RunCase):
             f'download r1 outputs/model.h5 --to {target}/model.h5 --json',
             f'download r1 outputs/model.h5 --to {target}/outputs/model.h5 --json',
             f'download r1 outputs/sub/x --to {target}/outputs/sub/x --json'])
-        self.basin.answer('download', code=2, err='basin: no file none; there are: a, b\n')
-        with self.assertRaisesRegex(basin.NotFound, 'no file none; there are: a, b'):
+        self.basin.answer('download', code=2, err='basin: error: none: the run in /f has no such file; there are a, b\n')
+        with self.assertRaisesRegex(basin.NotFound, '^none: the run in /f has no such file; there are a, b$'):
             self.run.download_file('none', target)
 
     def test_details_name_the_logs(self):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ENDED = ('Completed', 'Failed', 'Canceled')
 POLL_S = (0.1, 2.0)  # between two looks at a run: at first, at last
 UNSUPERVISED = 'nobody supervises this run'  # how `basin show` begins the reason of a run that cannot end by itself
+NO_SUCH_FILE = 'has no such file'  # in what `basin download` says of one
 
 
 def _number(value: Any) -> Any:
@@ -208,7 +209,8 @@ class Run:
         return [str(name) for name in self._record().get('files', ())]
 
     def download_file(self, name: str, output_file_path: Optional[str] = None) -> None:
-        """One file, to output_file_path: a file's name, or a folder that exists. Without it: to this folder."""
+        """One file, to output_file_path: a file's name, or a folder that exists. Without it: to this folder. NotFound
+        where the run has no such file, InvalidJob for what else is refused."""
         target = output_file_path or os.path.basename(name)
         if os.path.isdir(target):
             target = os.path.join(target, os.path.basename(name))
@@ -217,6 +219,9 @@ class Run:
         try:
             program.ask(['download', self.id, name, '--to', os.path.abspath(target)], self._runs())
         except InvalidJob as error:
+            # The exit code is that of a wrong name and of a file that is none to hand out, too.
+            if NO_SUCH_FILE not in str(error):
+                raise
             raise NotFound(str(error)) from None
 
     def download_files(self, prefix: Optional[str] = None, output_directory: Optional[str] = None) -> None:
