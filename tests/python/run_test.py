@@ -210,6 +210,19 @@ class Models(RunCase):
         with self.assertRaisesRegex(basin.InvalidArgument, "tag 'a=b' has a = in its name"):
             self.run.register_model('m', tags={'a=b': 1})
 
+    def test_an_id_that_names_no_version_is_refused(self):
+        workspace = self.experiment.workspace
+        for wrong in ('x/y:b', 'm:', 'm:0', 'm:-1', 'm:1.5', 'm:\u0662'):
+            with self.subTest(wrong), self.assertRaisesRegex(basin.InvalidArgument, 'expected NAME:VERSION'):
+                Model(workspace, id=wrong)
+        with self.assertRaisesRegex(basin.InvalidArgument, "'m:1' names another version than version=2"):
+            Model(workspace, id='m:1', version=2)
+        self.assertEqual(self.basin.calls(), [])
+        self.basin.answer('models show m:2 --json', self.RECORD)
+        self.assertEqual(Model(workspace, id='m:2', version=2).id, 'm:2')
+        self.basin.answer('models show m --json', self.RECORD)
+        self.assertEqual(Model(workspace, id='m').id, 'm:2')
+
     def test_are_looked_up_listed_and_downloaded(self):
         older = {**self.RECORD, 'version': 1, 'tags': {}}
         other = {**self.RECORD, 'name': 'n', 'version': 7}
