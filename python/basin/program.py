@@ -14,6 +14,7 @@ from basin.errors import CommandFailed, InvalidJob, ProgramNotFound
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 EXIT_USAGE = 2
+ALL_RUNS = ('--limit', '0')  # `basin runs` lists the newest few otherwise
 
 
 def find_program() -> str:

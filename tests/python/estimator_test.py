@@ -1,17 +1,20 @@
 """An estimator's keywords become the fields of a job file. Nothing is run."""
 
+import inspect
 import os
 import pathlib
+import re
 import tempfile
 import unittest
 import warnings
 
-import built  # noqa: F401  (sets the paths)
+import built
 import basin
 from basin.core import ComputeTarget, Dataset, Environment, Experiment, Workspace
 from basin.core.runconfig import MpiConfiguration, TensorflowConfiguration
 from basin.train.dnn import Mpi, ParameterServer, TensorFlow
 from basin.train.estimator import Estimator
+from basin.train.job import KEYWORDS
 
 
 class Fields(unittest.TestCase):
@@ -29,9 +32,17 @@ class Fields(unittest.TestCase):
             'shm_size': '2g', 'max_run_duration_seconds': 60, 'resume_from': 'latest', 'parameter_server': 'script',
             'setup': ['module load x'], 'secrets': ['KEY'], 'roles': {'ps': {'nodes': 1}},
             'network': {'ports': '20000-20100'}, 'training': {'rule': {'name': 'adam'}}, 'cancel_grace_seconds': 9,
-            'framework_version': '2.15'}
+            'snapshot_limit_mb': 500, 'slurm': {'partition': 'gpu', 'extra': ['--exclusive']},
+            'kubernetes': {'namespace': 'ml'}, 'framework_version': '2.15'}
         job = TensorFlow(source_directory='/src', compute_target='cluster', **given).job()
         self.assertEqual(job, {'source_directory': '/src', 'compute_target': 'cluster', **given})
+
+    def test_a_checkpoint_to_resume_from_is_a_path_from_here(self):
+        for given, expected in (('ckpt/7', os.path.abspath('ckpt/7')), ('/shared/ckpt', '/shared/ckpt'),
+                                (pathlib.Path('ckpt'), os.path.abspath('ckpt')),
+                                ('~/ckpt', os.path.expanduser('~/ckpt')), ('latest', 'latest')):
+            with self.subTest(given):
+                self.assertEqual(Estimator('.', resume_from=given).job()['resume_from'], expected)
 
     def test_script_params_keep_their_order_and_take_inputs(self):
         data = Dataset.File.from_files('/data/mnist')
@@ -63,6 +74,8 @@ class Fields(unittest.TestCase):
         for given, expected in (
                 (ParameterServer(worker_count=2, parameter_server_count=3), ps),
                 (TensorflowConfiguration(worker_count=2, parameter_server_count=3), ps),
+                (ParameterServer(), {'ParameterServer': {}}), (ParameterServer, {'ParameterServer': {}}),
+                (ParameterServer(worker_count=1), {'ParameterServer': {'worker_count': 1}}),
                 (MpiConfiguration(), {'Mpi': {}}), (Mpi(process_count_per_node=2), {'Mpi': {'process_count_per_node': 2}}),
                 (MpiConfiguration, {'Mpi': {}}), (ps, ps), ('Mpi', 'Mpi')):
             with self.subTest(given=given):
@@ -85,6 +98,20 @@ class Fields(unittest.TestCase):
 
 
 class Keywords(unittest.TestCase):
+    def test_they_are_the_fields_of_the_job_file(self):
+        text = (built.SOURCE / 'estimator' / 'job' / 'job_fields.cc').read_text()
+        table = lambda name: re.search(rf'{name}\[\] = {{(.*?)\n}};', text, re.S).group(1)
+        fields = set(re.findall(r'^ *"(\w+)",$', table('kFields'), re.M))
+        later = set(re.findall(r'^ *{"(\w+)",', table('kLaterFields'), re.M))
+        older = set(re.findall(r'^ *{"\w+", "(\w+)"}', table('kOlderSpellings'), re.M))
+        self.assertTrue({'entry_script', 'slurm'} <= fields and 'vm_size' in later and len(older) == 3)
+        fields.remove('experiment')  # whose Experiment it is submitted by says that
+        named = lambda kind: {name for name, one in inspect.signature(kind).parameters.items()
+                              if one.kind != one.VAR_KEYWORD}
+        self.assertEqual(named(Estimator), fields - {'framework_version'})
+        self.assertEqual(named(TensorFlow), fields)
+        self.assertEqual(set(KEYWORDS), fields | later | older)
+
     def test_an_unknown_one_names_the_nearest(self):
         with self.assertRaisesRegex(TypeError, r"Estimator\(\) got an unexpected keyword argument 'node_cuont'; did you mean 'node_count'\?"):
             Estimator('.', node_cuont=2)

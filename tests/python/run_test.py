@@ -98,14 +98,17 @@ class Runs(RunCase):
 
     def test_prints_logs_as_they_come(self):
         self.shows('Running', 'Completed')
-        with open(os.path.join(self.run_folder, 'logs', 'worker-0.txt'), 'wb') as file:
-            file.write(b'one\ntwo \xff\nlast')
+        for name, text in (('worker-0', b'one\ntwo \xff\nlast'), ('mpirun-0', b'ranks\n'), ('environment-0', b'pip\n'),
+                           # What Basin itself says, and what the script has put into ./logs.
+                           ('agent-0', b'agent\n'), ('worker-00', b'mine\n'), ('progress', b'mine\n')):
+            with open(os.path.join(self.run_folder, 'logs', f'{name}.txt'), 'wb') as file:
+                file.write(text)
         said = io.StringIO()
         with redirect_stdout(said):
             self.run.wait_for_completion(show_output=True)
         self.assertEqual(said.getvalue().splitlines(), [
-            'RunId: r1', f'Web View: file://{self.run_folder}/index.html', '[worker-0] one', '[worker-0] two \ufffd',
-            '[worker-0] last', 'Run r1: Completed'])
+            'RunId: r1', f'Web View: file://{self.run_folder}/index.html', '[environment-0] pip', '[mpirun-0] ranks',
+            '[worker-0] one', '[worker-0] two \ufffd', '[worker-0] last', 'Run r1: Completed'])
 
     def test_a_failed_run_raises_unless_told_not_to(self):
         self.shows('Failed', reason='worker 1 was killed')
@@ -163,8 +166,8 @@ class Runs(RunCase):
             f'download r1 outputs/model.h5 --to {target}/model.h5 --json',
             f'download r1 outputs/model.h5 --to {target}/outputs/model.h5 --json',
             f'download r1 outputs/sub/x --to {target}/outputs/sub/x --json'])
-        self.basin.answer('download', code=2, err='basin: no file none; there are: a, b\n')
-        with self.assertRaisesRegex(basin.NotFound, 'no file none; there are: a, b'):
+        self.basin.answer('download', code=2, err='basin: error: none: the run in /f has no such file; there are a, b\n')
+        with self.assertRaisesRegex(basin.NotFound, '^none: the run in /f has no such file; there are a, b$'):
             self.run.download_file('none', target)
 
     def test_details_name_the_logs(self):
@@ -174,7 +177,8 @@ class Runs(RunCase):
 
     def test_runs_of_an_experiment_are_found_by_tags(self):
         other = {**self.record('Completed'), 'run_id': 'r0', 'experiment': 'other'}
-        self.basin.answer('runs --json', [self.record('Running'), other])
+        self.basin.answer('runs --experiment=e --limit 0 --json', [self.record('Running')])
+        self.basin.answer('runs --limit 0 --json', [self.record('Running'), other])
         self.run.tag('kind', 'try')
         self.assertEqual([run.id for run in self.experiment.get_runs()], ['r1'])
         self.assertEqual([run.id for run in self.experiment.get_runs(tags={'kind': 'try'})], ['r1'])
@@ -205,6 +209,19 @@ class Models(RunCase):
         self.assertEqual(self.basin.words()[-1], 'models register sklearn-sample --run r1 --json')
         with self.assertRaisesRegex(basin.InvalidArgument, "tag 'a=b' has a = in its name"):
             self.run.register_model('m', tags={'a=b': 1})
+
+    def test_an_id_that_names_no_version_is_refused(self):
+        workspace = self.experiment.workspace
+        for wrong in ('x/y:b', 'm:', 'm:0', 'm:-1', 'm:1.5', 'm:\u0662'):
+            with self.subTest(wrong), self.assertRaisesRegex(basin.InvalidArgument, 'expected NAME:VERSION'):
+                Model(workspace, id=wrong)
+        with self.assertRaisesRegex(basin.InvalidArgument, "'m:1' names another version than version=2"):
+            Model(workspace, id='m:1', version=2)
+        self.assertEqual(self.basin.calls(), [])
+        self.basin.answer('models show m:2 --json', self.RECORD)
+        self.assertEqual(Model(workspace, id='m:2', version=2).id, 'm:2')
+        self.basin.answer('models show m --json', self.RECORD)
+        self.assertEqual(Model(workspace, id='m').id, 'm:2')
 
     def test_are_looked_up_listed_and_downloaded(self):
         older = {**self.RECORD, 'version': 1, 'tags': {}}

@@ -97,6 +97,24 @@ class JobFiles(SampleCase):
 
 
 class Plans(SampleCase):
+    def test_one_node_is_one_process_with_the_samples_arguments(self):
+        task, = self.experiment.plan(self.sample('tensorflow_one_node', use_gpu=None))['tasks']
+        self.assertEqual((task['role'], task['index'], task['tf_config']), ('worker', 0, ''))
+        self.assertEqual(task['argv'], ['{python}', '{task}/train.py', '--batch-size', '50', '--learning-rate', '0.01'])
+
+    def test_a_named_input_is_its_path(self):
+        task, = self.experiment.plan(self.sample('sklearn_named_input'))['tasks']
+        self.assertEqual(task['argv'], ['{python}', '{task}/train.py', '--data-folder', self.path('data'),
+                                        '--regularization', '0.8'])
+        for name in ('AZUREML_DATAREFERENCE_mnist', 'BASIN_INPUT_MNIST'):
+            self.assertEqual(task['environment'][name], self.path('data'))
+
+    def test_two_nodes_have_a_rank_each(self):
+        self.write('targets.yaml', 'two:\n  kind: ssh\n  nodes: [h1, h2]\n')
+        plan = self.experiment.plan(self.sample('keras_mpi_image', compute_target='two'))
+        ranks = [(task['index'], task['host'], task['image']) for task in plan['tasks'] if task['role'] == 'worker']
+        self.assertEqual(ranks, [(0, 'h1', 'continuumio/miniconda'), (1, 'h2', 'continuumio/miniconda')])
+
     def test_mpi_has_a_rank_a_process_and_mpirun(self):
         for more in ({'process_count_per_node': 3}, {'process_count_per_node': None, 'distributed_backend': None,
                                                      'distributed_training': {'Mpi': {'process_count_per_node': 3}}}):
@@ -115,10 +133,11 @@ class Refusals(SampleCase):
     def test_two_nodes_on_one_machine_say_so(self):
         self.refused(self.sample('tensorflow_parameter_server', use_gpu=None), 'node_count', '2 nodes', 'local')
         self.refused(self.sample('tensorflow_mpi', use_gpu=None), 'node_count', '2 nodes', 'local')
+        self.refused(self.sample('keras_mpi_image'), 'node_count: 2 nodes', 'the target local has one machine')
 
     @unittest.skipIf(running.has_gpu(), 'this machine has a GPU')
     def test_a_gpu_that_is_not_there_is_named_with_its_node(self):
-        self.refused(self.sample('tensorflow_one_node', conda_packages=None), 'use_gpu', 'GPU')
+        self.refused(self.sample('tensorflow_one_node'), 'use_gpu', 'GPU')
         self.refused(self.sample('tensorflow_parameter_server', node_count=1), 'use_gpu', 'GPU')
         self.refused(self.sample('keras_pip'), 'use_gpu', 'GPU')
 

@@ -51,6 +51,19 @@ class InATask(unittest.TestCase):
         self.assertTrue(all(line['time'] > 1.6e9 for line in found))
         self.assertNotIn('step', found[1])
 
+    def test_a_task_may_name_its_own_run_and_no_other(self):
+        mine = Run(None, 'r7')
+        mine.log('loss', 0.5, step=3)
+        mine.log_list('lr', [1])
+        mine.log_row('angle', x=1)
+        self.assertEqual([(line['name'], line['value']) for line in self.lines()],
+                         [('loss', 0.5), ('lr', 1.0), ('angle.x', 1.0)])
+        with self.assertRaisesRegex(basin.FailedPrecondition,
+                                    r'run r8 takes metrics from its own tasks, and this process is a task of run r7; '
+                                    r'call Run\.get_context\(\)\.log\(\.\.\.\) in the entry script'):
+            Run(None, 'r8').log('loss', 0.5)
+        self.assertEqual(len(self.lines()), 3)
+
     def test_lines_of_several_processes_stay_whole(self):
         context = multiprocessing.get_context('fork')
         writers = [context.Process(target=log_many, args=(i,)) for i in range(4)]
@@ -105,6 +118,12 @@ class Outside(unittest.TestCase):
             run.log('loss', 0.25)
             run.log('loss', 1 / 8, step=4)
         self.assertEqual(said.getvalue(), 'metric loss = 0.25\nmetric loss = 0.125 at step 4\n')
+
+    def test_a_run_takes_no_metrics_from_outside(self):
+        for method, given in (('log', ('loss', 1)), ('log_list', ('loss', [1])), ('log_row', ('loss',))):
+            with self.subTest(method), self.assertRaisesRegex(
+                    basin.FailedPrecondition, rf'run r1 .*no task of a run; call Run\.get_context\(\)\.{method}\('):
+                getattr(Run(None, 'r1'), method)(*given)
 
     def test_may_be_refused(self):
         with self.assertRaisesRegex(basin.FailedPrecondition, 'no task of a run'):

@@ -17,6 +17,27 @@ if TYPE_CHECKING:
     from basin.train.estimator import Estimator
 
 OVERRIDES = ('script_params', 'inputs', 'compute_target')
+TARGETS_FILE = 'targets.yaml'  # of a project
+
+
+# What `basin` advises who has a command line and a job file, and what is the same here.
+ADVICE = (
+    (r'correct the path in the estimator or give --input \w+=PATH',
+     "correct the path in the estimator's inputs, or give inputs=[...] anew at submit"),
+    (r"from the job file's own folder", "from the program's working directory"),
+    (r', or give --hosts h0,h1', ''),
+    (r' \(--hosts h0,h1 makes one\)', ''),
+)
+
+
+def _in_words_of_python(errors: str, folder: str, path: str) -> str:
+    """What `basin submit` said of the job file `path`, which is gone when the message is read."""
+    # Its lines say nothing to who wrote an estimator.
+    errors = re.sub(re.escape(path) + r'(:\d+:\d+)?', 'the estimator', errors)
+    errors = errors.replace(os.path.join(folder, TARGETS_FILE), os.path.abspath(TARGETS_FILE))
+    for theirs, here in ADVICE:
+        errors = re.sub(theirs, here, errors)
+    return errors
 
 
 class Experiment:
@@ -74,17 +95,28 @@ class Experiment:
             path = os.path.join(folder, 'job.json')
             with open(path, 'w', encoding='utf-8') as file:
                 json.dump(job, file, indent=2, ensure_ascii=False)
-            more = ['--targets', self.workspace.targets] if self.workspace.targets else []
+            targets = self._targets_file(str(job.get('compute_target', 'local')))
+            more = ['--targets', targets] if targets else []
             code, out, errors = program.run(['submit', path, *flags, *more, '--json'], self.workspace.runs)
-            # The file is gone when the message is read, and its lines say nothing to who wrote an estimator.
-            return code, out, re.sub(re.escape(path) + r'(:\d+:\d+)?', 'the estimator', errors)
+        return code, out, _in_words_of_python(errors, folder, path)
+
+    def _targets_file(self, target: str) -> Optional[str]:
+        """What defines the target, for --targets: the workspace's file, or targets.yaml of the working directory, which
+        `basin submit` finds by itself for a job file that lies there."""
+        named, here = self.workspace.targets, os.path.abspath(TARGETS_FILE)
+        if target == 'local' or not os.path.isfile(here):
+            return named
+        if named is None:
+            return here
+        # Two files, and one may be named. `basin targets` looks at both, in their order.
+        known: List[Dict[str, Any]] = program.ask(['targets', '--targets', named], self.workspace.runs)
+        return next((one.get('source') for one in known if one['name'] == target), None) or named
 
     def get_runs(self, tags: Optional[Mapping[str, str]] = None, **unused: Any) -> Iterator[Run]:
-        """Newest first; with `tags` those that have all of them."""
-        records: List[Dict[str, Any]] = program.ask(['runs'], self.workspace.runs)
+        """All of them, newest first; with `tags` those that have all of them."""
+        records: List[Dict[str, Any]] = program.ask(['runs', f'--experiment={self.name}', *program.ALL_RUNS],
+                                                    self.workspace.runs)
         for record in records:
-            if record.get('experiment') != self.name:
-                continue
             run = Run(self, record['run_id'], record)
             if not tags or dict(tags).items() <= run.get_tags().items():
                 yield run

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Dict, List, Mapping, Optional
 
 from basin import program
 from basin.core.workspace import Workspace
 from basin.errors import AlreadyExists, InvalidArgument, InvalidJob, NotFound
+
+_VERSION = re.compile(r'[1-9][0-9]*')
 
 
 class Model:
@@ -15,12 +18,20 @@ class Model:
 
     def __init__(self, workspace: Optional[Workspace] = None, name: Optional[str] = None, id: Optional[str] = None,
                  version: Optional[int] = None) -> None:
-        """By its name, or by `id`, NAME:VERSION. NotFound where there is none."""
+        """By its name, or by `id`, NAME:VERSION; InvalidArgument for an id of another form. NotFound where there is
+        none."""
         if id is not None:
             if name is not None:
                 raise InvalidArgument(f'Model: give name ({name}) or id ({id}), not both')
-            name, _, number = id.partition(':')
-            version = int(number) if number.isdigit() else version
+            name, colon, number = id.partition(':')
+            if colon:
+                if not _VERSION.fullmatch(number):
+                    raise InvalidArgument(f'Model: id {id!r}: expected NAME:VERSION with a version of 1 or more, found '
+                                          f'{number!r} after the colon')
+                if version not in (None, int(number)):
+                    raise InvalidArgument(f'Model: id {id!r} names another version than version={version}; give one of '
+                                          'the two')
+                version = int(number)
         if not name:
             raise InvalidArgument('Model: no name is given')
         self.workspace = workspace if workspace is not None else Workspace.from_config()

@@ -6,10 +6,10 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Optional
 
 from basin import program
-from basin.core.script_run import OfflineRun, ScriptContext, ScriptRun
+from basin.core.script_run import OfflineRun, ScriptContext, ScriptRun, script_run_here
 from basin.core.task_logs import TaskLogs
 from basin.core.workspace import Workspace
 from basin.errors import FailedPrecondition, InvalidArgument, InvalidJob, NotFound, RunFailed
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ENDED = ('Completed', 'Failed', 'Canceled')
 POLL_S = (0.1, 2.0)  # between two looks at a run: at first, at last
 UNSUPERVISED = 'nobody supervises this run'  # how `basin show` begins the reason of a run that cannot end by itself
+NO_SUCH_FILE = 'has no such file'  # in what `basin download` says of one
 
 
 def _number(value: Any) -> Any:
@@ -51,9 +52,9 @@ class Run:
     def get_context(cls, allow_offline: bool = True, **unused: Any) -> ScriptContext:
         """For the script: the run that this process is a task of. Outside of one, a run that prints what is logged, or
         FailedPrecondition with allow_offline=False."""
-        run_id, metrics = os.environ.get('BASIN_RUN_ID'), os.environ.get('BASIN_METRICS_FILE')
-        if run_id and metrics:
-            return ScriptRun(run_id, metrics)
+        here = script_run_here()
+        if here is not None:
+            return here
         if not allow_offline:
             raise FailedPrecondition('Run.get_context: this process is no task of a run (BASIN_RUN_ID and '
                                      'BASIN_METRICS_FILE are not set); start it by `basin submit`')
@@ -165,6 +166,29 @@ class Run:
         """Asks the run to end; wait_for_completion tells when it has. A run that has ended stays as it is."""
         program.ask(['cancel', self.id], self._runs())
 
+    # ---- Metrics ----
+
+    def log(self, name: str, value: Any, description: str = '', step: Optional[int] = None) -> None:
+        """One more value of a metric, in a task of this run, as Run.get_context().log. FailedPrecondition elsewhere: a
+        run's metrics are what its tasks wrote."""
+        self._of_this_task('log').log(name, value, description, step)
+
+    def log_list(self, name: str, value: Iterable[Any], description: str = '') -> None:
+        """As log."""
+        self._of_this_task('log_list').log_list(name, value, description)
+
+    def log_row(self, name: str, description: Optional[str] = None, **columns: Any) -> None:
+        """As log."""
+        self._of_this_task('log_row').log_row(name, description, **columns)
+
+    def _of_this_task(self, method: str) -> ScriptRun:
+        here = script_run_here()
+        if here is None or here.id != self.id:
+            found = 'no task of a run' if here is None else f'a task of run {here.id}'
+            raise FailedPrecondition(f'Run.{method}: run {self.id} takes metrics from its own tasks, and this process '
+                                     f'is {found}; call Run.get_context().{method}(...) in the entry script')
+        return here
+
     # ---- What it left ----
 
     def get_metrics(self, name: Optional[str] = None, **unused: Any) -> Dict[str, Any]:
@@ -185,7 +209,8 @@ class Run:
         return [str(name) for name in self._record().get('files', ())]
 
     def download_file(self, name: str, output_file_path: Optional[str] = None) -> None:
-        """One file, to output_file_path: a file's name, or a folder that exists. Without it: to this folder."""
+        """One file, to output_file_path: a file's name, or a folder that exists. Without it: to this folder. NotFound
+        where the run has no such file, InvalidJob for what else is refused."""
         target = output_file_path or os.path.basename(name)
         if os.path.isdir(target):
             target = os.path.join(target, os.path.basename(name))
@@ -194,6 +219,9 @@ class Run:
         try:
             program.ask(['download', self.id, name, '--to', os.path.abspath(target)], self._runs())
         except InvalidJob as error:
+            # The exit code is that of a wrong name and of a file that is none to hand out, too.
+            if NO_SUCH_FILE not in str(error):
+                raise
             raise NotFound(str(error)) from None
 
     def download_files(self, prefix: Optional[str] = None, output_directory: Optional[str] = None) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 
 class TensorflowConfiguration:
-    """Parameter servers and workers, each with its TF_CONFIG."""
+    """Parameter servers and workers, each with its TF_CONFIG. A count that is left out is the estimator's, or 1."""
 
-    def __init__(self, worker_count: int = 1, parameter_server_count: int = 1) -> None:
+    def __init__(self, worker_count: Optional[int] = None, parameter_server_count: Optional[int] = None) -> None:
         self.worker_count = worker_count
         self.parameter_server_count = parameter_server_count
 
     def to_job(self) -> Dict[str, Any]:
-        return {'ParameterServer': {'worker_count': self.worker_count,
-                                    'parameter_server_count': self.parameter_server_count}}
+        counts = {'worker_count': self.worker_count, 'parameter_server_count': self.parameter_server_count}
+        return {'ParameterServer': {name: count for name, count in counts.items() if count is not None}}
 
 
 class MpiConfiguration:

@@ -113,6 +113,12 @@ class ScriptRun(ScriptContext):
             os.close(descriptor)
 
 
+def script_run_here() -> Optional[ScriptRun]:
+    """The run that this process is a task of."""
+    run_id, metrics_file = os.environ.get('BASIN_RUN_ID'), os.environ.get('BASIN_METRICS_FILE')
+    return ScriptRun(run_id, metrics_file) if run_id and metrics_file else None
+
+
 class OfflineRun(ScriptContext):
     """Outside of any run: what is logged is printed."""
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from typing import Dict, List, TextIO
 
+# A task's, or of the making of a node's environment: what `basin logs` shows. Beside them lie the agents' logs, and
+# what scripts have put into ./logs.
+SHOWN = re.compile(r'(?:chief|worker|ps|evaluator|mpirun|orted)-(?:0|[1-9][0-9]*)|environment-.*')
 MOST_BYTES = 1 << 20  # of one file at a time
 
 
 class TaskLogs:
-    """Follows logs/*.txt of a run's folder: whole lines, each with its task's name before it."""
+    """Follows the tasks' logs/*.txt of a run's folder: whole lines, each with its task's name before it."""
 
     def __init__(self, folder: str, out: TextIO) -> None:
         self._pattern = os.path.join(glob.escape(folder), 'logs', '*.txt')
@@ -22,6 +26,8 @@ class TaskLogs:
         """What has come since; with `ended` also a last line without its end."""
         for path in sorted(glob.glob(self._pattern)):
             name = os.path.basename(path)[:-len('.txt')]
+            if not SHOWN.fullmatch(name):
+                continue
             while self._show_some(path, name):
                 pass
             if ended and self._rest.get(path):

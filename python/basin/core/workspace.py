@@ -81,7 +81,7 @@ class Workspace:
     def experiments(self) -> Dict[str, 'Experiment']:
         """By name, those that have a run."""
         from basin.core.experiment import Experiment
-        records = program.ask(['runs'], self.runs)
+        records = program.ask(['runs', *program.ALL_RUNS], self.runs)
         return {name: Experiment(self, name) for name in sorted({record['experiment'] for record in records})}
 
     @property

@@ -57,6 +57,9 @@ class TensorFlow(Estimator):
             network: Optional[Mapping[str, Any]] = None,
             training: Optional[Mapping[str, Any]] = None,
             cancel_grace_seconds: Optional[int] = None,
+            snapshot_limit_mb: Optional[int] = None,
+            slurm: Optional[Mapping[str, Any]] = None,
+            kubernetes: Optional[Mapping[str, Any]] = None,
             framework_version: Optional[str] = None,
             **older: Any) -> None:
         given = {name: value for name, value in locals().items()

@@ -55,6 +55,9 @@ class Estimator:
             network: Optional[Mapping[str, Any]] = None,
             training: Optional[Mapping[str, Any]] = None,
             cancel_grace_seconds: Optional[int] = None,
+            snapshot_limit_mb: Optional[int] = None,
+            slurm: Optional[Mapping[str, Any]] = None,
+            kubernetes: Optional[Mapping[str, Any]] = None,
             **older: Any) -> None:
         """`older`: the spellings conda_dependencies_file_path, pip_requirements_file_path and custom_docker_base_image,
         and what only Azure has a use for (vm_size, vm_priority, image_registry_details, source_directory_data_store),

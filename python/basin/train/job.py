@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from basin.core.compute import name_of
 from basin.core.dataset import NamedInput, check_name
@@ -19,10 +19,13 @@ PLAIN = (
     'entry_script', 'node_count', 'process_count_per_node', 'distributed_backend', 'worker_count',
     'parameter_server_count', 'chief_count', 'evaluator_count', 'use_gpu', 'workers_per_gpu', 'use_docker',
     'custom_docker_image', 'user_managed', 'conda_packages', 'pip_packages', 'conda_dependencies_file',
-    'pip_requirements_file', 'environment_variables', 'shm_size', 'max_run_duration_seconds', 'resume_from',
-    'framework_version', 'parameter_server', 'setup', 'secrets', 'roles', 'network', 'training', 'cancel_grace_seconds')
+    'pip_requirements_file', 'environment_variables', 'shm_size', 'max_run_duration_seconds', 'framework_version',
+    'parameter_server', 'setup', 'secrets', 'roles', 'network', 'training', 'cancel_grace_seconds', 'snapshot_limit_mb',
+    'slurm', 'kubernetes')
+# Fields that `basin` knows and refuses, each with what to do instead: they are handed to it for these words.
+LATER = ('restart_policy', 'max_restarts')
 # Those that are read here.
-READ = ('compute_target', 'script_params', 'inputs', 'distributed_training', 'environment_definition')
+READ = ('compute_target', 'script_params', 'inputs', 'distributed_training', 'environment_definition', 'resume_from')
 DEPRECATED = {'conda_dependencies_file_path': 'conda_dependencies_file',
               'pip_requirements_file_path': 'pip_requirements_file',
               'custom_docker_base_image': 'custom_docker_image'}
@@ -31,7 +34,7 @@ AZURE_ONLY = {'vm_size': 'name a target that has such machines with compute_targ
               'vm_priority': 'name a target with compute_target',
               'image_registry_details': 'log in to the registry on the nodes',
               'source_directory_data_store': 'the snapshot goes to the nodes directly'}
-KEYWORDS = ('source_directory', *READ, *PLAIN, *DEPRECATED, *AZURE_ONLY)
+KEYWORDS = ('source_directory', *READ, *PLAIN, *LATER, *DEPRECATED, *AZURE_ONLY)
 
 
 def check_keywords(of: str, given: Mapping[str, Any]) -> None:
@@ -59,6 +62,11 @@ def _text(value: Any) -> Any:
     return str(value)
 
 
+def _path(path: Union[str, 'os.PathLike[str]']) -> str:
+    """From the working directory: relative paths of the job file would start where that is written for a moment."""
+    return os.path.abspath(os.path.expanduser(os.fspath(path)))
+
+
 class Inputs:
     """The job's inputs as they are collected; two under one name must be one path."""
 
@@ -71,7 +79,7 @@ class Inputs:
         if not isinstance(item, Mapping) or set(item) != {'name', 'path'}:
             raise InvalidArgument(f'inputs: expected dataset.as_named_input("name"), a DataReference or '
                                   f'{{"name": ..., "path": ...}}, found {item!r}')
-        name, path = check_name(item['name']), os.path.abspath(os.path.expanduser(os.fspath(item['path'])))
+        name, path = check_name(item['name']), _path(item['path'])
         for other in self.listed:
             if other['name'].lower() == name.lower() and other['path'] != path:
                 raise InvalidArgument(f'inputs: {name} is there twice, as {other["path"]} and {path}')
@@ -123,7 +131,7 @@ def job_of(source_directory: Optional[str], given: Mapping[str, Any]) -> Dict[st
     if source_directory is None and not str(values.get('entry_script', '')).startswith('basin:'):
         source_directory = '.'  # a built-in program needs none
     if source_directory is not None:
-        job['source_directory'] = os.path.abspath(os.path.expanduser(os.fspath(source_directory)))
+        job['source_directory'] = _path(source_directory)
     if 'compute_target' in values:
         job['compute_target'] = name_of(values['compute_target'])
     inputs = Inputs()
@@ -141,7 +149,11 @@ def job_of(source_directory: Optional[str], given: Mapping[str, Any]) -> Dict[st
             # The job file takes it from the source directory, which goes to the nodes as a whole.
             definition = os.path.relpath(definition.file_path, job.get('source_directory', '.'))
         job['environment_definition'] = definition
-    for name in PLAIN:
+    if 'resume_from' in values:
+        resume_from = values['resume_from']
+        # `latest` is no path but a word of the job file.
+        job['resume_from'] = resume_from if resume_from in ('', 'latest') else _path(resume_from)
+    for name in (*PLAIN, *LATER):
         if name in values:
             value = values[name]
             job[name] = list(value) if isinstance(value, (tuple, set)) else value
