@@ -12,7 +12,7 @@ namespace basin {
 namespace {
 
 // The supervisor's loop waits meanwhile, and an agent that hears nothing for a lease ends its tasks.
-constexpr absl::Duration kAskLimit = absl::Seconds(5);
+constexpr absl::Duration kVerdictLimit = absl::Seconds(5);
 constexpr absl::Duration kPause = absl::Milliseconds(200);
 
 }  // namespace
@@ -46,8 +46,8 @@ int RestartsHere(const EnvironmentVariable& variable) {
 
 std::function<BatchVerdict()> VerdictOfAllocation(const std::string& job_id, int restarts) {
   return [job_id, restarts]() -> BatchVerdict {
-    const absl::Time until = SteadyNow() + kAskLimit;
-    absl::StatusOr<std::optional<SlurmJob>> job = AskSlurm(job_id, kAskLimit);
+    const absl::Time until = SteadyNow() + kVerdictLimit;
+    absl::StatusOr<std::optional<SlurmJob>> job = AskSlurm(job_id, kVerdictLimit);
     // Slurm signals all that its job has started, and so also the one who asks.
     for (absl::Time next; !job.ok() && (next = SteadyNow() + kPause) < until;) {
       absl::SleepFor(kPause);
