@@ -16,6 +16,7 @@
 #include "estimator/job/role_needs.h"
 #include "estimator/launch/slurm_command.h"
 #include "estimator/launch/slurm_script.h"
+#include "estimator/launch/slurm_tools.h"
 
 namespace basin {
 namespace {
@@ -49,7 +50,7 @@ absl::StatusOr<ToolResult> TestSubmission(const std::string& script) {
   const bool wrote = write(fd, script.data(), script.size()) == static_cast<ssize_t>(script.size());
   close(fd);
   absl::StatusOr<ToolResult> result =
-      wrote ? RunTool({"sbatch", "--test-only", path}, kLimit) : absl::UnavailableError("the disk of /tmp is full");
+      wrote ? RunSbatch({"sbatch", "--test-only", path}, kLimit) : absl::UnavailableError("the disk of /tmp is full");
   unlink(path);
   return result;
 }

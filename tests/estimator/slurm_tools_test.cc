@@ -38,7 +38,7 @@ TEST_F(SlurmToolsTest, AJobOnAnotherClusterIsCanceledAndNamed) {
   Tool("scancel", "echo \"$*\" >\"$(dirname \"$0\")/canceled\"");
   const absl::Status status = SubmitToSlurm("script").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_TRUE(absl::StrContains(status.message(), "to the cluster other (SBATCH_CLUSTERS)")) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), "to the cluster other (SLURM_CLUSTERS)")) << status;
   EXPECT_EQ(*ReadFile(folder_ + "/canceled", 1000), "--clusters=other 12\n");
 }
 
@@ -46,6 +46,25 @@ TEST_F(SlurmToolsTest, TheRestartsOfTheAllocationAroundAreNotTheNewJobs) {
   Tool("sbatch", "echo \"1${SLURM_RESTART_COUNT:-0}\"");
   setenv("SLURM_RESTART_COUNT", "3", 1);
   EXPECT_EQ(*SubmitToSlurm("script"), "10");
+}
+
+TEST_F(SlurmToolsTest, SbatchVariablesOfTheEnvironmentDoNotBeatTheJob) {
+  Tool("sbatch", "env >\"$(dirname \"$0\")/seen\"; echo 1");
+  setenv("SBATCH_PARTITION", "mine=a", 1);
+  setenv("SBATCH_REQUEUE", "", 1);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(*SubmitToSlurm("script"), "1");
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(absl::StrContains(said, "sbatch is called without SBATCH_PARTITION, SBATCH_REQUEUE of the environment"))
+      << said;
+  EXPECT_FALSE(absl::StrContains(*ReadFile(folder_ + "/seen", 1 << 20), "SBATCH_"));
+  EXPECT_STREQ(getenv("SBATCH_PARTITION"), "mine=a");
+  EXPECT_STREQ(getenv("SBATCH_REQUEUE"), "");
+  unsetenv("SBATCH_PARTITION");
+  unsetenv("SBATCH_REQUEUE");
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(*SubmitToSlurm("script"), "1");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 }  // namespace
