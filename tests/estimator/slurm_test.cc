@@ -150,6 +150,21 @@ TEST(RolesTest, WhatIsWrongIsNamed) {
   }
 }
 
+TEST(RolesTest, NodesWithoutATaskAreNamed) {
+  const auto idle = [](const std::string& counts) {
+    const auto job = ParseJob(
+        absl::StrCat("{entry_script: t.py, distributed_backend: ps, node_count: 4, parameter_server_count: 1, ", counts,
+                     "}"),
+        "j.yaml");
+    EXPECT_TRUE(job.ok()) << job.status();
+    return job.ok() ? NodesWithoutTask(*job, {"h0", "h1", "h2", "h3"}) : "";
+  };
+  EXPECT_TRUE(absl::StartsWith(idle("worker_count: 2"), "nodes h2, h3 have no task: set node_count: 2"));
+  EXPECT_TRUE(absl::StartsWith(idle("worker_count: 3"), "node h3 has no task: set node_count: 3"));
+  EXPECT_EQ(idle("worker_count: 4"), "");
+  EXPECT_EQ(idle("worker_count: 3, roles: {ps: {nodes: 1}, worker: {nodes: 3}}"), "");
+}
+
 TEST(RolesTest, NodesOfTheirOwnNeedThePsBackend) {
   const auto mpi = ParseJob(
       "{entry_script: t.py, distributed_backend: mpi, node_count: 2, process_count_per_node: 3, roles: {worker: "
