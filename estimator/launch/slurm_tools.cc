@@ -72,8 +72,9 @@ absl::StatusOr<ToolResult> RunSbatch(const std::vector<std::string>& argv, absl:
 }
 
 absl::StatusOr<std::string> SubmitToSlurm(const std::string& path) {
-  // Of an allocation that was started again: the new job would take it for its own.
-  unsetenv("SLURM_RESTART_COUNT");
+  // Of an allocation around this process, one that was started again or is heterogeneous: the new job would take them
+  // for its own.
+  for (const char* name : {"SLURM_RESTART_COUNT", "SLURM_HET_SIZE"}) unsetenv(name);
   // PATH and the secrets are to come along.
   BASIN_ASSIGN_OR_RETURN(const ToolResult result, Run({"sbatch", "--parsable", "--export=ALL", path}, kSubmitLimit));
   const std::pair<std::string, std::string> told =  // "12", or "12;cluster"

@@ -6,10 +6,12 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
+#include "estimator/launch/slurm_allocation.h"
 
 namespace basin {
 namespace {
@@ -42,10 +44,27 @@ TEST_F(SlurmToolsTest, AJobOnAnotherClusterIsCanceledAndNamed) {
   EXPECT_EQ(*ReadFile(folder_ + "/canceled", 1000), "--clusters=other 12\n");
 }
 
-TEST_F(SlurmToolsTest, TheRestartsOfTheAllocationAroundAreNotTheNewJobs) {
-  Tool("sbatch", "echo \"1${SLURM_RESTART_COUNT:-0}\"");
+TEST_F(SlurmToolsTest, WhatTheAllocationAroundIsTheNewJobIsNot) {
+  Tool("sbatch", "echo \"1${SLURM_RESTART_COUNT:-0}${SLURM_HET_SIZE:-0}\"");
   setenv("SLURM_RESTART_COUNT", "3", 1);
-  EXPECT_EQ(*SubmitToSlurm("script"), "10");
+  setenv("SLURM_HET_SIZE", "2", 1);
+  EXPECT_EQ(*SubmitToSlurm("script"), "100");
+}
+
+TEST_F(SlurmToolsTest, AHeterogeneousAllocationIsRefusedByName) {
+  Tool("scontrol", "echo h0; echo h1");
+  std::map<std::string, std::string> variables = {{"SLURM_JOB_ID", "7"}, {"SLURM_JOB_NODELIST", "h[0-1]"}};
+  const EnvironmentVariable variable = [&variables](const std::string& name) -> std::optional<std::string> {
+    const auto found = variables.find(name);
+    return found == variables.end() ? std::nullopt : std::optional<std::string>(found->second);
+  };
+  Target target;
+  ASSERT_TRUE(EnterAllocation(variable, &target).ok());
+  EXPECT_EQ(target.nodes.size(), 2u);
+  variables["SLURM_HET_SIZE"] = "2";
+  const absl::Status status = EnterAllocation(variable, &target);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(absl::StrContains(status.message(), "Slurm's job 7 is a heterogeneous one of 2 components")) << status;
 }
 
 TEST_F(SlurmToolsTest, SbatchVariablesOfTheEnvironmentDoNotBeatTheJob) {
