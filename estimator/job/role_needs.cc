@@ -164,6 +164,22 @@ NodeNeeds NeedsOfNodes(const Job& job) {
   return most;
 }
 
+absl::Status CheckNodeMemory(const Job& job) {
+  for (const std::map<Role, int>& tasks : TasksByNode(CountsOf(job), job.node_count)) {
+    std::vector<std::string> with, without;
+    for (const auto& [role, count] : tasks) {
+      if (std::find(std::begin(kInOrder), std::end(kInOrder), role) == std::end(kInOrder)) continue;  // mpirun's
+      (ResourcesOf(job, role).memory_bytes > 0 ? with : without).push_back(std::string(Name(role)));
+    }
+    if (with.empty() || without.empty()) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "roles: ", with.front(), ".memory: ", absl::StrJoin(without, " and "),
+        " tasks share a node with it and say nothing of memory, so Slurm would be asked for too little; set roles: {",
+        without.front(), ": {memory: 1GiB}} and its like too, or remove all memory"));
+  }
+  return absl::OkStatus();
+}
+
 std::string NodesWithoutTask(const Job& job, const std::vector<std::string>& names) {
   const std::vector<std::map<Role, int>> tasks = TasksByNode(CountsOf(job), job.node_count);
   std::vector<std::string> idle;

@@ -53,6 +53,7 @@ int64_t SlurmSignalLead(const Job& job, const SlurmOptions& options) {
 
 absl::StatusOr<std::string> SlurmScript(const Job& job, const SlurmOptions& options, const std::string& program,
                                         const std::string& folder) {
+  BASIN_RETURN_IF_ERROR(CheckNodeMemory(job));
   std::string text = "#!/bin/bash\n";
   absl::Status fits;
   const auto check = [&fits](absl::string_view name, const std::string& value) {

@@ -207,7 +207,7 @@ TEST(RolesTest, WorkersGetTheirGpusTogether) {
 
 TEST(SlurmScriptTest, SaysAllThatTheJobNeeds) {
   const Job job = GoodJob(
-      ", use_gpu: true, roles: {worker: {cpus: 4, memory: 2GiB}}, max_run_duration_seconds: 3600, "
+      ", use_gpu: true, roles: {ps: {memory: 3GiB}, worker: {cpus: 4, memory: 2GiB}}, max_run_duration_seconds: 3600, "
       "cancel_grace_seconds: 20, slurm: {partition: gpu, account: ml, qos: high, reservation: r1, constraint: "
       "'ib&v100', extra: ['--exclusive', '--comment=a \"b\"']}");
   EXPECT_EQ(*SlurmScript(job, job.slurm, "/opt/basin/bin/basin", "/home/ann/runs/ctr/it's 100%"),
@@ -216,7 +216,7 @@ TEST(SlurmScriptTest, SaysAllThatTheJobNeeds) {
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=9
-#SBATCH --mem=4096M
+#SBATCH --mem=7168M
 #SBATCH --gres=gpu:2
 #SBATCH --partition=gpu
 #SBATCH --account=ml
@@ -249,6 +249,19 @@ TEST(SlurmScriptTest, LimitsOfTimeAreSlurmsOrTheJobs) {
   EXPECT_TRUE(absl::StrContains(script, "#SBATCH --partition=big\n"));
   options.extra = {"--gres=gpu:a100:2"};
   EXPECT_FALSE(absl::StrContains(*SlurmScript(GoodJob(", use_gpu: true"), options, "b", "/r"), "--gres=gpu:2"));
+}
+
+TEST(SlurmScriptTest, MemoryOfSomeRolesOfANodeAloneIsRefused) {
+  const auto refusal = [](const std::string& roles) {
+    return std::string(SlurmScript(GoodJob(", evaluator_count: 1, roles: " + roles), {}, "b", "/r").status().message());
+  };
+  EXPECT_TRUE(absl::StartsWith(refusal("{worker: {memory: 2GiB}}"),
+                               "roles: worker.memory: ps and evaluator tasks share a node with it and say nothing of "
+                               "memory"))
+      << refusal("{worker: {memory: 2GiB}}");
+  EXPECT_TRUE(absl::StartsWith(refusal("{worker: {memory: 2GiB}, ps: {memory: 1GiB}}"), "roles: ps.memory: evaluator"));
+  EXPECT_EQ(refusal("{worker: {memory: 2GiB}, ps: {memory: 1GiB}, evaluator: {memory: 1GiB}}"), "");
+  EXPECT_EQ(refusal("{worker: {cpus: 2}}"), "");
 }
 
 TEST(SlurmScriptTest, ALineEndWouldBeALineOfItsOwn) {
