@@ -73,13 +73,13 @@ class OtherRank {
   absl::Status TryAll(const Meeting& meeting) {
     const ExecLayout& layout = options_.layout;
     BASIN_ASSIGN_OR_RETURN(LineConnection connection, CallRankZero(meeting, {{"rank", options_.launched.rank},
-                                                                            {"host", HostName()},
-                                                                            {"pid", getpid()},
-                                                                            {"port", port_},
-                                                                            {"size", layout.size},
-                                                                            {"ps", layout.ps},
-                                                                            {"chief", layout.chief},
-                                                                            {"evaluator", layout.evaluator}}));
+                                                                             {"host", HostName()},
+                                                                             {"pid", getpid()},
+                                                                             {"port", port_},
+                                                                             {"size", layout.size},
+                                                                             {"ps", layout.ps},
+                                                                             {"chief", layout.chief},
+                                                                             {"evaluator", layout.evaluator}}));
     early_.clear();
     for (const nlohmann::json& line : connection.Read()) {
       const std::string refused = ValueIn(line, "refused", std::string());

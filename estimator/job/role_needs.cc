@@ -167,9 +167,9 @@ NodeNeeds NeedsOfNodes(const Job& job) {
 absl::Status CheckNodeMemory(const Job& job) {
   for (const std::map<Role, int>& tasks : TasksByNode(CountsOf(job), job.node_count)) {
     std::vector<std::string> with, without;
-    for (const auto& [role, count] : tasks) {
-      if (std::find(std::begin(kInOrder), std::end(kInOrder), role) == std::end(kInOrder)) continue;  // mpirun's
-      (ResourcesOf(job, role).memory_bytes > 0 ? with : without).push_back(std::string(Name(role)));
+    for (const Role role : kInOrder) {
+      if (tasks.count(role) > 0)
+        (ResourcesOf(job, role).memory_bytes > 0 ? with : without).push_back(std::string(Name(role)));
     }
     if (with.empty() || without.empty()) continue;
     return absl::InvalidArgumentError(absl::StrCat(

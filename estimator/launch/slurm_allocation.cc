@@ -23,9 +23,9 @@ absl::Status EnterAllocation(const EnvironmentVariable& variable, Target* target
   target->slurm.job_id = AllocationHere(variable);
   if (const std::string components = variable("SLURM_HET_SIZE").value_or(""); !components.empty()) {
     return absl::FailedPreconditionError(absl::StrCat(
-        "Slurm's job ", target->slurm.job_id, " is a heterogeneous one of ", components, " components (SLURM_HET_SIZE is ",
-        components, "), and Basin would see the nodes of the first alone; allocate the nodes as one component (salloc -N2, "
-        "without \":\"), or unset SLURM_JOB_ID to submit a job of its own"));
+        "Slurm's job ", target->slurm.job_id, " is a heterogeneous one of ", components,
+        " components (SLURM_HET_SIZE), of which Basin would see the first alone; allocate the nodes as one "
+        "component (salloc -N2, without \":\"), or unset SLURM_JOB_ID to submit a job of its own"));
   }
   const std::optional<std::string> list = variable("SLURM_JOB_NODELIST");
   if (!list || list->empty()) {

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "estimator/agent/granted_gpus.h"
 #include "estimator/job/job.h"
 #include "estimator/job/job_checks.h"
@@ -66,6 +67,11 @@ TEST(SlurmOptionsTest, WhatIsWrongIsNamedWithItsPlace) {
       {", slurm: {extra: ['--clus=other']}", "--clus=other is set by Basin itself"},
       {", slurm: {extra: ['-Mother']}", "-Mother is set by Basin itself"},
       {", roles: {ps: {partition: \"a\\nb\"}}", "is no value that sbatch takes in one word"},
+      {", slurm: {extra: ['--job-name=mine']}", "--job-name=mine is set by Basin itself; remove it: the job is named"},
+      {", slurm: {extra: ['-Jmine']}", "-Jmine is set by Basin itself"},
+      {", slurm: {extra: ['--mem 64G']}",
+       "\"--mem 64G\" would be the name of an option with a blank in it; write --mem=64G"},
+      {", slurm: {extra: ['--comment a=b']}", "write --comment=a=b"},
       {", slurm: {extra: ['--het-group=1']}", "heterogeneous jobs are not supported"},
       {", slurm: {extra: [\"--comment=a\\nb\"]}", "is no option of sbatch"},
   };
@@ -249,6 +255,38 @@ TEST(SlurmScriptTest, LimitsOfTimeAreSlurmsOrTheJobs) {
   EXPECT_TRUE(absl::StrContains(script, "#SBATCH --partition=big\n"));
   options.extra = {"--gres=gpu:a100:2"};
   EXPECT_FALSE(absl::StrContains(*SlurmScript(GoodJob(", use_gpu: true"), options, "b", "/r"), "--gres=gpu:2"));
+}
+
+TEST(SlurmScriptTest, OtherResourcesAreAskedForBesideTheGpus) {
+  const auto gres = [](const std::string& extra) {
+    SlurmOptions options;
+    options.extra = {extra};
+    std::vector<std::string> lines = absl::StrSplit(*SlurmScript(GoodJob(", use_gpu: true"), options, "b", "/r"), '\n');
+    std::erase_if(lines, [](const std::string& line) { return !absl::StartsWith(line, "#SBATCH --g"); });
+    return absl::StrJoin(lines, "|");
+  };
+  EXPECT_EQ(gres("--exclusive"), "#SBATCH --gres=gpu:2");
+  EXPECT_EQ(gres("--gres=lustre:1"), "#SBATCH --gres=gpu:2,lustre:1");
+  EXPECT_EQ(gres("--gres=gpuless:1"), "#SBATCH --gres=gpu:2,gpuless:1");
+  for (const char* own : {"--gres=gpu", "--gres=gpu:a100:4", "--gres=lustre:1,gpu:4", "--gpus-per-node=4"}) {
+    EXPECT_EQ(gres(own), absl::StrCat("#SBATCH ", own));
+  }
+}
+
+TEST(SlurmScriptTest, MemoryOfRolesAndOfExtraConflict) {
+  const Job job = GoodJob(", roles: {ps: {memory: 1GiB}, worker: {memory: 1GiB}}");
+  for (const char* extra : {"--mem=64G", "--mem-per-cpu=2G", "--mem-per-g=1G"}) {
+    SlurmOptions options;
+    options.extra = {extra};
+    EXPECT_TRUE(
+        absl::StrContains(SlurmScript(job, options, "b", "/r").status().message(),
+                          absl::StrCat("slurm.extra: ", extra, " conflicts with roles: {worker: {memory: ...}}")))
+        << extra;
+    EXPECT_TRUE(SlurmScript(GoodJob(""), options, "b", "/r").ok());
+  }
+  SlurmOptions options;
+  options.extra = {"--mem-bind=local"};
+  EXPECT_TRUE(SlurmScript(job, options, "b", "/r").ok());
 }
 
 TEST(SlurmScriptTest, MemoryOfSomeRolesOfANodeAloneIsRefused) {
