@@ -324,7 +324,13 @@ TEST(SlurmCommandTest, ComplaintsSayWhatToDo) {
             "sbatch refused the job: sbatch: error: invalid partition specified: nope\n"
             "sbatch: error: Batch job submission failed: Invalid partition name specified; sinfo lists the partitions; "
             "correct slurm.partition");
-  EXPECT_TRUE(absl::StrContains(SbatchComplaint("what?"), "basin submit --dry-run prints the script"));
+  EXPECT_EQ(
+      SbatchComplaint("what?"),
+      "sbatch refused the job: what?; see what is asked for by basin submit --dry-run, and correct the job's group "
+      "slurm, or the target's");
+  EXPECT_TRUE(absl::StrContains(SbatchComplaint("sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error\n"
+                                                "sbatch: fatal: Could not establish a configuration source\n"),
+                                "; this machine is no client of a Slurm cluster: submit from a login node"));
   const AgentRequest request = {"run", 0, {"n0", "n0", "", 0}};
   EXPECT_TRUE(absl::StrContains(
       SrunComplaint(request, "/opt/basin",
