@@ -465,6 +465,13 @@ TEST(SlurmDoctorTest, SaysWhatIsWrong) {
   seen.version = absl::NotFoundError("cannot start sinfo: No such file or directory");
   EXPECT_EQ(check(seen, "slurm").state, DoctorState::kProblem);
   EXPECT_EQ(check(seen, "submit").found, "not checked");
+  for (const ToolResult& nothing :
+       {ToolResult{0, " \n", ""}, ToolResult{1, "slurm", ""}, ToolResult{127, "", "no sinfo"}}) {
+    seen.version = nothing;
+    EXPECT_EQ(check(seen, "slurm").state, DoctorState::kProblem) << nothing.printed;
+    EXPECT_EQ(check(seen, "controller").found, "not checked");
+  }
+  EXPECT_EQ(check(seen, "slurm").found, "sinfo --version ended with 127: no sinfo");
   seen.version = ToolResult{0, "slurm-wlm 22.05.8\n", ""};
   seen.ping = ToolResult{1, "Slurmctld(primary) at n0 is DOWN\n", ""};
   EXPECT_EQ(check(seen, "controller").state, DoctorState::kProblem);
