@@ -260,7 +260,10 @@ class Exec(mpi_ranks.RanksCase):
                                 (["--ps", "1", "--rank", "0", "--size", "2"], "no command is given for the workers"),
                                 (["--ps", "1", "--rank", "0", "--size", "2", "--ports", "9", "--", "true"], "--ports 9: expected FIRST-LAST"),
                                 (["--ps", "1", "--rank", "0", "--size", "2", "--rendezvous", "/none", "--", "true"], "--rendezvous /none: there is no such"),
-                                (["--rank", "0", "--", "true"], "--ps is required")):
+                                (["--ps", "-1", "--", "true"], "basin: error: --ps -1: expected a number of ranks, 1 or more, such as basin exec --ps 1"),
+                                (["--ps", "two", "--", "true"], "basin: error: --ps two: expected a number of ranks"),
+                                (["--ps", "1", "--rank", "-1", "--size", "2", "--", "true"], "basin: error: --rank -1: expected this rank, 0 or more"),
+                                (["--", "true"], "basin: error: --ps is missing: expected how many of the ranks are parameter servers, such as")):
             with self.subTest(words):
                 self.assertIn(expected, self.ends(self.start([basin, "exec", *words]), 2))
         run = self.exec(2, "--ps", "1", "--", "no-such-program")
