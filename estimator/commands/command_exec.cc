@@ -4,6 +4,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,14 +20,39 @@ namespace {
 
 struct ExecFlags {
   ExecOptions options;
-  RankFlags rank;
+  // As they were given: what is no number is named here, with an example.
+  std::optional<std::string> ps, rank, size;
+  std::string launch;
   std::string ports = "20000-29999";
   double start_timeout_s = 600, grace_s = 5;
 };
 
+constexpr char kExample[] = ", such as basin exec --ps 1 -- python3 train.py";
+
+absl::StatusOr<std::optional<uint32_t>> FlagNumber(const char* name, const std::optional<std::string>& text,
+                                                   absl::string_view expected) {
+  uint32_t number = 0;
+  if (!text) return std::nullopt;
+  if (absl::SimpleAtoi(*text, &number)) return number;
+  return absl::InvalidArgumentError(absl::StrCat(name, " ", *text, ": expected ", expected));
+}
+
 absl::StatusOr<int> Exec(const CommandContext& context, ExecFlags& flags) {
   ExecOptions& options = flags.options;
-  BASIN_ASSIGN_OR_RETURN(options.launched, ReadLaunchedRank(context.variable, flags.rank));
+  BASIN_ASSIGN_OR_RETURN(const std::optional<uint32_t> ps,
+                         FlagNumber("--ps", flags.ps, absl::StrCat("a number of ranks, 1 or more", kExample)));
+  if (!ps) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--ps is missing: expected how many of the ranks are parameter servers", kExample));
+  }
+  options.layout.ps = *ps;
+  RankFlags rank;
+  rank.launch = flags.launch;
+  BASIN_ASSIGN_OR_RETURN(rank.rank,
+                         FlagNumber("--rank", flags.rank, "this rank, 0 or more, such as --rank 0 --size 3"));
+  BASIN_ASSIGN_OR_RETURN(rank.size,
+                         FlagNumber("--size", flags.size, "the number of ranks, 2 or more, such as --rank 0 --size 3"));
+  BASIN_ASSIGN_OR_RETURN(options.launched, ReadLaunchedRank(context.variable, rank));
   options.layout.size = options.launched.size;
   BASIN_RETURN_IF_ERROR(Check(options.layout));
   if (options.command.empty()) {
@@ -71,8 +97,7 @@ void AddExec(CLI::App& app, const CommandContext& context, int* exit_code) {
       "first task that fails ends all ranks, each with an exit code that is not 0.");
   const auto flags = std::make_shared<ExecFlags>();  // the callback keeps it
   ExecOptions& options = flags->options;
-  exec->add_option("--ps", options.layout.ps, "Ranks that are parameter servers: 0 to N-1")
-      ->required()
+  exec->add_option("--ps", flags->ps, "Ranks that are parameter servers: 0 to N-1. Must be given")
       ->type_name("N")
       ->group("Roles");
   exec->add_flag("--chief", options.layout.chief, "The rank behind the ps is the chief; otherwise worker 0 leads")
@@ -86,12 +111,14 @@ void AddExec(CLI::App& app, const CommandContext& context, int* exit_code) {
                    "Folder that all ranks see, where they find each other (default: the working directory)")
       ->type_name("FOLDER")
       ->group("Finding each other");
-  exec->add_option("--launch-id", flags->rank.launch,
+  exec->add_option("--launch-id", flags->launch,
                    "Name of this launch among those that share the folder (default: the launcher's job id)")
       ->group("Finding each other");
-  exec->add_option("--rank", flags->rank.rank, "This rank, where the launcher's variables do not say it")
+  exec->add_option("--rank", flags->rank, "This rank, where the launcher's variables do not say it")
+      ->type_name("N")
       ->group("Finding each other");
-  exec->add_option("--size", flags->rank.size, "Number of ranks, where the launcher's variables do not say it")
+  exec->add_option("--size", flags->size, "Number of ranks, where the launcher's variables do not say it")
+      ->type_name("N")
       ->group("Finding each other");
   exec->add_option("--ports", flags->ports, "Ports for tasks, after 2222")
       ->capture_default_str()

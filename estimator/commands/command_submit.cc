@@ -31,6 +31,7 @@
 #include "estimator/job/job.h"
 #include "estimator/job/job_checks.h"
 #include "estimator/job/plan.h"
+#include "estimator/job/role_needs.h"
 #include "estimator/launch/slurm_allocation.h"
 #include "estimator/run/detach.h"
 #include "estimator/run/take_over.h"
@@ -254,6 +255,9 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
     BASIN_RETURN_IF_ERROR(PlanPods(&run, run_id, flags.dry_run));
   } else {
     BASIN_ASSIGN_OR_RETURN(run.plan, ProvisionalPlan(run.job, run.target, run_id));
+    std::vector<std::string> names;
+    for (const TargetNode& node : run.target.nodes) names.push_back(node.name);
+    if (const std::string idle = NodesWithoutTask(run.job, names); !idle.empty()) Warn(idle);
   }
   BASIN_ASSIGN_OR_RETURN(run.secrets, ReadSecrets(context, run.job));
   BASIN_ASSIGN_OR_RETURN(const EnvironmentSpec environment, ReadEnvironmentSpec(run.job));

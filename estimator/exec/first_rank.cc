@@ -60,10 +60,12 @@ class FirstRank {
         token_(SecretHex(32)) {}
 
   absl::StatusOr<int> Run() {
+    const std::string path = MeetingPath(options_.rendezvous, options_.launched.launch);
     BASIN_ASSIGN_OR_RETURN(members_[0].port, task_.HoldPort());
     members_[0].here = true;
     state_.Known(0, HostName(), getpid());
-    BASIN_RETURN_IF_ERROR(Gather());
+    BASIN_RETURN_IF_ERROR(GiveWay(path));
+    if (state_.At(SteadyNow()) == LaunchState::Verdict::kGoesOn) BASIN_RETURN_IF_ERROR(Gather(path));
     if (state_.At(SteadyNow()) == LaunchState::Verdict::kGoesOn) {
       // The others are told the end like any other.
       if (const absl::Status started = StartAll(); !started.ok())
@@ -75,12 +77,32 @@ class FirstRank {
   }
 
  private:
+  // The launch fails where another one of its name still gathers at `path`: its ranks would go to either.
+  absl::Status GiveWay(const std::string& path) {
+    const absl::StatusOr<std::optional<Meeting>> found = ReadMeeting(path);
+    if (absl::IsPermissionDenied(found.status())) return found.status();
+    if (found.ok() && *found && (*found)->token != token_ && StillGathers(**found)) {
+      state_.Fail(
+          absl::StrCat("another launch is gathering there: rank 0 of ", path, " answers on ", (*found)->host,
+                       "; give each launch a name of its own with --launch-id, or run it in a folder of its own"),
+          kExitFailed);
+    }
+    return absl::OkStatus();
+  }
+
+  // Whether the file is this launch's own: another one that began at the same moment may have replaced it.
+  bool IsOwn(const std::string& path) const {
+    const absl::StatusOr<std::optional<Meeting>> found = ReadMeeting(path);
+    return found.ok() && *found && (*found)->token == token_;
+  }
+
   // Until all ranks are here, or the launch has failed.
-  absl::Status Gather() {
+  absl::Status Gather(const std::string& path) {
     BASIN_ASSIGN_OR_RETURN(listener_, ListenAnywhere());
-    const std::string path = MeetingPath(options_.rendezvous, options_.launched.launch);
     BASIN_RETURN_IF_ERROR(WriteMeeting(path, {HostName(), OwnAddresses(), listener_.port, token_}));
-    const absl::Cleanup remove = [&path] { (void)unlink(path.c_str()); };
+    const absl::Cleanup remove = [this, &path] {
+      if (IsOwn(path)) (void)unlink(path.c_str());
+    };
     const absl::Time deadline = SteadyNow() + options_.start_timeout;
     absl::Time tell = SteadyNow() + kTellEvery;
     while (true) {
@@ -100,6 +122,7 @@ class FirstRank {
         tell = SteadyNow() + kTellEvery;
       }
       Wait(std::min(deadline, tell));
+      BASIN_RETURN_IF_ERROR(GiveWay(path));
     }
     listener_.fd.Close();
     callers_.clear();
@@ -191,8 +214,22 @@ class FirstRank {
                    callers_.end());
   }
 
+  // To rank 0 of another launch, which found this one's file.
+  void Answer(Caller& caller, const nlohmann::json& line) {
+    const std::string nonce = ValueIn(line, "nonce", std::string());
+    if (SecretEquals(ValueIn(line, "proof", std::string()), MeetingProof(token_, "a rank", nonce, caller.nonce))) {
+      caller.connection.Send({{"proof", MeetingProof(token_, "rank 0", caller.nonce, nonce)}});
+      Warn(absl::StrCat("another launch of the same name was refused (rank 0, pid ", ValueIn(line, "pid", 0), " on ",
+                        ValueIn(line, "host", std::string()),
+                        "); where ranks of it have come here instead of this launch's own, start both again, each "
+                        "with its --launch-id"));
+    }
+    caller.connection.Close();
+  }
+
   // Takes a caller that knows the token in as the rank that it says it is.
   void Introduce(Caller& caller, const nlohmann::json& line) {
+    if (ValueIn(line, "asks", false)) return Answer(caller, line);
     uint32_t rank = 0, port = 0;
     int pid = 0;
     std::string nonce, proof, host;
@@ -222,7 +259,7 @@ class FirstRank {
       problem =
           absl::StrCat("rank ", rank, " (pid ", pid, " on ", host,
                        ") was started with other flags (--ps, --chief, --evaluator) or in another number of ranks "
-                       "than rank 0; give all the same");
+                       "than rank 0; give all the same, and each launch of a folder a --launch-id");
     } else if (rank == 0 || rank >= members_.size() || members_[rank].here) {
       problem = absl::StrCat("pid ", pid, " on ", host, " says that it is rank ", rank,
                              ", which is here already; two launches in one folder need names of their own "

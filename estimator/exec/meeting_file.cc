@@ -14,6 +14,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
+#include "common/base/host_name.h"
+#include "common/base/secret.h"
 #include "common/base/status_macros.h"
 #include "common/base/unique_fd.h"
 
@@ -21,6 +23,20 @@ namespace basin {
 namespace {
 
 constexpr size_t kMostBytes = 64 << 10;
+constexpr absl::Duration kConnect = absl::Seconds(2), kAnswer = absl::Seconds(10);
+
+absl::StatusOr<LineConnection> CallAt(const std::string& host, const Meeting& meeting, nlohmann::json introduction) {
+  BASIN_ASSIGN_OR_RETURN(LineConnection connection, ConnectTo(host, meeting.port, kConnect));
+  BASIN_ASSIGN_OR_RETURN(const nlohmann::json hello, connection.Next(kAnswer));
+  const std::string theirs = ValueIn(hello, "nonce", std::string()), own = SecretHex(16);
+  introduction["nonce"] = own;
+  introduction["proof"] = MeetingProof(meeting.token, "a rank", own, theirs);
+  connection.Send(introduction);
+  BASIN_ASSIGN_OR_RETURN(const nlohmann::json answer, connection.Next(kAnswer));
+  const std::string proof = ValueIn(answer, "proof", std::string());
+  if (SecretEquals(proof, MeetingProof(meeting.token, "rank 0", theirs, own))) return connection;
+  return absl::UnavailableError("another program listens where rank 0 should");
+}
 
 }  // namespace
 
@@ -83,6 +99,22 @@ std::string MeetingProof(const std::string& token, absl::string_view side, const
   crypto_generichash(proof, sizeof proof, reinterpret_cast<const unsigned char*>(said.data()), said.size(), key,
                      sizeof key);
   return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(proof), sizeof proof));
+}
+
+absl::StatusOr<LineConnection> CallRankZero(const Meeting& meeting, const nlohmann::json& introduction) {
+  std::vector<std::string> hosts = meeting.hosts;
+  if (meeting.host == HostName()) hosts.insert(hosts.begin(), "127.0.0.1");
+  absl::Status last = absl::UnavailableError("rank 0 has no address");
+  for (const std::string& host : hosts) {
+    absl::StatusOr<LineConnection> connection = CallAt(host, meeting, introduction);
+    if (connection.ok()) return connection;
+    last = connection.status();
+  }
+  return absl::UnavailableError(last.message());
+}
+
+bool StillGathers(const Meeting& meeting) {
+  return CallRankZero(meeting, {{"asks", true}, {"host", HostName()}, {"pid", getpid()}}).ok();
 }
 
 std::vector<std::string> OwnAddresses() {

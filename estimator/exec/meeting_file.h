@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "estimator/exec/line_connection.h"
 
 namespace basin {
 
@@ -32,6 +34,15 @@ absl::StatusOr<std::optional<Meeting>> ReadMeeting(const std::string& path);
 // from being used as the other's.
 std::string MeetingProof(const std::string& token, absl::string_view side, const std::string& own_nonce,
                          const std::string& other_nonce);
+
+// Calls rank 0 where its file says that it is: tries the file's addresses in turn, says `introduction`, and lets both
+// sides prove that they know the token. What rank 0 answers beyond that is still to be read. UNAVAILABLE: nobody
+// answers, or somebody else.
+absl::StatusOr<LineConnection> CallRankZero(const Meeting& meeting, const nlohmann::json& introduction);
+
+// Whether the rank 0 that wrote the file is there and still gathers. It takes the caller for no rank, and tells its
+// user of it. May take seconds.
+bool StillGathers(const Meeting& meeting);
 
 // IPv4 addresses of this machine's interfaces that are up, without loopback.
 std::vector<std::string> OwnAddresses();

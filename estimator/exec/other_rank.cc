@@ -13,7 +13,6 @@
 #include "common/base/exit_code.h"
 #include "common/base/host_name.h"
 #include "common/base/log.h"
-#include "common/base/secret.h"
 #include "common/base/status_macros.h"
 #include "estimator/agent/steady_now.h"
 #include "estimator/exec/exec_rank.h"
@@ -25,7 +24,6 @@ namespace basin {
 namespace {
 
 constexpr absl::Duration kLookEvery = absl::Milliseconds(100);
-constexpr absl::Duration kConnect = absl::Seconds(2), kAnswer = absl::Seconds(10);
 
 class OtherRank {
  public:
@@ -71,50 +69,31 @@ class OtherRank {
                                                     "; give a folder that all hosts share with --rendezvous"));
   }
 
+  // FAILED_PRECONDITION: rank 0 does not want this one. UNAVAILABLE: it was not found.
   absl::Status TryAll(const Meeting& meeting) {
-    std::vector<std::string> hosts = meeting.hosts;
-    if (meeting.host == HostName()) hosts.insert(hosts.begin(), "127.0.0.1");
-    absl::Status last = absl::UnavailableError("rank 0 has no address");
-    for (const std::string& host : hosts) {
-      absl::StatusOr<LineConnection> connection = ConnectTo(host, meeting.port, kConnect);
-      last = connection.ok() ? Introduce(*connection, meeting) : connection.status();
-      if (last.ok() && !stop_) connection_.emplace(*std::move(connection));
-      if (last.ok() || stop_ || last.code() == absl::StatusCode::kFailedPrecondition) return last;
-    }
-    return absl::UnavailableError(last.message());
-  }
-
-  // FAILED_PRECONDITION: rank 0 does not want this one. Anything else: it is not rank 0.
-  absl::Status Introduce(LineConnection& connection, const Meeting& meeting) {
-    early_.clear();
-    const auto text = [](const nlohmann::json& line, const char* name) { return ValueIn(line, name, std::string()); };
-    BASIN_ASSIGN_OR_RETURN(const nlohmann::json hello, connection.Next(kAnswer));
-    const std::string theirs = text(hello, "nonce"), own = SecretHex(16);
     const ExecLayout& layout = options_.layout;
-    connection.Send({{"nonce", own},
-                     {"proof", MeetingProof(meeting.token, "a rank", own, theirs)},
-                     {"rank", options_.launched.rank},
-                     {"host", HostName()},
-                     {"pid", getpid()},
-                     {"port", port_},
-                     {"size", layout.size},
-                     {"ps", layout.ps},
-                     {"chief", layout.chief},
-                     {"evaluator", layout.evaluator}});
-    BASIN_ASSIGN_OR_RETURN(const nlohmann::json answer, connection.Next(kAnswer));
-    if (!SecretEquals(text(answer, "proof"), MeetingProof(meeting.token, "rank 0", theirs, own))) {
-      return absl::UnavailableError("another program listens where rank 0 should");
-    }
+    BASIN_ASSIGN_OR_RETURN(LineConnection connection, CallRankZero(meeting, {{"rank", options_.launched.rank},
+                                                                             {"host", HostName()},
+                                                                             {"pid", getpid()},
+                                                                             {"port", port_},
+                                                                             {"size", layout.size},
+                                                                             {"ps", layout.ps},
+                                                                             {"chief", layout.chief},
+                                                                             {"evaluator", layout.evaluator}}));
+    early_.clear();
     for (const nlohmann::json& line : connection.Read()) {
-      if (text(line, "refused").empty()) {
+      const std::string refused = ValueIn(line, "refused", std::string());
+      if (refused.empty()) {
         early_.push_back(line);
       } else if (ValueIn(line, "told", false)) {
         stop_ = kExitUsage;
+        return absl::OkStatus();
       } else {
-        return absl::FailedPreconditionError(text(line, "refused"));
+        return absl::FailedPreconditionError(refused);
       }
     }
     token_ = meeting.token;
+    connection_.emplace(std::move(connection));
     return absl::OkStatus();
   }
 

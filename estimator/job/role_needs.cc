@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
 #include "common/format/yaml_fields.h"
 #include "estimator/job/plan.h"
@@ -161,6 +162,34 @@ NodeNeeds NeedsOfNodes(const Job& job) {
     most.gpus = std::max(most.gpus, node.gpus);
   }
   return most;
+}
+
+absl::Status CheckNodeMemory(const Job& job) {
+  for (const std::map<Role, int>& tasks : TasksByNode(CountsOf(job), job.node_count)) {
+    std::vector<std::string> with, without;
+    for (const Role role : kInOrder) {
+      if (tasks.count(role) > 0)
+        (ResourcesOf(job, role).memory_bytes > 0 ? with : without).push_back(std::string(Name(role)));
+    }
+    if (with.empty() || without.empty()) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "roles: ", with.front(), ".memory: ", absl::StrJoin(without, " and "),
+        " tasks share a node with it and say nothing of memory, so Slurm would be asked for too little; set roles: {",
+        without.front(), ": {memory: 1GiB}} and its like too, or remove all memory"));
+  }
+  return absl::OkStatus();
+}
+
+std::string NodesWithoutTask(const Job& job, const std::vector<std::string>& names) {
+  const std::vector<std::map<Role, int>> tasks = TasksByNode(CountsOf(job), job.node_count);
+  std::vector<std::string> idle;
+  for (size_t node = 0; node < tasks.size(); ++node) {
+    if (tasks[node].empty()) idle.push_back(names[node]);
+  }
+  if (idle.empty()) return "";
+  return absl::StrCat(idle.size() == 1 ? "node " : "nodes ", absl::StrJoin(idle, ", "),
+                      idle.size() == 1 ? " has no task: set node_count: " : " have no task: set node_count: ",
+                      tasks.size() - idle.size(), ", or more tasks (worker_count), or roles' nodes");
 }
 
 std::string PartitionOfRoles(const Job& job) {

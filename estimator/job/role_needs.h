@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "estimator/job/job.h"
@@ -27,6 +29,12 @@ struct NodeNeeds {
   int gpus = 0;
 };
 NodeNeeds NeedsOfNodes(const Job& job);
+// INVALID_ARGUMENT where roles share a node and only some say how much memory they need: of the others nothing would be
+// counted, and Slurm would kill them for what they take.
+absl::Status CheckNodeMemory(const Job& job);
+// "nodes h2, h3 have no task: set node_count: 2", of a job that asks for more nodes than its tasks go to. Empty where
+// each has one. REQUIRES: `names` are the job's node_count nodes.
+std::string NodesWithoutTask(const Job& job, const std::vector<std::string>& names);
 // The partition that the roles name; empty where none does.
 std::string PartitionOfRoles(const Job& job);
 

@@ -22,6 +22,7 @@ struct OwnOption {
   const char* instead;
 };
 constexpr OwnOption kOwnOptions[] = {
+    {"--job-name", "-J", "the job is named basin-EXPERIMENT; set experiment"},
     {"--nodes", "-N", "set node_count"},
     {"--ntasks", "-n", "Basin starts one agent a node, and the tasks by worker_count and its kin"},
     {"--ntasks-per-node", "", "Basin starts one agent a node, and the tasks by worker_count and its kin"},
@@ -65,6 +66,11 @@ absl::Status ReadExtra(const YamlFields& slurm, SlurmOptions* out) {
       return slurm.ErrorAt("extra", absl::StrCat("\"", word,
                                                  "\" is no option of sbatch; write each with its value as "
                                                  "one text: [\"--exclusive\", \"--mem=64G\"]"));
+    }
+    if (const size_t blank = word.find(' '); absl::StartsWith(word, "--") && blank < word.find('=')) {
+      return slurm.ErrorAt("extra",
+                           absl::StrCat("\"", word, "\" would be the name of an option with a blank in it; write ",
+                                        word.substr(0, blank), "=", absl::StripAsciiWhitespace(word.substr(blank))));
     }
     for (const OwnOption& own : kOwnOptions) {
       const bool is_letter =

@@ -12,7 +12,7 @@ namespace basin {
 namespace {
 
 // The supervisor's loop waits meanwhile, and an agent that hears nothing for a lease ends its tasks.
-constexpr absl::Duration kAskLimit = absl::Seconds(5);
+constexpr absl::Duration kVerdictLimit = absl::Seconds(5);
 constexpr absl::Duration kPause = absl::Milliseconds(200);
 
 }  // namespace
@@ -21,6 +21,12 @@ std::string AllocationHere(const EnvironmentVariable& variable) { return variabl
 
 absl::Status EnterAllocation(const EnvironmentVariable& variable, Target* target) {
   target->slurm.job_id = AllocationHere(variable);
+  if (const std::string components = variable("SLURM_HET_SIZE").value_or(""); !components.empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "Slurm's job ", target->slurm.job_id, " is a heterogeneous one of ", components,
+        " components (SLURM_HET_SIZE), of which Basin would see the first alone; allocate the nodes as one "
+        "component (salloc -N2, without \":\"), or unset SLURM_JOB_ID to submit a job of its own"));
+  }
   const std::optional<std::string> list = variable("SLURM_JOB_NODELIST");
   if (!list || list->empty()) {
     return absl::FailedPreconditionError(absl::StrCat("SLURM_JOB_ID is ", target->slurm.job_id,
@@ -46,8 +52,8 @@ int RestartsHere(const EnvironmentVariable& variable) {
 
 std::function<BatchVerdict()> VerdictOfAllocation(const std::string& job_id, int restarts) {
   return [job_id, restarts]() -> BatchVerdict {
-    const absl::Time until = SteadyNow() + kAskLimit;
-    absl::StatusOr<std::optional<SlurmJob>> job = AskSlurm(job_id, kAskLimit);
+    const absl::Time until = SteadyNow() + kVerdictLimit;
+    absl::StatusOr<std::optional<SlurmJob>> job = AskSlurm(job_id, kVerdictLimit);
     // Slurm signals all that its job has started, and so also the one who asks.
     for (absl::Time next; !job.ok() && (next = SteadyNow() + kPause) < until;) {
       absl::SleepFor(kPause);

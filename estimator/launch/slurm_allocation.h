@@ -16,7 +16,8 @@ using EnvironmentVariable = std::function<std::optional<std::string>(const std::
 // Its number, by SLURM_JOB_ID; empty where there is none.
 std::string AllocationHere(const EnvironmentVariable& variable);
 
-// Gives the target the nodes and CPUs of that allocation. FAILED_PRECONDITION where Slurm's variables do not tell.
+// Gives the target the nodes and CPUs of that allocation. FAILED_PRECONDITION where Slurm's variables do not tell,
+// or tell of a heterogeneous job, whose nodes differ.
 // REQUIRES: there is one.
 absl::Status EnterAllocation(const EnvironmentVariable& variable, Target* target);
 

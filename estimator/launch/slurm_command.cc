@@ -39,6 +39,9 @@ std::string SbatchComplaint(const std::string& errors) {
       {"Invalid generic resource",
        "these nodes offer no such GPUs to Slurm; set use_gpu: false, or name them in slurm.extra: [\"--gres=...\"]"},
       {"Unable to contact slurm controller", "slurmctld does not answer; try again, or ask who runs the cluster"},
+      {"Could not establish a configuration source",
+       "this machine is no client of a Slurm cluster: submit from a login node of it, or name its configuration by "
+       "SLURM_CONF"},
       {"unrecognized option", "correct slurm.extra"},
       {"Job violates accounting/QOS policy", "ask for less, or name another slurm.account or slurm.qos"},
   };
@@ -46,8 +49,9 @@ std::string SbatchComplaint(const std::string& errors) {
   for (const auto& [text, fix] : known) {
     if (absl::StrContains(errors, text)) return absl::StrCat("sbatch refused the job: ", said, "; ", fix);
   }
-  return absl::StrCat("sbatch refused the job", said.empty() ? ", and did not say why" : absl::StrCat(": ", said),
-                      "; basin submit --dry-run prints the script, which can be submitted by hand");
+  return absl::StrCat(
+      "sbatch refused the job", said.empty() ? ", and did not say why" : absl::StrCat(": ", said),
+      "; see what is asked for by basin submit --dry-run, and correct the job's group slurm, or the target's");
 }
 
 std::string SrunComplaint(const AgentRequest& request, const std::string& program, const PipeEnd& end) {

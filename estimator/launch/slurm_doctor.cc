@@ -16,6 +16,7 @@
 #include "estimator/job/role_needs.h"
 #include "estimator/launch/slurm_command.h"
 #include "estimator/launch/slurm_script.h"
+#include "estimator/launch/slurm_tools.h"
 
 namespace basin {
 namespace {
@@ -49,7 +50,7 @@ absl::StatusOr<ToolResult> TestSubmission(const std::string& script) {
   const bool wrote = write(fd, script.data(), script.size()) == static_cast<ssize_t>(script.size());
   close(fd);
   absl::StatusOr<ToolResult> result =
-      wrote ? RunTool({"sbatch", "--test-only", path}, kLimit) : absl::UnavailableError("the disk of /tmp is full");
+      wrote ? RunSbatch({"sbatch", "--test-only", path}, kLimit) : absl::UnavailableError("the disk of /tmp is full");
   unlink(path);
   return result;
 }
@@ -83,12 +84,14 @@ class SlurmDiagnosis {
       : target_(target), job_(job), seen_(seen) {}
 
   std::vector<DoctorFinding> All() {
-    if (!seen_.version.ok()) {
-      Add("slurm", DoctorState::kProblem, absl::StrCat("sinfo: ", seen_.version.status().message()),
+    const std::string version(
+        absl::StripAsciiWhitespace(seen_.version.ok() ? absl::string_view(seen_.version->printed) : ""));
+    if (!seen_.version.ok() || seen_.version->exit_code != 0 || version.empty()) {
+      Add("slurm", DoctorState::kProblem, NoVersion(),
           "call basin on a login node of the cluster, or install Slurm's client there (Debian: slurm-client)");
       return std::move(findings_);
     }
-    Add("slurm", DoctorState::kOk, std::string(absl::StripAsciiWhitespace(seen_.version->printed)), "");
+    Add("slurm", DoctorState::kOk, version, "");
     if (Answers()) {
       ThePartition();
       Submission();
@@ -100,6 +103,13 @@ class SlurmDiagnosis {
  private:
   void Add(const char* check, DoctorState state, const std::string& found, const std::string& fix) {
     findings_.push_back({target_.name, check, state, found, fix});
+  }
+
+  std::string NoVersion() const {
+    if (!seen_.version.ok()) return absl::StrCat("sinfo: ", seen_.version.status().message());
+    const std::string said = LastLines(absl::StrCat(seen_.version->errors, seen_.version->printed));
+    return absl::StrCat("sinfo --version ended with ", seen_.version->exit_code,
+                        said.empty() ? ", and said nothing" : absl::StrCat(": ", said));
   }
 
   bool Answers() {

@@ -8,6 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "common/base/status_macros.h"
 #include "estimator/job/role_needs.h"
 #include "estimator/launch/ssh_command.h"
@@ -19,6 +21,7 @@ namespace {
 constexpr int64_t kSecondsBefore = 600;
 // Slurm looks at time limits once a minute at the most.
 constexpr int64_t kSecondsAfter = 60;
+constexpr char kGres[] = "--gres=";
 
 // A value as #SBATCH lines have it: their quoting knows '"' and '\'.
 std::string Quoted(const std::string& value) {
@@ -26,10 +29,39 @@ std::string Quoted(const std::string& value) {
   return plain ? value : absl::StrCat("\"", absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"\"", "\\\""}}), "\"");
 }
 
+// Of "--gres=gpu:2,lustre:1": whether one of the resources is a GPU.
+bool NamesGpu(absl::string_view gres) {
+  for (absl::string_view one : absl::StrSplit(gres, ',')) {
+    if (!absl::ConsumePrefix(&one, "gres:")) absl::ConsumePrefix(&one, "gres/");
+    if (one == "gpu" || absl::StartsWith(one, "gpu:") || absl::StartsWith(one, "gpu=")) return true;
+  }
+  return false;
+}
+
 bool AsksForGpus(const SlurmOptions& options) {
-  return std::any_of(options.extra.begin(), options.extra.end(), [](const std::string& word) {
-    return absl::StartsWith(word, "--gres=") || absl::StartsWith(word, "--gpus") || absl::StartsWith(word, "-G");
+  return std::any_of(options.extra.begin(), options.extra.end(), [](absl::string_view word) {
+    if (absl::ConsumePrefix(&word, kGres)) return NamesGpu(word);
+    return absl::StartsWith(word, "--gpus") || absl::StartsWith(word, "-G");
   });
+}
+
+// --mem, --mem-per-cpu, --mem-per-gpu, also shortened; not --mem-bind.
+bool AsksForMemory(const std::string& word) {
+  const std::string name = word.substr(0, word.find('='));
+  return name == "--mem" || absl::StartsWith(name, "--mem-per-") ||
+         (absl::StartsWith("--mem-per-", name) && name.size() > 5);
+}
+
+absl::Status CheckMemoryIsSaidOnce(const Job& job, const SlurmOptions& options) {
+  const auto extra = std::find_if(options.extra.begin(), options.extra.end(), AsksForMemory);
+  if (extra == options.extra.end()) return absl::OkStatus();
+  for (const auto& [role, resources] : job.roles) {
+    if (resources.memory_bytes == 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("slurm.extra: ", *extra, " conflicts with roles: {", Name(role),
+                     ": {memory: ...}}, from which Basin makes --mem of a node itself; remove one of the two"));
+  }
+  return absl::OkStatus();
 }
 
 std::string TimeText(int64_t seconds) {
@@ -53,6 +85,8 @@ int64_t SlurmSignalLead(const Job& job, const SlurmOptions& options) {
 
 absl::StatusOr<std::string> SlurmScript(const Job& job, const SlurmOptions& options, const std::string& program,
                                         const std::string& folder) {
+  BASIN_RETURN_IF_ERROR(CheckMemoryIsSaidOnce(job, options));
+  BASIN_RETURN_IF_ERROR(CheckNodeMemory(job));
   std::string text = "#!/bin/bash\n";
   absl::Status fits;
   const auto check = [&fits](absl::string_view name, const std::string& value) {
@@ -72,7 +106,15 @@ absl::StatusOr<std::string> SlurmScript(const Job& job, const SlurmOptions& opti
   add("ntasks-per-node", "1");
   add("cpus-per-task", absl::StrCat(needs.cpus));
   if (needs.memory_bytes > 0) add("mem", absl::StrCat((needs.memory_bytes + (1 << 20) - 1) >> 20, "M"));
-  if (needs.gpus > 0 && !AsksForGpus(options)) add("gres", absl::StrCat("gpu:", needs.gpus));
+  const bool adds_gpus = needs.gpus > 0 && !AsksForGpus(options);
+  if (adds_gpus) {
+    // Of several --gres sbatch takes the last.
+    std::string gres = absl::StrCat("gpu:", needs.gpus);
+    for (absl::string_view word : options.extra) {
+      if (absl::ConsumePrefix(&word, kGres)) absl::StrAppend(&gres, ",", word);
+    }
+    add("gres", gres);
+  }
   const std::string partition = PartitionOfRoles(job).empty() ? options.partition : PartitionOfRoles(job);
   const std::pair<const char*, const std::string&> words[] = {{"partition", partition},
                                                               {"account", options.account},
@@ -93,6 +135,7 @@ absl::StatusOr<std::string> SlurmScript(const Job& job, const SlurmOptions& opti
   add("open-mode", "append");
   for (const std::string& word : options.extra) {
     check("slurm.extra", word);
+    if (adds_gpus && absl::StartsWith(word, kGres)) continue;
     absl::StrAppend(&text, "#SBATCH ", Quoted(word), "\n");
   }
   // In place of the shell, so that Slurm's signals reach it.

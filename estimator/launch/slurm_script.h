@@ -10,7 +10,8 @@
 namespace basin {
 
 // `options`: of target and job together. `program`: basin, and `folder`: the run's, by paths that the nodes know.
-// INVALID_ARGUMENT for a line end or its like in any of them, which could not be kept within its line.
+// INVALID_ARGUMENT for a line end or its like in any of them, which could not be kept within its line; for memory that
+// only some roles of a node name, or the options as well as the roles.
 absl::StatusOr<std::string> SlurmScript(const Job& job, const SlurmOptions& options, const std::string& program,
                                         const std::string& folder);
 

@@ -7,9 +7,14 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "estimator/launch/run_tool.h"
 #include "estimator/launch/slurm_job.h"
 
 namespace basin {
+
+// Runs sbatch without the SBATCH_* of the environment, which beat what stands in a script, and warns of those that are
+// set. They are back when it returns. Errors as of RunTool.
+absl::StatusOr<ToolResult> RunSbatch(const std::vector<std::string>& argv, absl::Duration limit);
 
 // Submits a script that lies at `path`; the number of the job. FAILED_PRECONDITION where sbatch is not on PATH, or
 // refuses: with its words and what to do. Also where it submits to another cluster than the one it speaks with: that

@@ -41,16 +41,20 @@ class Exec(mpi_ranks.RanksCase):
         enough = lambda: (lambda found: found if len(found) >= count else None)(self.pids(program, rank))
         return processes.wait_until(enough, f"{count} {program} run below rank {rank}")
 
-    def apart(self, rank, size, *words):
+    def apart(self, rank, size, *words, **environment):
         """One rank of a launch without mpirun."""
-        return self.start([processes.binary("basin"), "exec", "--ps", "1", "--size", size, "--rank", rank, *words])
+        return self.start([processes.binary("basin"), "exec", "--ps", "1", "--size", size, "--rank", rank, *words], **environment)
+
+    def gathers(self, launch="ranks"):
+        """What rank 0 of that launch has written, as soon as it listens."""
+        path = self.path(f".basin-exec-{launch}")
+        processes.wait_until(lambda: os.path.exists(path), "rank 0 listens")
+        with open(path) as file:
+            return json.load(file)
 
     def meet(self, rank, size):
         """As a rank of this test's own, introduced to rank 0; returns the connection."""
-        path = self.path(".basin-exec-ranks")
-        processes.wait_until(lambda: os.path.exists(path), "rank 0 listens")
-        with open(path) as file:
-            meeting = json.load(file)
+        meeting = self.gathers()
         connection = socket.create_connection(("127.0.0.1", meeting["port"]))
         self.addCleanup(connection.close)
         theirs = json.loads(connection.makefile().readline())["nonce"]
@@ -144,6 +148,49 @@ class Exec(mpi_ranks.RanksCase):
         self.ends(self.exec(3, "--ps", "1", "--launch-id", "mine", "--grace", "1", "--", "bash", "-c", "true"))
         self.nothing_is_left()
 
+    def test_a_second_launch_of_the_same_name_is_refused_while_the_first_one_gathers(self):
+        # --size and --rank alone; a PMI launcher outside Slurm, which tells no id.
+        for launch, start in (("ranks", lambda rank, *words: self.apart(rank, 3, *words)),
+                              ("pmi", lambda rank, *words: self.start([processes.binary("basin"), "exec", "--ps", "1", *words],
+                                                                      PMI_RANK=str(rank), PMI_SIZE="3"))):
+            with self.subTest(launch):
+                words = ["--grace", "1", "--", "true"]
+                first = start(0, *words)
+                meeting = self.gathers(launch)
+                text = self.ends(start(0, *words), 1)
+                self.assertRegex(text, rf"error: another launch is gathering there: rank 0 of .*/\.basin-exec-{launch} answers on \S+; "
+                                       r"give each launch a name of its own with --launch-id")
+                first.wait_for_line("another launch of the same name was refused")
+                self.assertEqual(self.gathers(launch), meeting)
+                named = [start(rank, "--launch-id", "mine", *words) for rank in range(3)]
+                for one in [*named, first, start(1, *words), start(2, *words)]:
+                    self.ends(one)
+                self.nothing_is_left()
+
+    def test_a_launch_whose_file_is_replaced_gives_way(self):
+        # As by one that began at the same moment: both found no file.
+        first = self.apart(0, 2, "--", "true")
+        meeting = self.gathers()
+        second = self.apart(0, 2, "--launch-id", "second", "--grace", "1", "--", "true")
+        self.gathers("second")
+        os.rename(self.path(".basin-exec-second"), self.path(".basin-exec-ranks"))
+        self.assertIn("another launch is gathering there", self.ends(first, 1))
+        self.assertNotEqual(self.gathers(), meeting)
+        self.ends(self.apart(1, 2, "--grace", "1", "--", "true"))
+        self.ends(second)
+        os.unlink(self.path(".basin-exec-ranks"))  # not where its own rank 0 looks
+        self.nothing_is_left()
+
+    def test_a_killed_launchs_file_is_replaced(self):
+        killed = self.apart(0, 2, "--", "true")
+        self.gathers()
+        killed.send(signal.SIGKILL)
+        killed.wait()
+        ranks = [self.apart(rank, 2, "--grace", "1", "--", "true") for rank in range(2)]
+        for rank in ranks:
+            self.ends(rank)
+        self.nothing_is_left()
+
     def test_ranks_that_are_started_apart(self):
         flags = [processes.binary("basin"), "exec", "--ps", "1", "--size", "2", "--grace", "1"]
         one = self.start([*flags, "--rank", "0", "--", "true"])
@@ -213,7 +260,10 @@ class Exec(mpi_ranks.RanksCase):
                                 (["--ps", "1", "--rank", "0", "--size", "2"], "no command is given for the workers"),
                                 (["--ps", "1", "--rank", "0", "--size", "2", "--ports", "9", "--", "true"], "--ports 9: expected FIRST-LAST"),
                                 (["--ps", "1", "--rank", "0", "--size", "2", "--rendezvous", "/none", "--", "true"], "--rendezvous /none: there is no such"),
-                                (["--rank", "0", "--", "true"], "--ps is required")):
+                                (["--ps", "-1", "--", "true"], "basin: error: --ps -1: expected a number of ranks, 1 or more, such as basin exec --ps 1"),
+                                (["--ps", "two", "--", "true"], "basin: error: --ps two: expected a number of ranks"),
+                                (["--ps", "1", "--rank", "-1", "--size", "2", "--", "true"], "basin: error: --rank -1: expected this rank, 0 or more"),
+                                (["--", "true"], "basin: error: --ps is missing: expected how many of the ranks are parameter servers, such as")):
             with self.subTest(words):
                 self.assertIn(expected, self.ends(self.start([basin, "exec", *words]), 2))
         run = self.exec(2, "--ps", "1", "--", "no-such-program")

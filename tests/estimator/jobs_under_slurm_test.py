@@ -82,14 +82,16 @@ class JobsUnderSlurm(ConformanceCase):
         self.assertIn("compute_target: local", job)
         job = job.replace("compute_target: local", "compute_target: cluster\nnode_count: 3")
         with open(self.target.seen(f"{self.target.home}/main.yaml"), "w", encoding="utf-8") as file:
-            file.write(job + 'environment_variables: {OPENBLAS_NUM_THREADS: "1"}\nroles: {worker: {cpus: 1, memory: 1GiB}}\n')
+            file.write(job + 'environment_variables: {OPENBLAS_NUM_THREADS: "1"}\n'
+                       'roles: {ps: {nodes: 1, memory: 1GiB}, worker: {nodes: 1, memory: 1GiB}, evaluator: {nodes: 1, cpus: 2, memory: 2GiB}}\n')
         submit = self.basin("submit", f"{self.target.home}/main.yaml", "--json")
         self.assertEqual(submit.wait(deadline_s=400), 0, submit.text()[-3000:])
+        self.assertNotIn("no task", submit.text("err"))
         record = json.loads(submit.text("out"))
         self.assertEqual(record["state"], "Completed")
         self.assertGreaterEqual(record["metrics"]["test_accuracy"], 0.885)
         self.assertEqual([(task["role"], task["host"]) for task in record["tasks"]],
-                         [("ps", "h0"), ("ps", "h1"), ("worker", "h0"), ("worker", "h1"), ("evaluator", "h0")])
+                         [("ps", "h0"), ("ps", "h0"), ("worker", "h1"), ("worker", "h1"), ("evaluator", "h2")])
 
     def test_queues_reason_is_shown_and_cancel_takes_the_job_out(self):
         other = self.occupy()
@@ -258,6 +260,7 @@ class JobsUnderSlurm(ConformanceCase):
         self.assertEqual(dry.wait(), 0, dry.text())
         for line in ("#SBATCH --nodes=3", "#SBATCH --partition=main", "#SBATCH --account=ml", "worker 1"):
             self.assertIn(line, dry.text("out"))
+        self.assertEqual(dry.text("err").count("node node-2 has no task: set node_count: 2"), 1, dry.text("err"))
         self.assertEqual(self.target.jobs(), {})
         self.assertEqual(self.folders(), [])
 

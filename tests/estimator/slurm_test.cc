@@ -5,31 +5,18 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "estimator/agent/granted_gpus.h"
 #include "estimator/job/job.h"
-#include "estimator/job/job_checks.h"
-#include "estimator/job/plan.h"
-#include "estimator/job/role_needs.h"
 #include "estimator/launch/slurm_command.h"
 #include "estimator/launch/slurm_doctor.h"
 #include "estimator/launch/slurm_job.h"
 #include "estimator/launch/slurm_script.h"
 #include "estimator/launch/targets_file.h"
+#include "tests/estimator/ps_job.h"
 
 namespace basin {
 namespace {
-
-constexpr char kPsJob[] =
-    "{experiment: ctr, entry_script: train.py, distributed_backend: ps, node_count: 4, parameter_server_count: 2, "
-    "worker_count: 6";
-
-absl::StatusOr<Job> JobWith(const std::string& more) { return ParseJob(absl::StrCat(kPsJob, more, "}"), "j.yaml"); }
-
-Job GoodJob(const std::string& more) {
-  absl::StatusOr<Job> job = JobWith(more);
-  EXPECT_TRUE(job.ok()) << job.status();
-  return job.value_or(Job());
-}
 
 TEST(SlurmOptionsTest, GroupIsReadAndWinsOverTheTargetsFieldByField) {
   const Job job = GoodJob(
@@ -66,6 +53,11 @@ TEST(SlurmOptionsTest, WhatIsWrongIsNamedWithItsPlace) {
       {", slurm: {extra: ['--clus=other']}", "--clus=other is set by Basin itself"},
       {", slurm: {extra: ['-Mother']}", "-Mother is set by Basin itself"},
       {", roles: {ps: {partition: \"a\\nb\"}}", "is no value that sbatch takes in one word"},
+      {", slurm: {extra: ['--job-name=mine']}", "--job-name=mine is set by Basin itself; remove it: the job is named"},
+      {", slurm: {extra: ['-Jmine']}", "-Jmine is set by Basin itself"},
+      {", slurm: {extra: ['--mem 64G']}",
+       "\"--mem 64G\" would be the name of an option with a blank in it; write --mem=64G"},
+      {", slurm: {extra: ['--comment a=b']}", "write --comment=a=b"},
       {", slurm: {extra: ['--het-group=1']}", "heterogeneous jobs are not supported"},
       {", slurm: {extra: [\"--comment=a\\nb\"]}", "is no option of sbatch"},
   };
@@ -84,115 +76,9 @@ TEST(SlurmOptionsTest, TimesAreThoseOfSlurm) {
   for (const auto& [text, seconds] : rows) EXPECT_EQ(SlurmTimeSeconds(text), seconds) << text;
 }
 
-TEST(RolesTest, PlacesFollowTheSpans) {
-  const auto job = ParseJob(
-      "{entry_script: t.py, distributed_backend: ps, node_count: 4, parameter_server_count: 2, worker_count: 4, "
-      "chief_count: 1, roles: {ps: {nodes: 1, cpus: 2}, worker: {nodes: 3, cpus: 2}, chief: {cpus: 2}}}",
-      "j.yaml");
-  // ps: 2 tasks of 2 CPUs on node 0; workers 2+1+1 tasks and the chief on the first of theirs.
-  EXPECT_FALSE(job.ok());
-  EXPECT_TRUE(absl::StrContains(job.status().message(), "heterogeneous Slurm job")) << job.status();
-  const auto even = ParseJob(
-      "{entry_script: t.py, distributed_backend: ps, node_count: 3, parameter_server_count: 1, worker_count: 2, "
-      "roles: {ps: {nodes: 1, cpus: 4}, worker: {nodes: 2, cpus: 4}}}",
-      "j.yaml");
-  ASSERT_TRUE(even.ok()) << even.status();
-  const auto tasks = LayOut(CountsOf(*even), {{"n0", {1, 2}}, {"n1", {1, 2}}, {"n2", {1, 2}}});
-  ASSERT_TRUE(tasks.ok()) << tasks.status();
-  EXPECT_EQ(absl::StrJoin(*tasks, " ",
-                          [](std::string* out, const PlacedTask& task) {
-                            absl::StrAppend(out, task.name.Name(), "@", task.node);
-                          }),
-            "ps/0@0 worker/0@1 worker/1@2");
-  EXPECT_EQ(PortsNeeded(*even, 3), (std::vector<int>{1, 1, 1}));
-  EXPECT_EQ(NeedsOfNodes(*even).cpus, 4);
-  const auto again = ParseJob(JobToJson(*even), "job.json");
-  ASSERT_TRUE(again.ok()) << again.status();
-  EXPECT_EQ(again->roles, even->roles);
-}
-
-TEST(RolesTest, NeedsAreThoseOfTheFullestNode) {
-  // Over 4 nodes: 2 ps, 6 workers: nodes 0 and 1 have a ps and two workers.
-  const Job job = GoodJob(", roles: {ps: {cpus: 8, memory: 40GiB}, worker: {cpus: 2, memory: 1024MiB}}");
-  const NodeNeeds needs = NeedsOfNodes(job);
-  EXPECT_EQ(needs.cpus, 12);
-  EXPECT_EQ(needs.memory_bytes, (int64_t{42} << 30));
-  EXPECT_EQ(needs.gpus, 0);
-  EXPECT_EQ(NeedsOfNodes(GoodJob("")).cpus, 3);  // one a task
-  EXPECT_EQ(NeedsOfNodes(GoodJob(", use_gpu: true")).gpus, 2);
-  EXPECT_EQ(NeedsOfNodes(GoodJob(", use_gpu: true, workers_per_gpu: 2")).gpus, 1);
-  EXPECT_EQ(NeedsOfNodes(GoodJob(", use_gpu: true, roles: {worker: {gpus: 4}}")).gpus, 8);
-}
-
-TEST(RolesTest, WhatIsWrongIsNamed) {
-  const std::pair<const char*, const char*> rows[] = {
-      {", roles: {wrker: {cpus: 1}}", "unknown field \"roles.wrker\"; did you mean \"worker\"?"},
-      {", roles: {worker: {cores: 1}}", "unknown field \"roles.worker.cores\""},
-      {", roles: {worker: {memory: lots}}", "\"lots\" is no amount of memory; write 40GiB or 512MB"},
-      {", roles: {chief: {cpus: 1}}", "roles: chief: the job has no task of that role"},
-      {", roles: {ps: {gpus: 1}}, use_gpu: true", "ps.gpus: GPUs go to workers and the chief alone"},
-      {", roles: {worker: {gpus: 1}}", "worker.gpus: found 1, but use_gpu is false"},
-      {", roles: {worker: {gpus: 2}}, use_gpu: true, workers_per_gpu: 2", "conflicts with workers_per_gpu: 2"},
-      {", roles: {ps: {partition: bigmem}, worker: {partition: gpu}}",
-       "worker.partition: gpu differs from roles.ps.partition: bigmem; nodes of several partitions would need a "
-       "heterogeneous Slurm job"},
-      {", roles: {ps: {partition: bigmem}}, slurm: {partition: gpu}", "differs from slurm.partition: gpu"},
-      {", roles: {ps: {nodes: 3}}", "ps.nodes: 3 nodes for 2 tasks; set nodes: 2"},
-      {", roles: {ps: {nodes: 2}, worker: {nodes: 3}}", "the roles take 5 nodes, and node_count is 4"},
-      {", roles: {ps: {nodes: 1}, worker: {nodes: 1}}", "the roles take 2 nodes, and node_count is 4"},
-      {", roles: {ps: {nodes: 2}, worker: {nodes: 2, cpus: 12}}",
-       "node 0 would need 1 CPU, and node 2 36 CPUs; nodes that differ would need a heterogeneous Slurm job"},
-  };
-  for (const auto& [more, expected] : rows) {
-    const auto job = JobWith(more);
-    EXPECT_FALSE(job.ok()) << more;
-    EXPECT_TRUE(absl::StrContains(job.status().message(), expected)) << more << ": " << job.status();
-  }
-}
-
-TEST(RolesTest, NodesOfTheirOwnNeedThePsBackend) {
-  const auto mpi = ParseJob(
-      "{entry_script: t.py, distributed_backend: mpi, node_count: 2, process_count_per_node: 3, roles: {worker: "
-      "{nodes: "
-      "2}}}",
-      "j.yaml");
-  EXPECT_TRUE(absl::StrContains(mpi.status().message(), "worker.nodes: only the ps backend has roles with nodes"))
-      << mpi.status();
-  const auto good = ParseJob(
-      "{entry_script: t.py, distributed_backend: mpi, node_count: 2, process_count_per_node: 3, roles: {worker: {cpus: "
-      "2}}}",
-      "j.yaml");
-  ASSERT_TRUE(good.ok()) << good.status();
-  EXPECT_EQ(NeedsOfNodes(*good).cpus, 6);
-}
-
-TEST(RolesTest, ResourcesThatOnlySlurmGrantsAreRefusedElsewhere) {
-  Job job = GoodJob(", roles: {worker: {cpus: 4}}");
-  job.compute_target = "lab";
-  EXPECT_TRUE(CheckRolesOnTarget(job, true).ok());
-  EXPECT_TRUE(absl::StrContains(CheckRolesOnTarget(job, false).message(),
-                                "roles: worker.cpus: only Slurm grants it, and the target lab is none of kind: slurm"));
-  EXPECT_TRUE(CheckRolesOnTarget(GoodJob(", roles: {worker: {gpus: 1}}, use_gpu: true"), false).ok());
-}
-
-TEST(RolesTest, WorkersGetTheirGpusTogether) {
-  const auto job = ParseJob(
-      "{entry_script: t.py, distributed_backend: ps, parameter_server_count: 0, worker_count: 2, use_gpu: true, "
-      "roles: {worker: {gpus: 2}}}",
-      "j.yaml");
-  ASSERT_TRUE(job.ok()) << job.status();
-  const auto plan = MakePlan(*job, {"r", {{"n0", {1, 2}, {"GPU-a", "GPU-b", "GPU-c", "GPU-d"}, ""}}});
-  ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_EQ(absl::StrJoin(plan->tasks[0].devices, ","), "GPU-a,GPU-b");
-  EXPECT_EQ(absl::StrJoin(plan->tasks[1].devices, ","), "GPU-c,GPU-d");
-  EXPECT_TRUE(
-      absl::StrContains(MakePlan(*job, {"r", {{"n0", {1, 2}, {"GPU-a", "GPU-b", "GPU-c"}, ""}}}).status().message(),
-                        "roles.worker.gpus: node n0 has 3 GPUs for 2 workers of 2 each"));
-}
-
 TEST(SlurmScriptTest, SaysAllThatTheJobNeeds) {
   const Job job = GoodJob(
-      ", use_gpu: true, roles: {worker: {cpus: 4, memory: 2GiB}}, max_run_duration_seconds: 3600, "
+      ", use_gpu: true, roles: {ps: {memory: 3GiB}, worker: {cpus: 4, memory: 2GiB}}, max_run_duration_seconds: 3600, "
       "cancel_grace_seconds: 20, slurm: {partition: gpu, account: ml, qos: high, reservation: r1, constraint: "
       "'ib&v100', extra: ['--exclusive', '--comment=a \"b\"']}");
   EXPECT_EQ(*SlurmScript(job, job.slurm, "/opt/basin/bin/basin", "/home/ann/runs/ctr/it's 100%"),
@@ -201,7 +87,7 @@ TEST(SlurmScriptTest, SaysAllThatTheJobNeeds) {
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=9
-#SBATCH --mem=4096M
+#SBATCH --mem=7168M
 #SBATCH --gres=gpu:2
 #SBATCH --partition=gpu
 #SBATCH --account=ml
@@ -236,6 +122,51 @@ TEST(SlurmScriptTest, LimitsOfTimeAreSlurmsOrTheJobs) {
   EXPECT_FALSE(absl::StrContains(*SlurmScript(GoodJob(", use_gpu: true"), options, "b", "/r"), "--gres=gpu:2"));
 }
 
+TEST(SlurmScriptTest, OtherResourcesAreAskedForBesideTheGpus) {
+  const auto gres = [](const std::string& extra) {
+    SlurmOptions options;
+    options.extra = {extra};
+    std::vector<std::string> lines = absl::StrSplit(*SlurmScript(GoodJob(", use_gpu: true"), options, "b", "/r"), '\n');
+    std::erase_if(lines, [](const std::string& line) { return !absl::StartsWith(line, "#SBATCH --g"); });
+    return absl::StrJoin(lines, "|");
+  };
+  EXPECT_EQ(gres("--exclusive"), "#SBATCH --gres=gpu:2");
+  EXPECT_EQ(gres("--gres=lustre:1"), "#SBATCH --gres=gpu:2,lustre:1");
+  EXPECT_EQ(gres("--gres=gpuless:1"), "#SBATCH --gres=gpu:2,gpuless:1");
+  for (const char* own : {"--gres=gpu", "--gres=gpu:a100:4", "--gres=lustre:1,gpu:4", "--gpus-per-node=4"}) {
+    EXPECT_EQ(gres(own), absl::StrCat("#SBATCH ", own));
+  }
+}
+
+TEST(SlurmScriptTest, MemoryOfRolesAndOfExtraConflict) {
+  const Job job = GoodJob(", roles: {ps: {memory: 1GiB}, worker: {memory: 1GiB}}");
+  for (const char* extra : {"--mem=64G", "--mem-per-cpu=2G", "--mem-per-g=1G"}) {
+    SlurmOptions options;
+    options.extra = {extra};
+    EXPECT_TRUE(
+        absl::StrContains(SlurmScript(job, options, "b", "/r").status().message(),
+                          absl::StrCat("slurm.extra: ", extra, " conflicts with roles: {worker: {memory: ...}}")))
+        << extra;
+    EXPECT_TRUE(SlurmScript(GoodJob(""), options, "b", "/r").ok());
+  }
+  SlurmOptions options;
+  options.extra = {"--mem-bind=local"};
+  EXPECT_TRUE(SlurmScript(job, options, "b", "/r").ok());
+}
+
+TEST(SlurmScriptTest, MemoryOfSomeRolesOfANodeAloneIsRefused) {
+  const auto refusal = [](const std::string& roles) {
+    return std::string(SlurmScript(GoodJob(", evaluator_count: 1, roles: " + roles), {}, "b", "/r").status().message());
+  };
+  EXPECT_TRUE(absl::StartsWith(refusal("{worker: {memory: 2GiB}}"),
+                               "roles: worker.memory: ps and evaluator tasks share a node with it and say nothing of "
+                               "memory"))
+      << refusal("{worker: {memory: 2GiB}}");
+  EXPECT_TRUE(absl::StartsWith(refusal("{worker: {memory: 2GiB}, ps: {memory: 1GiB}}"), "roles: ps.memory: evaluator"));
+  EXPECT_EQ(refusal("{worker: {memory: 2GiB}, ps: {memory: 1GiB}, evaluator: {memory: 1GiB}}"), "");
+  EXPECT_EQ(refusal("{worker: {cpus: 2}}"), "");
+}
+
 TEST(SlurmScriptTest, ALineEndWouldBeALineOfItsOwn) {
   const absl::Status status = SlurmScript(GoodJob(""), {}, "b", "/runs\n#SBATCH --uid=0").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
@@ -258,7 +189,13 @@ TEST(SlurmCommandTest, ComplaintsSayWhatToDo) {
             "sbatch refused the job: sbatch: error: invalid partition specified: nope\n"
             "sbatch: error: Batch job submission failed: Invalid partition name specified; sinfo lists the partitions; "
             "correct slurm.partition");
-  EXPECT_TRUE(absl::StrContains(SbatchComplaint("what?"), "basin submit --dry-run prints the script"));
+  EXPECT_EQ(
+      SbatchComplaint("what?"),
+      "sbatch refused the job: what?; see what is asked for by basin submit --dry-run, and correct the job's group "
+      "slurm, or the target's");
+  EXPECT_TRUE(absl::StrContains(SbatchComplaint("sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error\n"
+                                                "sbatch: fatal: Could not establish a configuration source\n"),
+                                "; this machine is no client of a Slurm cluster: submit from a login node"));
   const AgentRequest request = {"run", 0, {"n0", "n0", "", 0}};
   EXPECT_TRUE(absl::StrContains(
       SrunComplaint(request, "/opt/basin",
@@ -393,6 +330,13 @@ TEST(SlurmDoctorTest, SaysWhatIsWrong) {
   seen.version = absl::NotFoundError("cannot start sinfo: No such file or directory");
   EXPECT_EQ(check(seen, "slurm").state, DoctorState::kProblem);
   EXPECT_EQ(check(seen, "submit").found, "not checked");
+  for (const ToolResult& nothing :
+       {ToolResult{0, " \n", ""}, ToolResult{1, "slurm", ""}, ToolResult{127, "", "no sinfo"}}) {
+    seen.version = nothing;
+    EXPECT_EQ(check(seen, "slurm").state, DoctorState::kProblem) << nothing.printed;
+    EXPECT_EQ(check(seen, "controller").found, "not checked");
+  }
+  EXPECT_EQ(check(seen, "slurm").found, "sinfo --version ended with 127: no sinfo");
   seen.version = ToolResult{0, "slurm-wlm 22.05.8\n", ""};
   seen.ping = ToolResult{1, "Slurmctld(primary) at n0 is DOWN\n", ""};
   EXPECT_EQ(check(seen, "controller").state, DoctorState::kProblem);
