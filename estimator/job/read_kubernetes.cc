@@ -21,6 +21,9 @@ using Json = nlohmann::ordered_json;
 constexpr int kMostPullSeconds = 24 * 3600;
 constexpr size_t kMostLabelBytes = 63;
 
+// Labels that the cluster's controllers give their pods, and look for them by.
+constexpr const char* kControllerLabels[] = {"batch.kubernetes.io/", "jobset.sigs.k8s.io/", "job-name",
+                                             "controller-uid"};
 // A label of DNS: what names of most objects are made of.
 bool IsDnsName(absl::string_view text, bool dots) {
   if (text.empty() || text.size() > 253) return false;
@@ -49,6 +52,47 @@ bool IsQuantity(absl::string_view text) {
 }
 
 // Where something lies: WORD alone, or one with a place behind it.
+// What is wrong with an amount of `resource`; empty where nothing is. Kubernetes' m are thousandths, which only of CPUs
+// anybody means: of bytes, whoever writes them means what docker calls so.
+std::string WrongQuantity(absl::string_view resource, absl::string_view text) {
+  if (!IsQuantity(text)) return absl::StrCat("expected a quantity: ", resource == "cpu" ? "4, 500m" : "4, 8Gi");
+  if (resource == "cpu" || !absl::EndsWith(text, "m")) return "";
+  const absl::string_view number = absl::StripSuffix(text, "m");
+  const bool bytes = resource == "memory" || resource == "shm_size" || absl::StrContains(resource, "storage") ||
+                     absl::StartsWith(resource, "hugepages-");
+  return absl::StrCat("the suffix m means thousandths", bytes ? " of a byte" : "", "; write ", number,
+                      bytes ? "Mi" : "");
+}
+
+// A label's value, or its name without the prefix.
+bool IsLabelWord(absl::string_view text) {
+  return !text.empty() && text.size() <= kMostLabelBytes && absl::ascii_isalnum(text.front()) &&
+         absl::ascii_isalnum(text.back()) && std::all_of(text.begin(), text.end(), [](char c) {
+           return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+         });
+}
+
+// NAME or PREFIX/NAME: of labels and of resources.
+bool IsQualifiedName(absl::string_view text) {
+  const size_t slash = text.find('/');
+  if (slash == absl::string_view::npos) return IsLabelWord(text);
+  return IsDnsName(text.substr(0, slash), /*dots=*/true) && IsLabelWord(text.substr(slash + 1));
+}
+
+// What is wrong with a label of the user's; empty where nothing is.
+std::string WrongLabel(absl::string_view name, absl::string_view value) {
+  for (const char* own : {kRunLabel, kRoleLabel, kManagedByLabel}) {
+    if (name == own) return "Basin sets this label itself, and finds the run's objects by such; remove it";
+  }
+  for (const absl::string_view own : kControllerLabels) {
+    if (name == own || (absl::EndsWith(own, "/") && absl::StartsWith(name, own))) {
+      return "the cluster's controllers set this label themselves; remove it";
+    }
+  }
+  if (value.empty() || IsLabelWord(value)) return "";
+  return "expected a label's value: up to 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends";
+}
+
 absl::Status CheckPlace(const YamlFields& fields, const char* field, const std::string& place,
                         const std::vector<std::string>& words, bool image) {
   if (place.empty() || std::find(words.begin(), words.end(), place) != words.end()) return absl::OkStatus();
@@ -70,14 +114,20 @@ absl::Status ReadPairs(const YAML::Node& node, const std::string& file, const st
   }
   out->clear();
   for (const auto& item : node) {
-    const bool texts = item.first.IsScalar() && item.second.IsScalar();
-    const std::string name = texts ? item.first.Scalar() : "";
-    const std::string value = texts ? item.second.Scalar() : "";
-    if (name.empty() || name.size() > 317 || (quantities && !IsQuantity(value)) ||
-        (!quantities && value.size() > kMostLabelBytes)) {
-      return absl::InvalidArgumentError(absl::StrCat(MarkText(file, item.second.Mark()), path, ".", name, ": found ",
-                                                     Describe(item.second), ", expected ",
-                                                     quantities ? "a quantity: 4, 500m, 8Gi" : "a short text"));
+    const std::string name = item.first.IsScalar() ? item.first.Scalar() : "";
+    const std::string value = item.second.IsScalar() ? item.second.Scalar() : "";
+    std::string wrong;
+    if (!IsQualifiedName(name)) {
+      wrong = absl::StrCat("\"", name, "\" is no name of a ", quantities ? "resource" : "label",
+                           ": write NAME or PREFIX/NAME, of letters, digits, '-', '_' and '.'");
+    } else if (!item.second.IsScalar()) {
+      wrong = quantities ? "expected a quantity: 4, 500m, 8Gi" : "expected a text";
+    } else {
+      wrong = quantities ? WrongQuantity(name, value) : WrongLabel(name, value);
+    }
+    if (!wrong.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(MarkText(file, item.first.Mark()), path, ".", name, ": found ",
+                                                     Describe(item.second), "; ", wrong));
     }
     out->emplace_back(name, value);
   }
@@ -203,8 +253,9 @@ absl::Status ReadKubernetesSettings(const YAML::Node& node, const std::string& f
   if (!out->programs.empty() && out->programs[0] != '/') {
     return fields.ErrorAt("programs", "expected an absolute path in the image");
   }
-  if (!out->shm_size.empty() && !IsQuantity(out->shm_size)) {
-    return fields.ErrorAt("shm_size", absl::StrCat("found \"", out->shm_size, "\", expected a quantity: 2Gi"));
+  if (!out->shm_size.empty()) {
+    const std::string wrong = WrongQuantity("shm_size", out->shm_size);
+    if (!wrong.empty()) return fields.ErrorAt("shm_size", absl::StrCat("found \"", out->shm_size, "\"; ", wrong));
   }
   BASIN_RETURN_IF_ERROR(ReadTexts(fields, "pull_secrets", "a Secret's name", &out->pull_secrets));
   for (const std::string& name : out->pull_secrets) {

@@ -43,10 +43,13 @@ class Manifests {
     return std::move(objects_);
   }
 
+    // Last: whatever settings came here, the run is found and deleted by these.
+    labels[kManagedByLabel] = "basin";
+    labels[kRunLabel] = input_.plan.run_id;
+    if (role != nullptr) labels[kRoleLabel] = std::string(Name(*role));
  private:
   Json Labels(const Role* role) const {
-    Json labels = {{"app.kubernetes.io/managed-by", "basin"}, {kRunLabel, input_.plan.run_id}};
-    if (role != nullptr) labels[kRoleLabel] = std::string(Name(*role));
+    Json labels = Json::object();
     for (const auto& [name, value] : input_.settings.labels) labels[name] = value;
     return labels;
   }

@@ -16,12 +16,11 @@
 
 #include "absl/status/statusor.h"
 #include "estimator/job/job.h"
+#include "estimator/job/kubernetes_settings.h"
 #include "estimator/job/plan.h"
 
 namespace basin {
 
-inline constexpr char kRunLabel[] = "basin-run";
-inline constexpr char kRoleLabel[] = "basin-role";
 inline constexpr char kPodContainer[] = "basin";
 // What a ConfigMap holds, all its values together.
 inline constexpr size_t kMostConfigMapBytes = size_t{1} << 20;

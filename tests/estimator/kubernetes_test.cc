@@ -106,6 +106,17 @@ TEST(KubernetesManifestsTest, PodsHaveWhatTheJobAsksFor) {
   EXPECT_EQ(container["env"].size(), 3u);
 }
 
+TEST(KubernetesManifestsTest, LabelsOfTheJobNeverHideTheRun) {
+  Job job = JobOf("kubernetes: {image: i, labels: {kueue.x-k8s.io/queue-name: team, empty: ''}}\n");
+  job.kubernetes.labels.emplace_back("basin-run", "other");  // which no file may say
+  for (const bool jobset : {true, false}) {
+    for (const Json& one : ManifestsOf(job, jobset)) {
+      EXPECT_EQ(one["metadata"]["labels"]["basin-run"], kRunId) << one["kind"];
+      EXPECT_EQ(one["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "team") << one["kind"];
+    }
+  }
+}
+
 TEST(KubernetesManifestsTest, SecretsAreInTheSecretAlone) {
   for (const bool jobset : {true, false}) {
     for (const Json& one : ManifestsOf(JobOf("kubernetes: {image: i}\n"), jobset)) {
