@@ -48,7 +48,8 @@ struct KubernetesSettings {
   std::vector<std::pair<std::string, std::vector<std::pair<std::string, std::string>>>> resources;
   std::vector<std::pair<std::string, std::string>> labels;  // of every object and pod
   std::string pod_overlay;                                  // JSON, merged into each pod's spec; empty: nothing
-  std::optional<int> pull_seconds;                          // how long an image may fail to be pulled
+  PlaceInFile pod_overlay_place;
+  std::optional<int> pull_seconds;  // how long an image may fail to be pulled
 
   bool operator==(const KubernetesSettings&) const = default;
 };

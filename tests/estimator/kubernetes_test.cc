@@ -180,6 +180,35 @@ TEST(KubernetesManifestsTest, OverlayMergesByNameAndRemovesByNull) {
 
 TEST(PodPlanTest, GivesEachTaskWhatThePlanSays) {
   const Job job = JobOf("kubernetes: {image: i}\nsetup: [module load x]\nenvironment_variables: {A: 'b c'}\n");
+TEST(KubernetesManifestsTest, OverlayThatTakesWhatBasinNeedsIsRefusedWithItsPlace) {
+  const std::pair<const char*, const char*> wrong[] = {
+      {"{volumes: [{name: token, emptyDir: {}}]}", "\"token\" is Basin's own volume"},
+      {"{containers: [{name: basin, volumeMounts: [{name: x, mountPath: /run/basin/plan}]}]}", "\"/run/basin/plan\""},
+      {"{containers: [{name: basin, volumeMounts: [{name: x, mountPath: /dev/shm}]}]}", "or leave out shm_size"},
+      {"{containers: [{name: basin, env: [{name: BASIN_POD_IP, value: x}]}]}", "BASIN_POD_IP"}};
+  for (const auto& [overlay, message] : wrong) {
+    const Job job = JobOf(absl::StrCat("kubernetes: {image: i, shm_size: 1Gi,\n  pod_overlay: ", overlay, "}\n"));
+    const absl::StatusOr<Plan> plan = MakePodPlan(job, kRunId, true);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    for (const bool jobset : {true, false}) {
+      ManifestInput input{job, *plan, SettingsOfJob({}, job)};
+      input.jobset = jobset;
+      EXPECT_THAT(MakeManifests(input).status().message(),
+                  AllOf(HasSubstr("job.yaml:6:16: kubernetes.pod_overlay: "), HasSubstr(message)))
+          << overlay;
+    }
+  }
+  // Beside what is Basin's, everything may be said, of its container too.
+  const std::vector<Json> made = ManifestsOf(
+      JobOf("kubernetes: {image: i, pod_overlay: {restartPolicy: Never, volumes: [{name: shm, emptyDir: {}}],\n"
+            "  containers: [{name: side, image: s}, {name: basin, image: j, env: [{name: A, value: b}],\n"
+            "  volumeMounts: [{name: shm, mountPath: /dev/shm}]}]}}\n"));
+  const std::string run = absl::StrCat("basin-", kRunId);
+  const Json& pod = Find(made, "JobSet", run)["spec"]["replicatedJobs"][1]["template"]["spec"]["template"]["spec"];
+  EXPECT_EQ(pod["containers"].size(), 2u);
+  EXPECT_EQ(pod["containers"][0]["image"], "j");
+}
+
   const absl::StatusOr<Plan> plan = MakePodPlan(job, kRunId, true);
   ASSERT_TRUE(plan.ok());
   const absl::StatusOr<PodPlan> read =

@@ -32,12 +32,12 @@ TEST(KubernetesSettingsTest, JobWinsOverTargetAndBothReadBack) {
   EXPECT_EQ(again->kubernetes, (*targets)[0].kubernetes);
   EXPECT_EQ(again->kind, TargetKind::kKubernetes);
   const Job job = JobWith(
-      "kubernetes: {image: b, resources: {worker: {cpu: 2}}, labels: {team: x}, pull_seconds: 9, pod_overlay: {a: '1', "
-      "b: 2, c: true}}\n");
+      "kubernetes: {image: b, resources: {worker: {cpu: 2}}, labels: {team: x}, pull_seconds: 9, pod_overlay: "
+      "{schedulerName: '1', priority: 2, hostIPC: true}}\n");
   const KubernetesSettings merged = MergedSettings((*targets)[0].kubernetes, job.kubernetes);
   EXPECT_EQ(merged.image, "b");
   EXPECT_EQ(merged.context, "prod");
-  EXPECT_EQ(merged.pod_overlay, R"({"a":"1","b":2,"c":true})");
+  EXPECT_EQ(merged.pod_overlay, R"({"schedulerName":"1","priority":2,"hostIPC":true})");
   const absl::StatusOr<Job> reread = ParseJob(JobToJson(job), "job.json");
   ASSERT_TRUE(reread.ok()) << reread.status();
   EXPECT_EQ(reread->kubernetes, job.kubernetes);
@@ -92,6 +92,19 @@ TEST(KubernetesSettingsTest, WrongValuesAreNamedWithTheirPlace) {
         ParseJob(absl::StrCat("entry_script: basin:mlp\nkubernetes: ", text, "\n"), "job.yaml");
     EXPECT_THAT(job.status().message(), AllOf(HasSubstr("job.yaml:2"), HasSubstr(message))) << text;
   }
+      {"{pod_overlay: {nodeSelectr: {a: b}}}", "did you mean \"nodeSelector\""},
+      {"{pod_overlay: {restartPolicy: Always}}", "kubernetes.pod_overlay.restartPolicy"},
+      {"{pod_overlay: {subdomain: x}}", "the run depends on it; remove it"},
+      {"{pod_overlay: {containers: {name: basin}}}", "expected a list of mappings that have a name"},
+      {"{pod_overlay: {containers: null}}", "kubernetes.pod_overlay.containers"},
+      {"{pod_overlay: {containers: [{image: x}]}}", "add name: ..."},
+      {"{pod_overlay: {containers: [basin]}}", "found \"basin\""},
+      {"{pod_overlay: {containers: [{name: basin, command: [sh]}]}}", "containers.command: the container \"basin\""},
+      {"{pod_overlay: {containers: [{name: basin, args: [x]}]}}", "entry_script"},
+      {"{pod_overlay: {containers: [{name: basin, env: null}]}}", "containers.env"},
+      {"{pod_overlay: {containers: [{name: basin, volumeMounts: [{name: x}]}]}}", "add mountPath: ..."},
+      {"{pod_overlay: {containers: [{name: a}, {name: a}]}}", "is there twice"},
+      {"{pod_overlay: {volumes: null}}", "kubernetes.pod_overlay.volumes"},
   EXPECT_THAT(ParseTargets("c: {kind: kubernetes, nodes: [h0]}", "t").status().message(),
               HasSubstr("is not of kind: kubernetes"));
   EXPECT_THAT(ParseTargets("c: {kind: ssh, nodes: [h0], kubernetes: {image: i}}", "t").status().message(),
