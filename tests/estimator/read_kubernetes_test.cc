@@ -21,6 +21,13 @@ Job JobWith(const std::string& more) {
   return job.value_or(Job());
 }
 
+TEST(KubernetesSettingsTest, ResourcesOfARoleThatTheJobHasNotAreRefused) {
+  const absl::StatusOr<Job> job = ParseJob(
+      "entry_script: t.py\ndistributed_backend: ps\nkubernetes: {resources: {evaluator: {cpu: 1}}}\n", "job.yaml");
+  EXPECT_THAT(job.status().message(),
+              AllOf(HasSubstr("job.yaml:3:"), HasSubstr("resources.evaluator: the job has no task of that role")));
+}
+
 TEST(KubernetesSettingsTest, JobWinsOverTargetAndBothReadBack) {
   const absl::StatusOr<std::vector<Target>> targets = ParseTargets(
       "c: {kind: kubernetes, kubernetes: {context: prod, image: a, pull_secrets: [s], pod_overlay: {hostNetwork: "
