@@ -199,13 +199,15 @@ KubernetesSettings SettingsOfJob(const KubernetesSettings& target, const Job& jo
 absl::Status CheckKubernetesJob(const Job& job, const KubernetesSettings& settings) {
   if (job.backend == Backend::kMpi) {
     return absl::UnimplementedError(
-        "distributed_backend: mpi does not run on a target of kind kubernetes, whose pods know no mpirun; use ps, or "
-        "another target");
+        absl::StrCat(job.places.Lead("distributed_backend"),
+                     "mpi does not run on a target of kind kubernetes, whose pods know no mpirun; use ps, or "
+                     "another target"));
   }
   if (job.workers_per_gpu > 1) {
     return absl::InvalidArgumentError(
-        "workers_per_gpu: pods do not share a GPU; remove it (a cluster may offer parts of GPUs as resources of their "
-        "own: kubernetes.resources)");
+        absl::StrCat(job.places.Lead("workers_per_gpu"),
+                     "pods do not share a GPU; remove it (a cluster may offer parts of GPUs as resources of their "
+                     "own: kubernetes.resources)"));
   }
   for (const auto& [role, resources] : job.roles) {
     const char* field = resources.nodes > 0            ? "nodes"
@@ -214,7 +216,7 @@ absl::Status CheckKubernetesJob(const Job& job, const KubernetesSettings& settin
                                                        : nullptr;
     if (field == nullptr) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat("roles: ", Name(role), ".", field,
+        absl::StrCat(job.places.Lead("roles"), Name(role), ".", field,
                      ": not on a target of kind kubernetes, where each task is a pod with at most one GPU; "
                      "remove it (kubernetes.pod_overlay places pods: nodeSelector, affinity)"));
   }

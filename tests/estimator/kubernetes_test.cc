@@ -155,10 +155,12 @@ TEST(KubernetesManifestsTest, WhatCannotBeOnKubernetesIsRefusedByName) {
   KubernetesSettings settings;
   settings.image = "i";
   EXPECT_THAT(CheckKubernetesJob(JobOf("use_gpu: true\nworkers_per_gpu: 2\n"), settings).message(),
-              HasSubstr("workers_per_gpu"));
+              HasSubstr("job.yaml:6:1: workers_per_gpu: pods do not share"));
+  EXPECT_THAT(CheckKubernetesJob(JobOf("roles: {worker: {nodes: 1}}\n"), settings).message(),
+              HasSubstr("job.yaml:5:1: roles: worker.nodes: not on a target of kind kubernetes"));
   Job mpi = JobOf("");
   mpi.backend = Backend::kMpi;
-  EXPECT_THAT(CheckKubernetesJob(mpi, settings).message(), HasSubstr("mpi"));
+  EXPECT_THAT(CheckKubernetesJob(mpi, settings).message(), HasSubstr("distributed_backend: mpi"));
   const Job job = JobOf("kubernetes: {image: i}\n");
   const absl::StatusOr<Plan> plan = MakePodPlan(job, kRunId, true);
   ManifestInput input{job, *plan, job.kubernetes};
@@ -178,8 +180,6 @@ TEST(KubernetesManifestsTest, OverlayMergesByNameAndRemovesByNull) {
       R"({"containers":[{"name":"basin","image":"i","args":["y","z"]},{"name":"side"}],"volumes":[{"name":"w"},{"name":"v"}],"keep":{"x":1,"y":2}})");
 }
 
-TEST(PodPlanTest, GivesEachTaskWhatThePlanSays) {
-  const Job job = JobOf("kubernetes: {image: i}\nsetup: [module load x]\nenvironment_variables: {A: 'b c'}\n");
 TEST(KubernetesManifestsTest, OverlayThatTakesWhatBasinNeedsIsRefusedWithItsPlace) {
   const std::pair<const char*, const char*> wrong[] = {
       {"{volumes: [{name: token, emptyDir: {}}]}", "\"token\" is Basin's own volume"},
@@ -209,6 +209,8 @@ TEST(KubernetesManifestsTest, OverlayThatTakesWhatBasinNeedsIsRefusedWithItsPlac
   EXPECT_EQ(pod["containers"][0]["image"], "j");
 }
 
+TEST(PodPlanTest, GivesEachTaskWhatThePlanSays) {
+  const Job job = JobOf("kubernetes: {image: i}\nsetup: [module load x]\nenvironment_variables: {A: 'b c'}\n");
   const absl::StatusOr<Plan> plan = MakePodPlan(job, kRunId, true);
   ASSERT_TRUE(plan.ok());
   const absl::StatusOr<PodPlan> read =

@@ -62,7 +62,7 @@ TEST(KubernetesSettingsTest, WhatTheGroupLeavesOpenTheJobsOwnFieldsSay) {
               ::testing::ElementsAre(std::pair("cpu", "2"), std::pair("memory", "1073741824")));
   const KubernetesSettings said =
       SettingsOfJob(target, JobWith("custom_docker_image: mine\nroles: {worker: {cpus: 2}}\n"
-                                  "kubernetes: {image: other, resources: {worker: {cpu: 4}}}\n"));
+                                    "kubernetes: {image: other, resources: {worker: {cpu: 4}}}\n"));
   EXPECT_EQ(said.image, "other");
   EXPECT_THAT(said.resources[0].second, ::testing::ElementsAre(std::pair("cpu", "4")));
   EXPECT_EQ(SettingsOfJob(target, JobWith("")).image, "usual");
@@ -92,13 +92,6 @@ TEST(KubernetesSettingsTest, WrongValuesAreNamedWithTheirPlace) {
       {"{resources: {worker: {nvidia.com/gpu: 1}}}", "use_gpu"},
       {"{controller: cron}", "jobset, jobs"},
       {"{pod_overlay: [a]}", "kubernetes.pod_overlay"},
-      {"{programs: bin}", "absolute path"},
-      {"{pull_seconds: 0}", "kubernetes.pull_seconds"}};
-  for (const auto& [text, message] : wrong) {
-    const absl::StatusOr<Job> job =
-        ParseJob(absl::StrCat("entry_script: basin:mlp\nkubernetes: ", text, "\n"), "job.yaml");
-    EXPECT_THAT(job.status().message(), AllOf(HasSubstr("job.yaml:2"), HasSubstr(message))) << text;
-  }
       {"{pod_overlay: {nodeSelectr: {a: b}}}", "did you mean \"nodeSelector\""},
       {"{pod_overlay: {restartPolicy: Always}}", "kubernetes.pod_overlay.restartPolicy"},
       {"{pod_overlay: {subdomain: x}}", "the run depends on it; remove it"},
@@ -112,6 +105,13 @@ TEST(KubernetesSettingsTest, WrongValuesAreNamedWithTheirPlace) {
       {"{pod_overlay: {containers: [{name: basin, volumeMounts: [{name: x}]}]}}", "add mountPath: ..."},
       {"{pod_overlay: {containers: [{name: a}, {name: a}]}}", "is there twice"},
       {"{pod_overlay: {volumes: null}}", "kubernetes.pod_overlay.volumes"},
+      {"{programs: bin}", "absolute path"},
+      {"{pull_seconds: 0}", "kubernetes.pull_seconds"}};
+  for (const auto& [text, message] : wrong) {
+    const absl::StatusOr<Job> job =
+        ParseJob(absl::StrCat("entry_script: basin:mlp\nkubernetes: ", text, "\n"), "job.yaml");
+    EXPECT_THAT(job.status().message(), AllOf(HasSubstr("job.yaml:2"), HasSubstr(message))) << text;
+  }
   EXPECT_THAT(ParseTargets("c: {kind: kubernetes, nodes: [h0]}", "t").status().message(),
               HasSubstr("is not of kind: kubernetes"));
   EXPECT_THAT(ParseTargets("c: {kind: ssh, nodes: [h0], kubernetes: {image: i}}", "t").status().message(),
