@@ -41,7 +41,7 @@ absl::Status PlanPods(SupervisedRun* run, const std::string& run_id, bool dry_ru
   }
   BASIN_ASSIGN_OR_RETURN(settings.controller, controller);
   BASIN_ASSIGN_OR_RETURN(run->plan, MakePodPlan(run->job, run_id, settings.controller == "jobset"));
-  return absl::OkStatus();
+  return MakeManifests(InputOf(*run)).status();  // what is wrong with them is told before there is a run
 }
 
 absl::StatusOr<std::string> PackedSource(const CommandContext& context, const SupervisedRun& run,

@@ -78,8 +78,10 @@ absl::StatusOr<Job> Read(const YAML::Node& root, const std::string& file, const 
   BASIN_RETURN_IF_ERROR(ReadTraining(fields, file, &job));
   BASIN_RETURN_IF_ERROR(ReadNetwork(fields, file, &job));
   if (fields.Has("kubernetes")) {
-    BASIN_RETURN_IF_ERROR(
-        ReadKubernetesSettings(fields.Value("kubernetes"), file, "kubernetes", &job.kubernetes));
+    BASIN_RETURN_IF_ERROR(ReadKubernetesSettings(fields.Value("kubernetes"), file, "kubernetes", &job.kubernetes));
+  }
+  for (const char* name : {"distributed_backend", "workers_per_gpu", "roles"}) {
+    if (fields.Has(name)) job.places.of[name] = std::string(fields.ErrorAt(name, "").message());
   }
   BASIN_RETURN_IF_ERROR(ReadRoles(fields, file, &job.roles));
   BASIN_RETURN_IF_ERROR(ReadSlurmOptions(fields, file, &job.slurm));

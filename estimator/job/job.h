@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -63,6 +64,15 @@ struct Packages {
   bool operator==(const Packages&) const = default;
 };
 
+// Fields with their place in the file, for messages of what only the target can tell: not stored, and in comparisons
+// of no weight.
+struct FieldPlaces {
+  std::map<std::string, std::string> of;
+  // "job.yaml:3:1: roles: "; "roles: " for what no file says.
+  std::string Lead(const std::string& field) const { return of.count(field) > 0 ? of.at(field) : field + ": "; }
+  bool operator==(const FieldPlaces&) const { return true; }
+};
+
 struct Job {
   std::string experiment = "default";
   // What the training roles run: one of the two.
@@ -100,6 +110,7 @@ struct Job {
   int cancel_grace_seconds = 5;
   std::string resume_from;            // a path on every node, handed over as --resume-from
   KubernetesSettings kubernetes;      // over those of a target of that kind
+  FieldPlaces places;                 // of what kubernetes/manifests.h checks
   std::vector<std::string> warnings;  // deprecated spellings, one line each
   bool operator==(const Job&) const = default;
 };

@@ -69,9 +69,11 @@ absl::Status CheckRolesOnTarget(const Job& job, bool is_slurm) {
                         : !resources.partition.empty() ? "partition"
                                                        : nullptr;
     if (field == nullptr) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("roles: ", Name(role), ".", field, ": only Slurm grants it, and the target ", job.compute_target,
-                     " is none of kind: slurm; remove it, or take another compute_target"));
+    const bool pods_too = resources.cpus > 0 || resources.memory_bytes > 0;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "roles: ", Name(role), ".", field, pods_too ? ": only Slurm and Kubernetes grant it" : ": only Slurm grants it",
+        ", and the target ", job.compute_target, pods_too ? " is of neither kind" : " is none of kind: slurm",
+        "; remove it, or take another compute_target"));
   }
   return absl::OkStatus();
 }

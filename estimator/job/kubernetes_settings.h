@@ -17,6 +17,18 @@ class Node;
 
 namespace basin {
 
+// Labels that Basin gives its objects, and by which it looks for them and deletes them: no job may set them.
+inline constexpr char kRunLabel[] = "basin-run";
+inline constexpr char kRoleLabel[] = "basin-role";
+inline constexpr char kManagedByLabel[] = "app.kubernetes.io/managed-by";
+
+// Where something stands in its file, "job.yaml:7:3: ", for messages. It is not stored, and in comparisons of no
+// weight.
+struct PlaceInFile {
+  std::string text;
+  bool operator==(const PlaceInFile&) const { return true; }
+};
+
 // Each field is empty where it is not given.
 struct KubernetesSettings {
   std::string kubectl;     // the program; default: kubectl of PATH
@@ -36,7 +48,8 @@ struct KubernetesSettings {
   std::vector<std::pair<std::string, std::vector<std::pair<std::string, std::string>>>> resources;
   std::vector<std::pair<std::string, std::string>> labels;  // of every object and pod
   std::string pod_overlay;                                  // JSON, merged into each pod's spec; empty: nothing
-  std::optional<int> pull_seconds;                          // how long an image may fail to be pulled
+  PlaceInFile pod_overlay_place;
+  std::optional<int> pull_seconds;  // how long an image may fail to be pulled
 
   bool operator==(const KubernetesSettings&) const = default;
 };

@@ -61,13 +61,15 @@ absl::Status ReadContainer(const YamlFields& fields, Job* job) {
   }
   if (!fields.Has("shm_size")) return absl::OkStatus();
   if (!fields.Value("shm_size").IsScalar() || !ParseSize(fields.Value("shm_size").Scalar(), &job->shm_bytes)) {
-    return fields.ErrorAt("shm_size",
-                          absl::StrCat("expected a size such as 512m or 2g, found ", Describe(fields.Value("shm_size"))));
+    return fields.ErrorAt(
+        "shm_size", absl::StrCat("expected a size such as 512m or 2g, found ", Describe(fields.Value("shm_size"))));
   }
   if (job->image.empty()) {
-    return fields.ErrorAt("shm_size",
-                          "is of a container, and without custom_docker_image tasks run on the node itself, with all of "
-                          "its /dev/shm; remove shm_size, or name an image");
+    return fields.ErrorAt(
+        "shm_size",
+        "is of a container, and without custom_docker_image tasks run on the node itself, with all of "
+        "its /dev/shm; remove shm_size, or name an image, or for a target of kind kubernetes, whose "
+        "pods have an image anyway, write kubernetes: {shm_size: 512Mi}");
   }
   if (job->backend == Backend::kMpi) {
     return fields.ErrorAt("shm_size",

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -20,6 +21,9 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kMostPullSeconds = 24 * 3600;
 constexpr size_t kMostLabelBytes = 63;
+// Labels that the cluster's controllers give their pods, and look for them by.
+constexpr const char* kControllerLabels[] = {"batch.kubernetes.io/", "jobset.sigs.k8s.io/", "job-name",
+                                             "controller-uid"};
 
 // A label of DNS: what names of most objects are made of.
 bool IsDnsName(absl::string_view text, bool dots) {
@@ -48,6 +52,47 @@ bool IsQuantity(absl::string_view text) {
   return std::find(known.begin(), known.end(), suffix) != known.end();
 }
 
+// What is wrong with an amount of `resource`; empty where nothing is. Kubernetes' m are thousandths, which only of CPUs
+// anybody means: of bytes, whoever writes them means what docker calls so.
+std::string WrongQuantity(absl::string_view resource, absl::string_view text) {
+  if (!IsQuantity(text)) return absl::StrCat("expected a quantity: ", resource == "cpu" ? "4, 500m" : "4, 8Gi");
+  if (resource == "cpu" || !absl::EndsWith(text, "m")) return "";
+  const absl::string_view number = absl::StripSuffix(text, "m");
+  const bool bytes = resource == "memory" || resource == "shm_size" || absl::StrContains(resource, "storage") ||
+                     absl::StartsWith(resource, "hugepages-");
+  return absl::StrCat("the suffix m means thousandths", bytes ? " of a byte" : "", "; write ", number,
+                      bytes ? "Mi" : "");
+}
+
+// A label's value, or its name without the prefix.
+bool IsLabelWord(absl::string_view text) {
+  return !text.empty() && text.size() <= kMostLabelBytes && absl::ascii_isalnum(text.front()) &&
+         absl::ascii_isalnum(text.back()) && std::all_of(text.begin(), text.end(), [](char c) {
+           return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+         });
+}
+
+// NAME or PREFIX/NAME: of labels and of resources.
+bool IsQualifiedName(absl::string_view text) {
+  const size_t slash = text.find('/');
+  if (slash == absl::string_view::npos) return IsLabelWord(text);
+  return IsDnsName(text.substr(0, slash), /*dots=*/true) && IsLabelWord(text.substr(slash + 1));
+}
+
+// What is wrong with a label of the user's; empty where nothing is.
+std::string WrongLabel(absl::string_view name, absl::string_view value) {
+  for (const char* own : {kRunLabel, kRoleLabel, kManagedByLabel}) {
+    if (name == own) return "Basin sets this label itself, and finds the run's objects by such; remove it";
+  }
+  for (const absl::string_view own : kControllerLabels) {
+    if (name == own || (absl::EndsWith(own, "/") && absl::StartsWith(name, own))) {
+      return "the cluster's controllers set this label themselves; remove it";
+    }
+  }
+  if (value.empty() || IsLabelWord(value)) return "";
+  return "expected a label's value: up to 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends";
+}
+
 // Where something lies: WORD alone, or one with a place behind it.
 absl::Status CheckPlace(const YamlFields& fields, const char* field, const std::string& place,
                         const std::vector<std::string>& words, bool image) {
@@ -70,14 +115,20 @@ absl::Status ReadPairs(const YAML::Node& node, const std::string& file, const st
   }
   out->clear();
   for (const auto& item : node) {
-    const bool texts = item.first.IsScalar() && item.second.IsScalar();
-    const std::string name = texts ? item.first.Scalar() : "";
-    const std::string value = texts ? item.second.Scalar() : "";
-    if (name.empty() || name.size() > 317 || (quantities && !IsQuantity(value)) ||
-        (!quantities && value.size() > kMostLabelBytes)) {
-      return absl::InvalidArgumentError(absl::StrCat(MarkText(file, item.second.Mark()), path, ".", name, ": found ",
-                                                     Describe(item.second), ", expected ",
-                                                     quantities ? "a quantity: 4, 500m, 8Gi" : "a short text"));
+    const std::string name = item.first.IsScalar() ? item.first.Scalar() : "";
+    const std::string value = item.second.IsScalar() ? item.second.Scalar() : "";
+    std::string wrong;
+    if (!IsQualifiedName(name)) {
+      wrong = absl::StrCat("\"", name, "\" is no name of a ", quantities ? "resource" : "label",
+                           ": write NAME or PREFIX/NAME, of letters, digits, '-', '_' and '.'");
+    } else if (!item.second.IsScalar()) {
+      wrong = quantities ? "expected a quantity: 4, 500m, 8Gi" : "expected a text";
+    } else {
+      wrong = quantities ? WrongQuantity(name, value) : WrongLabel(name, value);
+    }
+    if (!wrong.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(MarkText(file, item.first.Mark()), path, ".", name, ": found ",
+                                                     Describe(item.second), "; ", wrong));
     }
     out->emplace_back(name, value);
   }
@@ -102,6 +153,55 @@ absl::Status ReadResources(const YamlFields& fields, const std::string& file, Ku
     }
   }
   return absl::OkStatus();
+}
+
+// Members of a PodSpec (core/v1) that the template of a Job may have.
+const std::vector<std::string>& PodSpecMembers() {
+  static const std::vector<std::string> members = {"activeDeadlineSeconds",
+                                                   "affinity",
+                                                   "automountServiceAccountToken",
+                                                   "containers",
+                                                   "dnsConfig",
+                                                   "dnsPolicy",
+                                                   "enableServiceLinks",
+                                                   "hostAliases",
+                                                   "hostIPC",
+                                                   "hostNetwork",
+                                                   "hostPID",
+                                                   "hostUsers",
+                                                   "hostname",
+                                                   "imagePullSecrets",
+                                                   "initContainers",
+                                                   "nodeName",
+                                                   "nodeSelector",
+                                                   "os",
+                                                   "overhead",
+                                                   "preemptionPolicy",
+                                                   "priority",
+                                                   "priorityClassName",
+                                                   "readinessGates",
+                                                   "resourceClaims",
+                                                   "resources",
+                                                   "restartPolicy",
+                                                   "runtimeClassName",
+                                                   "schedulerName",
+                                                   "schedulingGates",
+                                                   "securityContext",
+                                                   "serviceAccount",
+                                                   "serviceAccountName",
+                                                   "setHostnameAsFQDN",
+                                                   "shareProcessNamespace",
+                                                   "subdomain",
+                                                   "terminationGracePeriodSeconds",
+                                                   "tolerations",
+                                                   "topologySpreadConstraints",
+                                                   "volumes"};
+  return members;
+}
+
+absl::Status WrongAt(const YAML::Node& node, const std::string& file, const std::string& path,
+                     const std::string& problem) {
+  return absl::InvalidArgumentError(absl::StrCat(MarkText(file, node.Mark()), path, ": ", problem));
 }
 
 // Scalars as YAML 1.2's core schema reads them, so that `privileged: true` is no text.
@@ -138,16 +238,75 @@ absl::StatusOr<Json> ToJson(const YAML::Node& node, const std::string& file, int
   return Json(text);
 }
 
-absl::Status ReadOverlay(const YamlFields& fields, const std::string& file, KubernetesSettings* out) {
-  if (!fields.Has("pod_overlay")) return absl::OkStatus();
-  const YAML::Node overlay = fields.Value("pod_overlay");
+// A list that is merged by `key`: with an item that lacks it, it would replace the whole list, what Basin puts there
+// too.
+absl::Status CheckKeyed(const YAML::Node& list, const std::string& file, const std::string& path,
+                        const std::string& key) {
+  if (!list.IsSequence()) {
+    return WrongAt(list, file, path,
+                   absl::StrCat("expected a list of mappings that have a ", key, " each, found ", Describe(list),
+                                "; write ", path, ": [{", key, ": ...}]"));
+  }
+  std::set<std::string> seen;
+  for (const YAML::Node& one : list) {
+    const bool keyed = one.IsMap() && one[key] && one[key].IsScalar() && !one[key].Scalar().empty();
+    if (!keyed) {
+      return WrongAt(one, file, path,
+                     absl::StrCat("expected a mapping with a ", key, ", by which it is merged, found ", Describe(one),
+                                  one.IsMap() ? absl::StrCat(" without it; add ", key, ": ...") : ""));
+    }
+    if (!seen.insert(one[key].Scalar()).second) {
+      return WrongAt(one, file, path, absl::StrCat("\"", one[key].Scalar(), "\" is there twice; write it once"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOwnContainer(const YAML::Node& container, const std::string& file, const std::string& path) {
+  for (const auto& item : container) {
+    const std::string name = item.first.IsScalar() ? item.first.Scalar() : "";
+    const std::string where = absl::StrCat(path, ".", name);
+    if (name == "command" || name == "args") {
+      return WrongAt(item.first, file, where,
+                     "the container \"basin\" runs Basin's own agent, which starts the task; remove it (entry_script "
+                     "says what is run, and setup what comes before)");
+    }
+    if (name == "volumeMounts") BASIN_RETURN_IF_ERROR(CheckKeyed(item.second, file, where, "mountPath"));
+    if (name == "env") BASIN_RETURN_IF_ERROR(CheckKeyed(item.second, file, where, "name"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckMember(const std::string& name, const YAML::Node& value, const std::string& file,
+                         const std::string& path) {
+  const bool as_made = name == "restartPolicy" && value.IsScalar() && value.Scalar() == "Never";
+  if ((name == "restartPolicy" || name == "subdomain" || name == "hostname") && !as_made) {
+    return WrongAt(value, file, path, "Basin and the cluster set it, and the run depends on it; remove it");
+  }
+  if (name == "initContainers" && value.IsNull()) return absl::OkStatus();
+  if (name != "containers" && name != "initContainers" && name != "volumes") return absl::OkStatus();
+  BASIN_RETURN_IF_ERROR(CheckKeyed(value, file, path, "name"));
+  if (name != "containers") return absl::OkStatus();
+  for (const YAML::Node& one : value) {
+    if (one["name"].Scalar() == "basin") BASIN_RETURN_IF_ERROR(CheckOwnContainer(one, file, path));
+  }
+  return absl::OkStatus();
+}
+
+// As JSON. What depends on the job itself is looked at when it is merged (kubernetes/manifests.h).
+absl::StatusOr<std::string> ReadPodOverlay(const YAML::Node& overlay, const std::string& file,
+                                           const std::string& path) {
   if (!overlay.IsMap()) {
-    return fields.ErrorAt("pod_overlay", absl::StrCat("expected a part of a pod's spec (nodeSelector: {...}), found ",
-                                                      Describe(overlay)));
+    return WrongAt(overlay, file, path,
+                   absl::StrCat("expected a part of a pod's spec (nodeSelector: {...}), found ", Describe(overlay)));
+  }
+  BASIN_RETURN_IF_ERROR(YamlFields::From(overlay, file, path, PodSpecMembers()).status());
+  for (const auto& item : overlay) {
+    const std::string& name = item.first.Scalar();
+    BASIN_RETURN_IF_ERROR(CheckMember(name, item.second, file, absl::StrCat(path, ".", name)));
   }
   BASIN_ASSIGN_OR_RETURN(const Json json, ToJson(overlay, file, 0));
-  out->pod_overlay = json.dump(-1, ' ', false, Json::error_handler_t::replace);
-  return absl::OkStatus();
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 absl::Status CheckOneOf(const YamlFields& fields, const char* field, const std::string& value,
@@ -203,8 +362,9 @@ absl::Status ReadKubernetesSettings(const YAML::Node& node, const std::string& f
   if (!out->programs.empty() && out->programs[0] != '/') {
     return fields.ErrorAt("programs", "expected an absolute path in the image");
   }
-  if (!out->shm_size.empty() && !IsQuantity(out->shm_size)) {
-    return fields.ErrorAt("shm_size", absl::StrCat("found \"", out->shm_size, "\", expected a quantity: 2Gi"));
+  if (!out->shm_size.empty()) {
+    const std::string wrong = WrongQuantity("shm_size", out->shm_size);
+    if (!wrong.empty()) return fields.ErrorAt("shm_size", absl::StrCat("found \"", out->shm_size, "\"; ", wrong));
   }
   BASIN_RETURN_IF_ERROR(ReadTexts(fields, "pull_secrets", "a Secret's name", &out->pull_secrets));
   for (const std::string& name : out->pull_secrets) {
@@ -215,7 +375,11 @@ absl::Status ReadKubernetesSettings(const YAML::Node& node, const std::string& f
     BASIN_RETURN_IF_ERROR(
         ReadPairs(fields.Value("labels"), file, fields.PathOf("labels"), /*quantities=*/false, &out->labels));
   }
-  BASIN_RETURN_IF_ERROR(ReadOverlay(fields, file, out));
+  if (fields.Has("pod_overlay")) {
+    const YAML::Node overlay = fields.Value("pod_overlay");
+    BASIN_ASSIGN_OR_RETURN(out->pod_overlay, ReadPodOverlay(overlay, file, fields.PathOf("pod_overlay")));
+    out->pod_overlay_place.text = MarkText(file, overlay.Mark());
+  }
   if (fields.Has("pull_seconds")) {
     int seconds = 0;
     BASIN_RETURN_IF_ERROR(fields.Read("pull_seconds", &seconds, 1, kMostPullSeconds));
@@ -231,7 +395,10 @@ KubernetesSettings MergedSettings(KubernetesSettings base, const KubernetesSetti
   if (!over.pull_secrets.empty()) base.pull_secrets = over.pull_secrets;
   if (!over.resources.empty()) base.resources = over.resources;
   if (!over.labels.empty()) base.labels = over.labels;
-  if (!over.pod_overlay.empty()) base.pod_overlay = over.pod_overlay;
+  if (!over.pod_overlay.empty()) {
+    base.pod_overlay = over.pod_overlay;
+    base.pod_overlay_place = over.pod_overlay_place;
+  }
   if (over.pull_seconds) base.pull_seconds = over.pull_seconds;
   return base;
 }

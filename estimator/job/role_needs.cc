@@ -116,8 +116,16 @@ std::map<Role, NodeSpan> SpansOf(const Job& job) {
 }
 
 absl::Status CheckRoleResources(const YamlFields& fields, const Job& job) {
+  const TaskCounts counts = CountsOf(job);
+  for (const auto& [name, amounts] : job.kubernetes.resources) {
+    const bool is_there = std::any_of(std::begin(kInOrder), std::end(kInOrder), [&, name = name](Role role) {
+      return Name(role) == name && CountOf(counts, role) > 0;
+    });
+    if (is_there) continue;
+    return fields.ErrorAt("kubernetes",
+                          absl::StrCat("resources.", name, ": the job has no task of that role; remove it"));
+  }
   if (job.roles.empty()) return absl::OkStatus();
-  TaskCounts counts = CountsOf(job);
   int nodes = 0;
   bool all_have_nodes = true;
   std::string partition = job.slurm.partition, whose = "slurm.partition";

@@ -35,19 +35,18 @@ class Manifests {
   absl::StatusOr<std::vector<Json>> Make() {
     BASIN_RETURN_IF_ERROR(AddConfigMaps());
     AddSecret();
-    if (input_.jobset) {
-      AddJobSet();
-    } else {
-      AddServiceAndJobs();
-    }
+    BASIN_RETURN_IF_ERROR(input_.jobset ? AddJobSet() : AddServiceAndJobs());
     return std::move(objects_);
   }
 
  private:
   Json Labels(const Role* role) const {
-    Json labels = {{"app.kubernetes.io/managed-by", "basin"}, {kRunLabel, input_.plan.run_id}};
-    if (role != nullptr) labels[kRoleLabel] = std::string(Name(*role));
+    Json labels = Json::object();
     for (const auto& [name, value] : input_.settings.labels) labels[name] = value;
+    // Last: whatever settings came here, the run is found and deleted by these.
+    labels[kManagedByLabel] = "basin";
+    labels[kRunLabel] = input_.plan.run_id;
+    if (role != nullptr) labels[kRoleLabel] = std::string(Name(*role));
     return labels;
   }
 
@@ -87,10 +86,11 @@ class Manifests {
         {{"apiVersion", "v1"}, {"kind", "Secret"}, {"metadata", Metadata(run_)}, {"type", "Opaque"}, {"data", data}});
   }
 
-  Json JobSpec(Role role) const {
+  absl::StatusOr<Json> JobSpec(Role role) const {
     const size_t count = CountOf(input_.plan, role);
     Json spec = {{"completionMode", "Indexed"}, {"completions", count}, {"parallelism", count}, {"backoffLimit", 0}};
-    spec["template"] = {{"metadata", {{"labels", Labels(&role)}}}, {"spec", PodSpecOf(input_, role)}};
+    BASIN_ASSIGN_OR_RETURN(const Json pod, PodSpecOf(input_, role));
+    spec["template"] = {{"metadata", {{"labels", Labels(&role)}}}, {"spec", pod}};
     return spec;
   }
 
@@ -101,11 +101,11 @@ class Manifests {
     return roles;
   }
 
-  void AddJobSet() {
+  absl::Status AddJobSet() {
     Json replicated = Json::array();
     for (const Role role : RolesOf(input_.plan)) {
-      replicated.push_back(
-          {{"name", std::string(Name(role))}, {"replicas", 1}, {"template", {{"spec", JobSpec(role)}}}});
+      BASIN_ASSIGN_OR_RETURN(const Json job, JobSpec(role));
+      replicated.push_back({{"name", std::string(Name(role))}, {"replicas", 1}, {"template", {{"spec", job}}}});
     }
     objects_.push_back(
         {{"apiVersion", "jobset.x-k8s.io/v1alpha2"},
@@ -116,9 +116,10 @@ class Manifests {
            {"successPolicy", {{"operator", "All"}, {"targetReplicatedJobs", RolesThatDecide()}}},
            {"failurePolicy", {{"maxRestarts", 0}}},
            {"replicatedJobs", replicated}}}});
+    return absl::OkStatus();
   }
 
-  void AddServiceAndJobs() {
+  absl::Status AddServiceAndJobs() {
     objects_.push_back({{"apiVersion", "v1"},
                         {"kind", "Service"},
                         {"metadata", Metadata(run_)},
@@ -127,11 +128,13 @@ class Manifests {
                           {"publishNotReadyAddresses", true},
                           {"selector", {{kRunLabel, input_.plan.run_id}}}}}});
     for (const Role role : RolesOf(input_.plan)) {
+      BASIN_ASSIGN_OR_RETURN(const Json job, JobSpec(role));
       objects_.push_back({{"apiVersion", "batch/v1"},
                           {"kind", "Job"},
                           {"metadata", Metadata(absl::StrCat(run_, "-", Name(role)))},
-                          {"spec", JobSpec(role)}});
+                          {"spec", job}});
     }
+    return absl::OkStatus();
   }
 
   const ManifestInput& input_;
@@ -196,13 +199,15 @@ KubernetesSettings SettingsOfJob(const KubernetesSettings& target, const Job& jo
 absl::Status CheckKubernetesJob(const Job& job, const KubernetesSettings& settings) {
   if (job.backend == Backend::kMpi) {
     return absl::UnimplementedError(
-        "distributed_backend: mpi does not run on a target of kind kubernetes, whose pods know no mpirun; use ps, or "
-        "another target");
+        absl::StrCat(job.places.Lead("distributed_backend"),
+                     "mpi does not run on a target of kind kubernetes, whose pods know no mpirun; use ps, or "
+                     "another target"));
   }
   if (job.workers_per_gpu > 1) {
     return absl::InvalidArgumentError(
-        "workers_per_gpu: pods do not share a GPU; remove it (a cluster may offer parts of GPUs as resources of their "
-        "own: kubernetes.resources)");
+        absl::StrCat(job.places.Lead("workers_per_gpu"),
+                     "pods do not share a GPU; remove it (a cluster may offer parts of GPUs as resources of their "
+                     "own: kubernetes.resources)"));
   }
   for (const auto& [role, resources] : job.roles) {
     const char* field = resources.nodes > 0            ? "nodes"
@@ -211,7 +216,7 @@ absl::Status CheckKubernetesJob(const Job& job, const KubernetesSettings& settin
                                                        : nullptr;
     if (field == nullptr) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat("roles: ", Name(role), ".", field,
+        absl::StrCat(job.places.Lead("roles"), Name(role), ".", field,
                      ": not on a target of kind kubernetes, where each task is a pod with at most one GPU; "
                      "remove it (kubernetes.pod_overlay places pods: nodeSelector, affinity)"));
   }

@@ -16,12 +16,11 @@
 
 #include "absl/status/statusor.h"
 #include "estimator/job/job.h"
+#include "estimator/job/kubernetes_settings.h"
 #include "estimator/job/plan.h"
 
 namespace basin {
 
-inline constexpr char kRunLabel[] = "basin-run";
-inline constexpr char kRoleLabel[] = "basin-role";
 inline constexpr char kPodContainer[] = "basin";
 // What a ConfigMap holds, all its values together.
 inline constexpr size_t kMostConfigMapBytes = size_t{1} << 20;
@@ -52,12 +51,17 @@ struct ManifestInput {
   std::string source_archive;  // source_archive.h; empty where it does not travel so
   int wait_seconds = 600;      // that a pod waits for its outputs to be fetched
 };
-// In the order in which they are created. INVALID_ARGUMENT where one would be too large.
+// In the order in which they are created. INVALID_ARGUMENT where one would be too large, or the overlay breaks a pod.
 absl::StatusOr<std::vector<nlohmann::ordered_json>> MakeManifests(const ManifestInput& input);
 
 // A pod's spec with the overlay merged into it: objects member by member, lists of objects by their `name` (volumes of
 // a container by mountPath, its ports by containerPort), other lists replaced; a null removes.
 void MergeOverlay(const nlohmann::ordered_json& overlay, nlohmann::ordered_json* into);
+
+// What the run needs of a pod's spec as it was made, and does not find in `merged`, with what to do; empty where all is
+// there: the container "basin" with its command, variables and mounts, their volumes, the pod's name for the others,
+// and that it is not started again.
+std::string WhatOverlayBreaks(const nlohmann::ordered_json& made, const nlohmann::ordered_json& merged);
 
 // Documents of YAML, "---" between them.
 std::string ManifestsToYaml(const std::vector<nlohmann::ordered_json>& manifests);

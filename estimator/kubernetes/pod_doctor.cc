@@ -19,12 +19,15 @@ struct Permission {
 };
 
 std::vector<Permission> PermissionsNeeded(const KubernetesSettings& settings, bool jobset) {
-  std::vector<Permission> needed = {{"create", "configmaps"}, {"delete", "configmaps"}, {"create", "secrets"},
-                                    {"delete", "secrets"},    {"list", "pods"},         {"delete", "pods"},
-                                    {"get", "pods", "log"},   {"list", "events"}};
-  const char* controller = jobset ? "jobsets.jobset.x-k8s.io" : "jobs.batch";
-  for (const char* verb : {"create", "list", "delete"}) needed.push_back({verb, controller});
-  if (!jobset) needed.insert(needed.end(), {{"create", "services"}, {"delete", "services"}});
+  // kubectl looks at a pod before it reads its log, speaks with it or deletes it.
+  std::vector<Permission> needed = {
+      {"get", "pods"}, {"list", "pods"}, {"delete", "pods"}, {"get", "pods", "log"}, {"list", "events"}};
+  std::vector<const char*> kinds = {"configmaps", "secrets", jobset ? "jobsets.jobset.x-k8s.io" : "jobs.batch"};
+  if (!jobset) kinds.push_back("services");
+  for (const char* kind : kinds) {
+    // They are deleted by their label, and so listed first.
+    for (const char* verb : {"create", "list", "delete"}) needed.push_back({verb, kind});
+  }
   if (ParsePodPlace(settings.outputs, "exec").kind == "exec") needed.push_back({"create", "pods", "exec"});
   return needed;
 }

@@ -131,10 +131,14 @@ class PodSpec {
 
 }  // namespace
 
-nlohmann::ordered_json PodSpecOf(const ManifestInput& input, Role role) {
-  Json spec = PodSpec(input, role).Make();
-  if (!input.settings.pod_overlay.empty()) {
-    MergeOverlay(Json::parse(input.settings.pod_overlay, nullptr, /*allow_exceptions=*/false), &spec);
+absl::StatusOr<nlohmann::ordered_json> PodSpecOf(const ManifestInput& input, Role role) {
+  const Json made = PodSpec(input, role).Make();
+  if (input.settings.pod_overlay.empty()) return made;
+  Json spec = made;
+  MergeOverlay(Json::parse(input.settings.pod_overlay, nullptr, /*allow_exceptions=*/false), &spec);
+  if (const std::string wrong = WhatOverlayBreaks(made, spec); !wrong.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(input.settings.pod_overlay_place.text, "kubernetes.pod_overlay: ", wrong));
   }
   return spec;
 }

@@ -7,7 +7,7 @@
 
 namespace basin {
 
-// "worker", "RUN-worker": of the role's ConfigMap.
-nlohmann::ordered_json PodSpecOf(const ManifestInput& input, Role role);
+// With the overlay merged into it. INVALID_ARGUMENT where that would take from the pod what Basin needs in it.
+absl::StatusOr<nlohmann::ordered_json> PodSpecOf(const ManifestInput& input, Role role);
 
 }  // namespace basin

@@ -115,6 +115,7 @@ TEST(JobRefusalsTest, ConflictsNameBothFieldsAndTheChange) {
       {"custom_docker_image: y\n", "custom_docker_image: conflicts with entry_script: basin:mlp, which is Basin's own"},
       {"custom_docker_base_image: y\n", "custom_docker_base_image: conflicts with entry_script: basin:mlp"},
       {"shm_size: 1g\n", "shm_size: is of a container, and without custom_docker_image tasks run on the node itself"},
+      {"shm_size: 1g\n", "kubernetes: {shm_size: 512Mi}"},
       {"user_managed: true\nconda_packages: [x]\n", "user_managed: true conflicts with conda_packages"},
       {"user_managed: true\nframework_version: 2.1\n", "user_managed: true conflicts with framework_version"},
       {"source_directory: .\npip_requirements_file: a\npip_requirements_file_path: b\n",
@@ -137,7 +138,8 @@ TEST(JobRefusalsTest, ConflictsNameBothFieldsAndTheChange) {
        "process_count_per_node: found 4, but no backend is given, and without one the "
        "job is one process; set distributed_backend: mpi (or ps with worker_count: 4)"},
       {"worker_count: 2\n", "worker_count: found 2, but no backend"},
-      {"custom_docker_image: 'a b'\n", "custom_docker_image: \"a b\" is no image; write its name as docker pull takes it"},
+      {"custom_docker_image: 'a b'\n",
+       "custom_docker_image: \"a b\" is no image; write its name as docker pull takes it"},
       {"custom_docker_image: -v\n", "custom_docker_image: \"-v\" is no image"},
       {"custom_docker_image: a\nshm_size: big\n", "shm_size: expected a size such as 512m or 2g, found \"big\""},
       {"custom_docker_image: a\nshm_size: 0\n", "shm_size: expected a size"},

@@ -22,10 +22,10 @@ SETTINGS = {"jobset": True, "nodes": ["n0", "n1"], "namespaces": ["default"], "c
 KINDS = {"pod": "Pod", "pods": "Pod", "jobs": "Job", "jobsets.jobset.x-k8s.io": "JobSet", "services": "Service", "configmaps": "ConfigMap",
          "secrets": "Secret", "events": "Event"}
 INDEX, ENDED = "batch.kubernetes.io/job-completion-index", ("Failed", "Succeeded")
-
-
-def path(*parts):
-    return os.path.join(os.environ["KUBECTL_STAND_IN"], *parts)
+now = lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+path = lambda *parts: os.path.join(os.environ["KUBECTL_STAND_IN"], *parts)
+settings = lambda: {**SETTINGS, **(read(path("settings.json")) or {})}
+mount = lambda *words: subprocess.run(["mount", *words], check=True, stdin=subprocess.DEVNULL)
 
 
 def read(name):
@@ -36,29 +36,17 @@ def read(name):
         return None
 
 
-def settings():
-    return {**SETTINGS, **(read(path("settings.json")) or {})}
-
-
-def mount(*words):
-    subprocess.run(["mount", *words], check=True, stdin=subprocess.DEVNULL)
-
-
-def now():
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
 class Objects:
     """What there is, and the controllers: JobSet makes Jobs, a Job makes pods, and their ends decide."""
+
+    load = lambda self, kind, name: read(path("objects", kind, name + ".json"))
+    remove = lambda self, thing: os.remove(path("objects", thing["kind"], thing["metadata"]["name"] + ".json"))
 
     @contextlib.contextmanager
     def locked(self):
         with open(path("lock"), "w", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-    def load(self, kind, name):
-        return read(path("objects", kind, name + ".json"))
 
     def every(self, kind):
         names = sorted(os.listdir(path("objects", kind))) if os.path.isdir(path("objects", kind)) else []
@@ -70,9 +58,6 @@ class Objects:
         with open(name + ".part", "w", encoding="utf-8") as file:
             json.dump(thing, file)
         os.replace(name + ".part", name)
-
-    def remove(self, thing):
-        os.remove(path("objects", thing["kind"], thing["metadata"]["name"] + ".json"))
 
     def pods_of(self, jobs):
         return [pod for pod in self.every("Pod") if pod["metadata"]["annotations"]["job"] in [job["metadata"]["name"] for job in jobs]]
@@ -142,9 +127,7 @@ OBJECTS = Objects()
 
 class Pod:
     __init__ = lambda self, name: setattr(self, "name", name)
-
-    def now(self):
-        return OBJECTS.load("Pod", self.name)
+    now = lambda self: OBJECTS.load("Pod", self.name)
 
     def is_deleted(self):
         pod = self.now()
@@ -217,8 +200,7 @@ class Pod:
             os.makedirs(path("claims", volume["persistentVolumeClaim"]["claimName"]), exist_ok=True)
             return mount("--bind", path("claims", volume["persistentVolumeClaim"]["claimName"]), folder)
         if "emptyDir" in volume:
-            size = volume["emptyDir"].get("sizeLimit", "1G").rstrip("i")
-            return mount("-t", "tmpfs", "-o", "mode=1777,size=" + size, "tmpfs", folder)
+            return mount("-t", "tmpfs", "-o", "mode=1777,size=" + volume["emptyDir"].get("sizeLimit", "1G").rstrip("i"), "tmpfs", folder)
         thing = OBJECTS.load("ConfigMap", volume["configMap"]["name"]) if "configMap" in volume else OBJECTS.load("Secret", volume["secret"]["secretName"])
         coded = thing.get("binaryData", {}) if "configMap" in volume else thing["data"]
         contents = {**{key: base64.b64decode(text) for key, text in coded.items()}, **{key: text.encode() for key, text in thing.get("data", {}).items() if key not in coded}}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,25 @@ class Manifests(unittest.TestCase):
     def read_yaml(self, text):
         return json.loads(subprocess.run([self.python, "-c", READ_YAML], input=text, capture_output=True, text=True, check=True).stdout)
 
+    def restricted(self):
+        """The overlay that docs/kubernetes.md has for Pod Security "restricted"."""
+        with open(processes.source("docs/kubernetes.md"), encoding="utf-8") as file:
+            (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", file.read(), re.S) if "seccompProfile" in one]
+        return self.read_yaml(block)[0]["kubernetes"]["pod_overlay"]
+
+    def test_overlay_of_the_page_makes_pods_that_pod_security_restricted_admits(self):
+        for thing in json.loads(self.dry_run("jobs", {**FULL, "pod_overlay": self.restricted()}, "--json"))["items"]:
+            if thing["kind"] != "Job":
+                continue
+            pod = thing["spec"]["template"]["spec"]
+            self.assertEqual({name for volume in pod["volumes"] for name in volume} - {"name"} - {"configMap", "emptyDir", "secret", "persistentVolumeClaim"}, set())
+            self.assertFalse({"hostNetwork", "hostPID", "hostIPC"} & set(pod))
+            self.assertTrue(pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0)
+            self.assertEqual(pod["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
+            for container in pod["containers"]:
+                self.assertEqual(container["securityContext"], {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}})
+                self.assertFalse([port for port in container.get("ports", []) if "hostPort" in port])
+
     def test_objects_of_jobs_are_what_the_systems_know(self):
         roles = {"parameter_server_count": 2, "worker_count": 3, "chief_count": 1, "evaluator_count": 1}
         gpus = {"use_gpu": True, "node_count": 3, "secrets": ["KEY"], "max_run_duration_seconds": 600, "setup": ["module load x"], **roles}
@@ -72,7 +92,7 @@ class Manifests(unittest.TestCase):
         kinds = {"jobset": ["JobSet"], "jobs": ["Service", "Job", "Job", "Job", "Job"]}
         all_things = []
         for controller, last in kinds.items():
-            for settings, fields in ((PLAIN, roles), (FULL, gpus), (PLAIN, alone)):
+            for settings, fields in ((PLAIN, roles), (FULL, gpus), (PLAIN, alone), ({**PLAIN, "pod_overlay": self.restricted()}, roles)):
                 things = json.loads(self.dry_run(controller, settings, "--json", **fields))["items"]
                 if fields is not alone:
                     self.assertEqual([thing["kind"] for thing in things if thing["kind"] not in ("ConfigMap", "Secret")], last)

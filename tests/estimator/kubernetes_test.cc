@@ -13,7 +13,6 @@
 #include "estimator/kubernetes/pod_log.h"
 #include "estimator/kubernetes/pod_plan.h"
 #include "estimator/kubernetes/source_archive.h"
-#include "estimator/launch/targets_file.h"
 #include "yaml-cpp/yaml.h"
 
 namespace basin {
@@ -107,6 +106,17 @@ TEST(KubernetesManifestsTest, PodsHaveWhatTheJobAsksFor) {
   EXPECT_EQ(container["env"].size(), 3u);
 }
 
+TEST(KubernetesManifestsTest, LabelsOfTheJobNeverHideTheRun) {
+  Job job = JobOf("kubernetes: {image: i, labels: {kueue.x-k8s.io/queue-name: team, empty: ''}}\n");
+  job.kubernetes.labels.emplace_back("basin-run", "other");  // which no file may say
+  for (const bool jobset : {true, false}) {
+    for (const Json& one : ManifestsOf(job, jobset)) {
+      EXPECT_EQ(one["metadata"]["labels"]["basin-run"], kRunId) << one["kind"];
+      EXPECT_EQ(one["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "team") << one["kind"];
+    }
+  }
+}
+
 TEST(KubernetesManifestsTest, SecretsAreInTheSecretAlone) {
   for (const bool jobset : {true, false}) {
     for (const Json& one : ManifestsOf(JobOf("kubernetes: {image: i}\n"), jobset)) {
@@ -145,10 +155,12 @@ TEST(KubernetesManifestsTest, WhatCannotBeOnKubernetesIsRefusedByName) {
   KubernetesSettings settings;
   settings.image = "i";
   EXPECT_THAT(CheckKubernetesJob(JobOf("use_gpu: true\nworkers_per_gpu: 2\n"), settings).message(),
-              HasSubstr("workers_per_gpu"));
+              HasSubstr("job.yaml:6:1: workers_per_gpu: pods do not share"));
+  EXPECT_THAT(CheckKubernetesJob(JobOf("roles: {worker: {nodes: 1}}\n"), settings).message(),
+              HasSubstr("job.yaml:5:1: roles: worker.nodes: not on a target of kind kubernetes"));
   Job mpi = JobOf("");
   mpi.backend = Backend::kMpi;
-  EXPECT_THAT(CheckKubernetesJob(mpi, settings).message(), HasSubstr("mpi"));
+  EXPECT_THAT(CheckKubernetesJob(mpi, settings).message(), HasSubstr("distributed_backend: mpi"));
   const Job job = JobOf("kubernetes: {image: i}\n");
   const absl::StatusOr<Plan> plan = MakePodPlan(job, kRunId, true);
   ManifestInput input{job, *plan, job.kubernetes};
@@ -168,69 +180,33 @@ TEST(KubernetesManifestsTest, OverlayMergesByNameAndRemovesByNull) {
       R"({"containers":[{"name":"basin","image":"i","args":["y","z"]},{"name":"side"}],"volumes":[{"name":"w"},{"name":"v"}],"keep":{"x":1,"y":2}})");
 }
 
-TEST(KubernetesSettingsTest, JobWinsOverTargetAndBothReadBack) {
-  const absl::StatusOr<std::vector<Target>> targets = ParseTargets(
-      "c: {kind: kubernetes, kubernetes: {context: prod, image: a, pull_secrets: [s], pod_overlay: {hostNetwork: "
-      "true}}}",
-      "targets.yaml");
-  ASSERT_TRUE(targets.ok()) << targets.status();
-  const absl::StatusOr<Target> again = ParseTargetJson(TargetToJson((*targets)[0]));
-  ASSERT_TRUE(again.ok()) << again.status();
-  EXPECT_EQ(again->kubernetes, (*targets)[0].kubernetes);
-  EXPECT_EQ(again->kind, TargetKind::kKubernetes);
-  const Job job = JobOf(
-      "kubernetes: {image: b, resources: {worker: {cpu: 2}}, labels: {team: x}, pull_seconds: 9, pod_overlay: {a: '1', "
-      "b: 2, c: true}}\n");
-  const KubernetesSettings merged = MergedSettings((*targets)[0].kubernetes, job.kubernetes);
-  EXPECT_EQ(merged.image, "b");
-  EXPECT_EQ(merged.context, "prod");
-  EXPECT_EQ(merged.pod_overlay, R"({"a":"1","b":2,"c":true})");
-  const absl::StatusOr<Job> reread = ParseJob(JobToJson(job), "job.json");
-  ASSERT_TRUE(reread.ok()) << reread.status();
-  EXPECT_EQ(reread->kubernetes, job.kubernetes);
-}
-
-TEST(KubernetesSettingsTest, WhatTheGroupLeavesOpenTheJobsOwnFieldsSay) {
-  KubernetesSettings target;
-  target.image = "usual";
-  const KubernetesSettings open = SettingsOfJob(
-      target, JobOf("custom_docker_image: mine\nshm_size: 1g\nroles: {worker: {cpus: 2, memory: 1GiB}}\n"));
-  EXPECT_EQ(open.image, "mine");
-  EXPECT_FALSE(open.shm_size.empty());
-  ASSERT_EQ(open.resources.size(), 1u);
-  EXPECT_THAT(open.resources[0].second,
-              ::testing::ElementsAre(std::pair("cpu", "2"), std::pair("memory", "1073741824")));
-  const KubernetesSettings said =
-      SettingsOfJob(target, JobOf("custom_docker_image: mine\nroles: {worker: {cpus: 2}}\n"
-                                  "kubernetes: {image: other, resources: {worker: {cpu: 4}}}\n"));
-  EXPECT_EQ(said.image, "other");
-  EXPECT_THAT(said.resources[0].second, ::testing::ElementsAre(std::pair("cpu", "4")));
-  EXPECT_EQ(SettingsOfJob(target, JobOf("")).image, "usual");
-}
-
-TEST(KubernetesSettingsTest, WrongValuesAreNamedWithTheirPlace) {
+TEST(KubernetesManifestsTest, OverlayThatTakesWhatBasinNeedsIsRefusedWithItsPlace) {
   const std::pair<const char*, const char*> wrong[] = {
-      {"{imge: x}", "did you mean \"image\""},
-      {"{namespace: Big_One}", "kubernetes.namespace"},
-      {"{source: ftp}", "image:/PATH, claim:NAME"},
-      {"{outputs: 'claim:a/../b'}", "kubernetes.outputs"},
-      {"{shm_size: lots}", "a quantity: 2Gi"},
-      {"{resources: {worker: {cpu: many}}}", "kubernetes.resources.worker.cpu"},
-      {"{resources: {boss: {cpu: 1}}}", "boss"},
-      {"{resources: {worker: {nvidia.com/gpu: 1}}}", "use_gpu"},
-      {"{controller: cron}", "jobset, jobs"},
-      {"{pod_overlay: [a]}", "kubernetes.pod_overlay"},
-      {"{programs: bin}", "absolute path"},
-      {"{pull_seconds: 0}", "kubernetes.pull_seconds"}};
-  for (const auto& [text, message] : wrong) {
-    const absl::StatusOr<Job> job =
-        ParseJob(absl::StrCat("entry_script: basin:mlp\nkubernetes: ", text, "\n"), "job.yaml");
-    EXPECT_THAT(job.status().message(), AllOf(HasSubstr("job.yaml:2"), HasSubstr(message))) << text;
+      {"{volumes: [{name: token, emptyDir: {}}]}", "\"token\" is Basin's own volume"},
+      {"{containers: [{name: basin, volumeMounts: [{name: x, mountPath: /run/basin/plan}]}]}", "\"/run/basin/plan\""},
+      {"{containers: [{name: basin, volumeMounts: [{name: x, mountPath: /dev/shm}]}]}", "or leave out shm_size"},
+      {"{containers: [{name: basin, env: [{name: BASIN_POD_IP, value: x}]}]}", "BASIN_POD_IP"}};
+  for (const auto& [overlay, message] : wrong) {
+    const Job job = JobOf(absl::StrCat("kubernetes: {image: i, shm_size: 1Gi,\n  pod_overlay: ", overlay, "}\n"));
+    const absl::StatusOr<Plan> plan = MakePodPlan(job, kRunId, true);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    for (const bool jobset : {true, false}) {
+      ManifestInput input{job, *plan, SettingsOfJob({}, job)};
+      input.jobset = jobset;
+      EXPECT_THAT(MakeManifests(input).status().message(),
+                  AllOf(HasSubstr("job.yaml:6:16: kubernetes.pod_overlay: "), HasSubstr(message)))
+          << overlay;
+    }
   }
-  EXPECT_THAT(ParseTargets("c: {kind: kubernetes, nodes: [h0]}", "t").status().message(),
-              HasSubstr("is not of kind: kubernetes"));
-  EXPECT_THAT(ParseTargets("c: {kind: ssh, nodes: [h0], kubernetes: {image: i}}", "t").status().message(),
-              HasSubstr("is of targets of kind: kubernetes"));
+  // Beside what is Basin's, everything may be said, of its container too.
+  const std::vector<Json> made = ManifestsOf(
+      JobOf("kubernetes: {image: i, pod_overlay: {restartPolicy: Never, volumes: [{name: shm, emptyDir: {}}],\n"
+            "  containers: [{name: side, image: s}, {name: basin, image: j, env: [{name: A, value: b}],\n"
+            "  volumeMounts: [{name: shm, mountPath: /dev/shm}]}]}}\n"));
+  const std::string run = absl::StrCat("basin-", kRunId);
+  const Json& pod = Find(made, "JobSet", run)["spec"]["replicatedJobs"][1]["template"]["spec"]["template"]["spec"];
+  EXPECT_EQ(pod["containers"].size(), 2u);
+  EXPECT_EQ(pod["containers"][0]["image"], "j");
 }
 
 TEST(PodPlanTest, GivesEachTaskWhatThePlanSays) {

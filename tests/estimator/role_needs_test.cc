@@ -115,8 +115,9 @@ TEST(RolesTest, ResourcesThatOnlySlurmGrantsAreRefusedElsewhere) {
   Job job = GoodJob(", roles: {worker: {cpus: 4}}");
   job.compute_target = "lab";
   EXPECT_TRUE(CheckRolesOnTarget(job, true).ok());
-  EXPECT_TRUE(absl::StrContains(CheckRolesOnTarget(job, false).message(),
-                                "roles: worker.cpus: only Slurm grants it, and the target lab is none of kind: slurm"));
+  EXPECT_TRUE(absl::StrContains(
+      CheckRolesOnTarget(job, false).message(),
+      "roles: worker.cpus: only Slurm and Kubernetes grant it, and the target lab is of neither kind"));
   EXPECT_TRUE(CheckRolesOnTarget(GoodJob(", roles: {worker: {gpus: 1}}, use_gpu: true"), false).ok());
 }
 
