@@ -19,6 +19,7 @@
 #include "common/base/secret.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/run_flags.h"
 #include "estimator/commands/runs_place.h"
 #include "estimator/commands/slurm_runs.h"
@@ -314,14 +315,12 @@ void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code) {
       ->allow_extra_args(false)
       ->take_all();
   AddTargetFlags(*submit, &flags->target);
-  submit
-      ->add_option("--runs", flags->runs,
-                   "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs")
+  NotEmpty(submit->add_option("--runs", flags->runs,
+                              "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs"))
       ->take_last();
-  submit
-      ->add_option("--programs", flags->programs,
-                   "Folder of basin, basin-ps and basin-worker on the machines; default: that of basin, what is sent, "
-                   "or PATH")
+  NotEmpty(submit->add_option("--programs", flags->programs,
+                              "Folder of basin, basin-ps and basin-worker on the machines; default: that of basin, what "
+                              "is sent, or PATH"))
       ->take_last();
   submit->add_flag("--detach", flags->detach,
                    "Return once the run is Running (or Queued), and leave it in the background");

@@ -13,6 +13,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "estimator/agent/node_folder.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/launch/bundle.h"
 #include "estimator/launch/local_launcher.h"
 #include "estimator/launch/slurm_launcher.h"
@@ -22,15 +23,16 @@
 namespace basin {
 
 void AddTargetFlags(CLI::App& command, TargetFlags* flags) {
-  command.add_option("--target", flags->target, "Where it runs: a name of a targets file, or local")->take_last();
-  command.add_option("--hosts", flags->hosts, "Machines by ssh, without a targets file: h0,ann@h1:2022")->take_last();
-  command
-      .add_option("--targets", flags->targets,
-                  "A targets file, before ./targets.yaml beside the job and ~/.config/basin/targets.yaml")
+  NotEmpty(command.add_option("--target", flags->target, "Where it runs: a name of a targets file, or local"))
       ->take_last();
-  command
-      .add_option("--bundle", flags->bundle,
-                  "The archive of Basin's programs for machines that lack them; default: the one beside basin")
+  NotEmpty(command.add_option("--hosts", flags->hosts, "Machines by ssh, without a targets file: h0,ann@h1:2022"))
+      ->take_last();
+  NotEmpty(command.add_option("--targets", flags->targets,
+                              "A targets file, before ./targets.yaml beside the job and ~/.config/basin/targets.yaml"))
+      ->take_last();
+  NotEmpty(
+      command.add_option("--bundle", flags->bundle,
+                         "The archive of Basin's programs for machines that lack them; default: the one beside basin"))
       ->take_last();
 }
 

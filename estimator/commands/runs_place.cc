@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/status_macros.h"
+#include "estimator/commands/given_words.h"
 
 namespace basin {
 namespace {
@@ -26,9 +27,8 @@ std::string Absolute(const std::string& path) {
 }  // namespace
 
 void AddRunsOption(CLI::App& command, RunFlags* flags) {
-  command
-      .add_option("--runs", flags->runs,
-                  "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs")
+  NotEmpty(command.add_option("--runs", flags->runs,
+                              "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs"))
       ->take_last();
 }
 void AddRunOption(CLI::App& command, RunFlags* flags) {

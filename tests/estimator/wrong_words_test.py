@@ -1,0 +1,57 @@
+"""What `basin` says of wrong words on its command line and of wrong files that they name: exit code 2, and what to do."""
+
+import os
+import subprocess
+import tempfile
+import unittest
+
+BASIN = os.path.join(os.environ['BASIN_BINARY_DIR'], 'bin', 'basin')
+
+
+class WrongWordsTest(unittest.TestCase):
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory(prefix='basin-test-')
+        self.addCleanup(scratch.cleanup)
+        self.folder = scratch.name
+        self.environment = {'HOME': self.path('home'), 'PATH': os.environ['PATH']}
+        self.write('home/here', '')
+        self.write('train.sh', 'echo trained\n')
+        self.job = self.write('job.yaml', 'entry_script: train.sh\ninputs: [{name: mnist, path: /usr}]\n')
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def write(self, name, text):
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+        with open(self.path(name), 'w', encoding='utf-8') as file:
+            file.write(text)
+        return self.path(name)
+
+    def basin(self, *words):
+        return subprocess.run([BASIN, *words], env=self.environment, cwd=self.folder, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+
+    def refuses(self, *words):
+        """What it says with exit code 2."""
+        ended = self.basin(*words)
+        self.assertEqual(ended.returncode, 2, ended.stdout)
+        return ended.stdout
+
+    def accepts(self, *words):
+        ended = self.basin(*words)
+        self.assertEqual(ended.returncode, 0, ended.stdout)
+        return ended.stdout
+
+    def test_flag_that_is_given_and_empty_is_refused(self):
+        for flag in ('--hosts', '--target', '--targets', '--bundle', '--runs', '--programs'):
+            for words in ((flag, ''), (flag + '=',)):
+                self.assertIn(f'{flag}: is given, but empty', self.refuses('submit', *words, self.job, '--dry-run'))
+        self.assertIn('--hosts: is given, but empty', self.refuses('doctor', '--hosts', ''))
+        self.assertIn('--targets: is given, but empty', self.refuses('targets', '--targets', ''))
+        self.assertIn('--runs: is given, but empty', self.refuses('runs', '--runs', ''))
+        self.accepts('submit', self.job, '--dry-run')
+
+
+if __name__ == '__main__':
+    unittest.main()
