@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/base/nearest.h"
 #include "common/base/status_macros.h"
 #include "estimator/job/job_fields.h"
 #include "estimator/job/job_readers.h"
@@ -69,6 +71,18 @@ absl::Status ReadReference(const YamlFields& reference, const Job& job, std::str
                    "; correct the name, or add {name: ", name.empty() ? "NAME" : name, ", path: PATH} to inputs"));
 }
 
+// Without this a misspelt name would leave the file's own path in place, unseen.
+absl::Status UnknownInput(const Job& job, const std::string& name, const std::string& text, const std::string& file) {
+  std::vector<std::string> names;
+  for (const JobInput& input : job.inputs) names.push_back(input.name);
+  const std::optional<std::string> nearest = Nearest(name, names);
+  return absl::InvalidArgumentError(
+      absl::StrCat("--input ", text, ": no input is named \"", name, "\"",
+                   nearest ? absl::StrCat("; did you mean \"", *nearest, "\"?") : ";",
+                   " inputs: ", names.empty() ? "none" : absl::StrJoin(names, ", "),
+                   "; correct the name, or add {name: ", name, ", path: PATH} to inputs in ", file));
+}
+
 }  // namespace
 
 absl::Status ReadInputs(const YamlFields& fields, const std::string& file, const JobOverrides& overrides, Job* job) {
@@ -95,11 +109,8 @@ absl::Status ReadInputs(const YamlFields& fields, const std::string& file, const
       return absl::EqualsIgnoreCase(input.name, parts.first);
     });
     const std::string path = PathFrom("", parts.second);
-    if (found != job->inputs.end()) {
-      found->path = path;
-    } else {
-      job->inputs.push_back({parts.first, path});
-    }
+    if (found == job->inputs.end()) return UnknownInput(*job, parts.first, text, file);
+    found->path = path;
   }
   return absl::OkStatus();
 }
