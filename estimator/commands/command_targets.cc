@@ -19,6 +19,7 @@ namespace basin {
 namespace {
 
 absl::StatusOr<int> ShowTargets(const CommandContext& context, const TargetFlags& flags, bool as_json) {
+  BASIN_RETURN_IF_ERROR(CheckTargetFiles(flags));
   const TargetSources sources = SourcesOf(context, flags, "");
   BASIN_ASSIGN_OR_RETURN(const std::vector<Target> targets, KnownTargets(sources));
   if (as_json) {

@@ -7,6 +7,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <filesystem>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
@@ -52,11 +53,34 @@ TargetSources SourcesOf(const CommandContext& context, const TargetFlags& flags,
   return sources;
 }
 
+absl::Status CheckTargetFiles(const TargetFlags& flags) {
+  const std::tuple<const char*, const std::string&, const char*> files[] = {
+      {"--targets", flags.targets, "give a targets file"},
+      {"--bundle", flags.bundle, "give an archive basin-VERSION-linux-MACHINE.tar.zst"}};
+  for (const auto& [flag, path, next] : files) {
+    if (path.empty()) continue;
+    std::error_code error;
+    const std::filesystem::file_status status = std::filesystem::status(path, error);
+    if (status.type() == std::filesystem::file_type::regular && access(path.c_str(), R_OK) == 0) continue;
+    const std::string found = status.type() == std::filesystem::file_type::not_found   ? "does not exist"
+                              : status.type() == std::filesystem::file_type::regular   ? "cannot be read by this user"
+                              : status.type() == std::filesystem::file_type::directory ? "is a folder"
+                              : error                                                  ? error.message()
+                                                                                       : "is no regular file";
+    return absl::InvalidArgumentError(absl::StrCat(flag, " ", path, ": ", found, "; ", next, ", or leave the flag out"));
+  }
+  // What is in it counts too where the target is local.
+  TargetSources given;
+  if (!flags.targets.empty()) given.given_file = AbsolutePath(flags.targets);
+  return KnownTargets(given).status();
+}
+
 absl::StatusOr<Target> ChosenTarget(const CommandContext& context, const TargetFlags& flags,
                                     const std::string& otherwise, const std::string& folder) {
   if (!flags.hosts.empty() && !flags.target.empty()) {
     return absl::InvalidArgumentError("--target and --hosts both say where it runs; give one of the two");
   }
+  BASIN_RETURN_IF_ERROR(CheckTargetFiles(flags));
   Target target;
   if (!flags.hosts.empty()) {
     BASIN_ASSIGN_OR_RETURN(target, TargetOfHosts(flags.hosts));

@@ -27,6 +27,8 @@ std::string AbsolutePath(const std::string& path);
 
 // `folder`: of the job file, or the current one.
 TargetSources SourcesOf(const CommandContext& context, const TargetFlags& flags, const std::string& folder);
+// INVALID_ARGUMENT, naming the flag, for a file of --targets or --bundle that is not there, or no targets file.
+absl::Status CheckTargetFiles(const TargetFlags& flags);
 // --hosts, else --target, else `otherwise`.
 absl::StatusOr<Target> ChosenTarget(const CommandContext& context, const TargetFlags& flags,
                                     const std::string& otherwise, const std::string& folder);

@@ -52,6 +52,17 @@ class WrongWordsTest(unittest.TestCase):
         self.assertIn('--runs: is given, but empty', self.refuses('runs', '--runs', ''))
         self.accepts('submit', self.job, '--dry-run')
 
+    def test_files_that_flags_name_are_looked_at_for_every_target(self):
+        empty = self.write('empty.yaml', 'nonsense: [\n')
+        for command in (('submit', self.job, '--dry-run'), ('doctor',)):
+            for flag in ('--targets', '--bundle'):
+                for target in ((), ('--target', 'local')):
+                    text = self.refuses(*command, *target, flag, '/nonexist')
+                    self.assertRegex(text, rf'error: {flag} /nonexist: does not exist; give an? .*, or leave the flag out')
+                self.assertIn(f'{flag} {self.folder}: is a folder; give a', self.refuses(*command, flag, self.folder))
+            self.assertIn(f'{empty}:', self.refuses(*command, '--targets', empty))
+        self.assertIn('--targets /nonexist: does not exist', self.refuses('targets', '--targets', '/nonexist'))
+
 
 if __name__ == '__main__':
     unittest.main()
