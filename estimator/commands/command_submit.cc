@@ -256,6 +256,7 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
   } else {
     BASIN_ASSIGN_OR_RETURN(run.plan, ProvisionalPlan(run.job, run.target, run_id));
   }
+  BASIN_RETURN_IF_ERROR(CheckScriptTravels(run.job, run.target));
   BASIN_ASSIGN_OR_RETURN(run.secrets, ReadSecrets(context, run.job));
   BASIN_ASSIGN_OR_RETURN(const EnvironmentSpec environment, ReadEnvironmentSpec(run.job));
   // With an image the environment is made within it, on Kubernetes by the pod.

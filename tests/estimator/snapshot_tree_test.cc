@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "estimator/snapshot/left_out.h"
 #include "estimator/snapshot/tree.h"
 #include "estimator/snapshot/tree_limit.h"
 #include "tests/estimator/snapshot_folders.h"
@@ -181,6 +182,27 @@ TEST(SourceTreeTest, TooMuchNamesTheLargestFoldersAndWhereToWriteThem) {
   EXPECT_TRUE(absl::StrContains(ReadTree(source.path()).status().message(), "add old/ to .amlignore"));
   source.Write(".amlignore", "data\nold\n");
   EXPECT_TRUE(ReadTree(source.path()).ok());
+}
+
+TEST(LeftOutTest, NamesTheLineThatLeavesAFileOut) {
+  ScratchFolder source;
+  source.Write("src/train.py", "");
+  EXPECT_TRUE(CheckIsKept(source.path(), "src/train.py").ok());
+  source.Write(".gitignore", "# none\n*.pyc\n");
+  source.Write("src/.gitignore", "train.*\n");
+  EXPECT_EQ(CheckIsKept(source.path(), "src/train.py").message(),
+            "src/train.py does not reach the nodes: src/.gitignore leaves out src/train.py by its line \"train.*\"; "
+            "remove that line, or add a .basinignore, which then replaces .gitignore");
+  source.Write(".gitignore", "/src\n");
+  EXPECT_TRUE(absl::StrContains(CheckIsKept(source.path(), "src/train.py").message(),
+                                ": .gitignore leaves out src/ by its line \"/src\"; "));
+  source.Write(".amlignore", "*.py\n!train.py\n");
+  EXPECT_TRUE(CheckIsKept(source.path(), "src/train.py").ok());
+  source.Write(".basinignore", "*.py\n");
+  const absl::Status status = CheckIsKept(source.path(), "src/train.py");
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(absl::EndsWith(status.message(), "by its line \"*.py\"; remove that line, or move the file")) << status;
+  EXPECT_FALSE(CheckIsKept(source.path(), ".git/train.py").ok());
 }
 
 TEST(SourceTreeTest, TooManyFilesAreCounted) {

@@ -63,6 +63,14 @@ class WrongWordsTest(unittest.TestCase):
             self.assertIn(f'{empty}:', self.refuses(*command, '--targets', empty))
         self.assertIn('--targets /nonexist: does not exist', self.refuses('targets', '--targets', '/nonexist'))
 
+    def test_entry_script_that_an_ignore_file_leaves_out_is_refused_before_the_start(self):
+        self.write('.basinignore', '*.sh\n')
+        for words in ((), ('--dry-run',)):
+            text = self.refuses('submit', self.job, *words)
+            self.assertIn('error: entry_script: train.sh does not reach the nodes: .basinignore leaves out train.sh by its line "*.sh"; remove', text)
+        self.write('.basinignore', '*.sh\n!train.sh\n')
+        self.accepts('submit', self.job, '--dry-run')
+
 
 if __name__ == '__main__':
     unittest.main()
