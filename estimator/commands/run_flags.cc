@@ -123,8 +123,20 @@ std::string ProgramFor(const Target& target, const std::string& programs) {
 }
 
 absl::StatusOr<Job> ReadJobFile(const std::string& path, const JobOverrides& overrides) {
-  BASIN_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, size_t{2} << 20));
-  BASIN_ASSIGN_OR_RETURN(Job job, ParseJob(text, path, overrides));
+  constexpr size_t kMostMebibytes = 2;
+  const absl::StatusOr<std::string> text = ReadFile(path, kMostMebibytes << 20);
+  if (absl::IsNotFound(text.status())) {
+    return absl::NotFoundError(absl::StrCat("job file ", path, " does not exist; give the path of one, such as job.yaml"));
+  }
+  if (absl::IsResourceExhausted(text.status())) {
+    return absl::InvalidArgumentError(absl::StrCat("job file ", path, " is larger than ", kMostMebibytes,
+                                                   " MiB; is it another file? Data go under inputs, by their paths"));
+  }
+  if (!text.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("job file ", path, " cannot be read: ", text.status().message(), "; give a file that can"));
+  }
+  BASIN_ASSIGN_OR_RETURN(Job job, ParseJob(*text, path, overrides));
   for (const std::string& warning : job.warnings) Warn(warning);
   return job;
 }

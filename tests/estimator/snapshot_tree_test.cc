@@ -166,7 +166,7 @@ TEST(SourceTreeTest, TooMuchNamesTheLargestFoldersAndWhereToWriteThem) {
   TreeOptions options;
   options.shown = ".";
   absl::Status status = ReadTree(source.path(), options).status();
-  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(
       status.message(),
       "snapshot of . is 41 GB (data/ 40 GB, old/ 900 MB); the limit is 300 MB (snapshot_limit_mb): add data/, old/ to "
@@ -212,7 +212,7 @@ TEST(SourceTreeTest, TooManyFilesAreCounted) {
   options.shown = ".";
   options.max_entries = 20;
   const absl::Status status = ReadTree(source.path(), options).status();
-  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_TRUE(absl::StrContains(status.message(), "more than 20 files and folders (images/ at least 19): add images/"))
       << status;
 }

@@ -71,6 +71,20 @@ class WrongWordsTest(unittest.TestCase):
         self.write('.basinignore', '*.sh\n!train.sh\n')
         self.accepts('submit', self.job, '--dry-run')
 
+    def test_input_that_is_too_large_is_wrong_input(self):
+        large = self.write('large.yaml', '#' * (2 << 20) + '\n')
+        for command in ('submit', 'doctor'):
+            self.assertIn(f'job file {large} is larger than 2 MiB', self.refuses(command, large))
+        with open(self.path('data.bin'), 'wb') as file:
+            file.truncate(2_000_000)
+        limited = self.write('limited.yaml', 'entry_script: train.sh\nsnapshot_limit_mb: 1\n')
+        self.assertIn('add data.bin to .basinignore', self.refuses('submit', limited))
+
+    def test_job_file_that_cannot_be_read_is_said_to_be_one(self):
+        for command in ('submit', 'doctor'):
+            self.assertIn('error: job file nosuch.yaml does not exist; give the path of one', self.refuses(command, 'nosuch.yaml'))
+            self.assertIn(f'error: job file {self.folder} cannot be read: ', self.refuses(command, self.folder))
+
 
 if __name__ == '__main__':
     unittest.main()
