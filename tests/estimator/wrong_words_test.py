@@ -85,6 +85,21 @@ class WrongWordsTest(unittest.TestCase):
             self.assertIn('error: job file nosuch.yaml does not exist; give the path of one', self.refuses(command, 'nosuch.yaml'))
             self.assertIn(f'error: job file {self.folder} cannot be read: ', self.refuses(command, self.folder))
 
+    def test_doctor_refuses_the_jobs_that_submit_refuses(self):
+        for text, complaint in (
+                ('entry_script: nosuch.sh', 'entry_script: .*/nosuch.sh does not exist'),
+                ('entry_script: train.sh\npip_requirements_file: nosuch.txt', 'pip_requirements_file: .*/nosuch.txt does not exist'),
+                ('entry_script: train.sh\nsecrets: [NO_SUCH_KEY]', 'secrets: NO_SUCH_KEY is not set here; export it'),
+                ('entry_script: train.sh\ndistributed_backend: ps\nroles: {worker: {cpus: 2}}', 'roles: worker.cpus: only Slurm grants it, and the target local '),
+        ):
+            job = self.write('wrong.yaml', text + '\n')
+            for command in (('submit', '--dry-run'), ('doctor',)):
+                self.assertRegex(self.refuses(*command, job), complaint)
+
+    def test_doctor_names_the_target_that_was_chosen(self):
+        job = self.write('wide.yaml', 'entry_script: train.sh\ndistributed_backend: ps\nnode_count: 2\nworker_count: 2\n')
+        self.assertIn('but the target h0 has one machine', self.refuses('doctor', '--hosts', 'h0', job).replace('"', ''))
+
 
 if __name__ == '__main__':
     unittest.main()
