@@ -278,7 +278,11 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
     return kExitOk;
   }
 
-  BASIN_RETURN_IF_ERROR(folder.Create());
+  // Before there is a run that could only fail.
+  if (run.target.kind == TargetKind::kLocal || (!queued && !run.job.source_directory.empty())) {
+    BASIN_RETURN_IF_ERROR(MadeBaseFolder(context, run.target).status());
+  }
+  BASIN_RETURN_IF_ERROR(CreateRunFolder(folder, runs));
   BASIN_RETURN_IF_ERROR(folder.WriteJob(JobToJson(run.job)));
   BASIN_RETURN_IF_ERROR(folder.WritePlan(PlanToJson(run.plan)));
   run.record.run_id = run_id;

@@ -6,6 +6,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <cerrno>
 #include <filesystem>
 #include <tuple>
 
@@ -96,6 +97,15 @@ absl::StatusOr<std::string> BaseFolder(const CommandContext& context, const Targ
   const std::string named = target.kind == TargetKind::kLocal ? target.folder : "";
   BASIN_ASSIGN_OR_RETURN(const std::string base, ChooseBase(named, context.cache, context.xdg_cache, context.home));
   return AbsolutePath(base);
+}
+
+absl::StatusOr<std::string> MadeBaseFolder(const CommandContext& context, const Target& target) {
+  BASIN_ASSIGN_OR_RETURN(const std::string base, BaseFolder(context, target));
+  absl::Status status = MakeFolders(base, 0700);
+  if (status.ok() && access(base.c_str(), W_OK | X_OK) != 0) status = ErrnoStatus(errno, absl::StrCat("write in ", base));
+  if (status.ok()) return base;
+  return absl::Status(status.code(), absl::StrCat("Basin's own files cannot be kept in ", base, ": ", status.message(),
+                                                  "; name another folder with BASIN_CACHE"));
 }
 
 absl::StatusOr<std::unique_ptr<Launcher>> LauncherFor(const CommandContext& context, const Target& target,

@@ -36,6 +36,8 @@ absl::StatusOr<Target> ChosenTarget(const CommandContext& context, const TargetF
 // Basin's folder on this machine: the target's where it is local, else BASIN_CACHE, XDG_CACHE_HOME/basin,
 // ~/.cache/basin.
 absl::StatusOr<std::string> BaseFolder(const CommandContext& context, const Target& target);
+// The same, made. An error says how to name another.
+absl::StatusOr<std::string> MadeBaseFolder(const CommandContext& context, const Target& target);
 
 // Of `programs`, else of the target's, else this program itself: the basin that runs under Slurm, on every node.
 std::string ProgramFor(const Target& target, const std::string& programs);

@@ -48,6 +48,13 @@ absl::StatusOr<std::string> RunsFolderOf(const CommandContext& context, const st
   return absl::StrCat(context.home, "/.local/state/basin/runs");
 }
 
+absl::Status CreateRunFolder(const RunFolder& folder, const std::string& runs) {
+  const absl::Status status = folder.Create();
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat("no run can be kept in ", runs, ": ", status.message(),
+                                                  "; name another folder with --runs DIR or BASIN_RUNS"));
+}
+
 std::string IndexPathOf(const CommandContext& context) {
   // The XDG rules: a path that is not absolute counts as not set.
   const bool own = !context.xdg_cache.empty() && context.xdg_cache[0] == '/';

@@ -100,6 +100,20 @@ class WrongWordsTest(unittest.TestCase):
         job = self.write('wide.yaml', 'entry_script: train.sh\ndistributed_backend: ps\nnode_count: 2\nworker_count: 2\n')
         self.assertIn('but the target h0 has one machine', self.refuses('doctor', '--hosts', 'h0', job).replace('"', ''))
 
+    def test_folder_that_cannot_be_made_is_named_with_the_variable_that_names_another(self):
+        self.environment |= {'BASIN_CACHE': '/proc/none/cache', 'BASIN_RUNS': self.path('runs')}
+        self.assertRegex(self.refuses('submit', self.job),
+                         "error: Basin's own files cannot be kept in /proc/none/cache: .*; name another folder with BASIN_CACHE")
+        self.assertFalse(os.path.exists(self.path('runs')))
+        self.environment |= {'BASIN_CACHE': self.path('cache'), 'BASIN_RUNS': '/proc/none/runs'}
+        self.assertRegex(self.refuses('submit', self.job),
+                         'error: no run can be kept in /proc/none/runs: .*; name another folder with --runs DIR or BASIN_RUNS')
+
+    def test_bundle_of_a_target_is_named_with_its_file(self):
+        targets = self.write('targets.yaml', 'lab:\n  kind: ssh\n  nodes: [h0]\n  bundle: nope\n')
+        self.assertRegex(self.refuses('doctor', '--target', 'lab'),
+                         f'error: bundle of the target lab: open .*nope: No such file.*; correct it in {targets}, or remove it')
+
 
 if __name__ == '__main__':
     unittest.main()
