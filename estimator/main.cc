@@ -10,6 +10,7 @@
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/run/client_stats.h"
 
 namespace basin {
@@ -84,10 +85,13 @@ int Main(int argc, char** argv) {
   AddDelete(app, context, &exit_code);
   AddModels(app, context, &exit_code);
   AddMetric(app, context, &exit_code);
+  if (const absl::Status status = CheckCommand(app, words); !status.ok()) return Complain(status);
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    Error(ParseComplaint(app, error.what()));
+    return kExitUsage;
   }
   return exit_code;
 }

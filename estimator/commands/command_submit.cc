@@ -344,7 +344,8 @@ void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code) {
   submit->allow_extras();  // refused by name below: fields of the job file are often among them
   submit->callback([&context, exit_code, flags, submit] {
     if (!submit->remaining().empty()) {
-      *exit_code = Complain(UnknownOverride(submit->remaining()[0]));
+      const std::string word = submit->remaining()[0];
+      *exit_code = Complain(UnknownOverride(word, NearestFlag(*submit, word)));
       return;
     }
     const absl::StatusOr<int> code = Submit(context, *flags);

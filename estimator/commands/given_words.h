@@ -16,4 +16,14 @@ namespace basin {
 // Refuses the option's value where it is empty: `--hosts "$HOSTS"` without HOSTS must not count as not given.
 CLI::Option* NotEmpty(CLI::Option* option);
 
+// INVALID_ARGUMENT, with the nearest that there is, where the first words name no command: `basin sumbit job.yaml`,
+// `basin models regster`. The parser speaks of a missing one there, and of none before --help.
+absl::Status CheckCommand(CLI::App& app, const std::vector<std::string>& words);
+
+// The command's own flag that is nearest to `word` ("--detatch"); empty where none is near.
+std::string NearestFlag(const CLI::App& command, const std::string& word);
+
+// What the parser says of words that it refused, for one line: with the command, and the nearest flag.
+std::string ParseComplaint(const CLI::App& app, const std::string& complaint);
+
 }  // namespace basin

@@ -114,6 +114,23 @@ class WrongWordsTest(unittest.TestCase):
         self.assertRegex(self.refuses('doctor', '--target', 'lab'),
                          f'error: bundle of the target lab: open .*nope: No such file.*; correct it in {targets}, or remove it')
 
+    def test_misspelt_command_or_flag_is_named_with_the_nearest(self):
+        for words, complaint in (
+                (('sumbit', self.job), 'there is no command "sumbit"; did you mean "submit"? basin --help lists'),
+                (('models', 'regster', 'net'), 'there is no command "models regster"; did you mean "models register"? basin models --help lists'),
+                (('nosuch', '--help'), 'there is no command "nosuch"; basin --help lists'),
+                (('environment-biuld',), 'there is no command "environment-biuld"; basin --help lists'),
+                (('submit', '--detatch', self.job), 'submit: unknown word --detatch; did you mean --detach?'),
+                (('logs', 'latest', '--folow'), '--folow; did you mean --follow? basin logs --help says more'),
+                (('submit',), 'JOB is required; basin submit --help says more'),
+                ((), 'A subcommand is required; basin --help says more'),
+        ):
+            text = self.refuses(*words)
+            self.assertTrue(text.startswith('basin: error: '), text)
+            self.assertIn(complaint, text)
+        self.assertIn('submit', self.accepts('--help'))
+        self.assertIn('--path', self.accepts('models', 'register', '--help'))
+
 
 if __name__ == '__main__':
     unittest.main()
