@@ -4,9 +4,11 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <functional>
+#include <limits>
 #include <optional>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/nearest.h"
 
@@ -17,6 +19,16 @@ CLI::Option* NotEmpty(CLI::Option* option) {
     return std::string(value.empty() ? "is given, but empty (a shell variable that is not set?); give it a value, or "
                                        "leave it out"
                                      : "");
+  });
+}
+
+CLI::Option* WholeNumber(CLI::Option* option, int64_t least) {
+  return option->check([least](const std::string& value) {
+    int64_t number = 0;
+    if (absl::SimpleAtoi(value, &number) && number >= least) return std::string();
+    return least == std::numeric_limits<int64_t>::min()
+               ? absl::StrCat("expected a whole number of 64 bits, found \"", value, "\"")
+               : absl::StrCat("expected a whole number from ", least, " up, found \"", value, "\"");
   });
 }
 

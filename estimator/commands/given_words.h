@@ -1,6 +1,7 @@
 // What is wrong with the words of a command line, beyond what its parser sees.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,10 @@ namespace basin {
 
 // Refuses the option's value where it is empty: `--hosts "$HOSTS"` without HOSTS must not count as not given.
 CLI::Option* NotEmpty(CLI::Option* option);
+
+// Refuses what is no whole number of int64_t, or below `least`: the parser takes -1 for a size, and cuts what is too
+// large.
+CLI::Option* WholeNumber(CLI::Option* option, int64_t least);
 
 // INVALID_ARGUMENT, with the nearest that there is, where the first words name no command: `basin sumbit job.yaml`,
 // `basin models regster`. The parser speaks of a missing one there, and of none before --help.

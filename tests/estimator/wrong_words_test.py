@@ -131,6 +131,14 @@ class WrongWordsTest(unittest.TestCase):
         self.assertIn('submit', self.accepts('--help'))
         self.assertIn('--path', self.accepts('models', 'register', '--help'))
 
+    def test_number_out_of_its_range_is_refused_on_one_short_line(self):
+        for words in (('logs', 'latest', '--tail'), ('runs', '--limit')):
+            for wrong in ('-1', 'many', '1.5', '99999999999999999999'):
+                text = self.refuses(*words, wrong)
+                self.assertIn(f'{words[-1]}: expected a whole number from 0 up, found "{wrong}"; basin {words[0]} --help', text)
+                self.assertLess(len(text), 150)
+        self.accepts('runs', '--limit', '0')
+
 
 if __name__ == '__main__':
     unittest.main()
