@@ -56,8 +56,9 @@ absl::StatusOr<Job> ReadJob(const SubmitFlags& flags) {
   for (const std::string& input : flags.inputs) {
     // A path of the command line is meant from where the command is given, one of the file from where the file lies.
     const std::pair<std::string, std::string> parts = absl::StrSplit(input, absl::MaxSplits('=', 1));
-    overrides.inputs.push_back(parts.second.empty() ? input
-                                                    : absl::StrCat(parts.first, "=", AbsolutePath(parts.second)));
+    // One that is refused is left as it was given.
+    const bool is_plain = parts.second.empty() || absl::StartsWith(parts.second, "~");
+    overrides.inputs.push_back(is_plain ? input : absl::StrCat(parts.first, "=", AbsolutePath(parts.second)));
   }
   BASIN_ASSIGN_OR_RETURN(Job job, ReadJobFile(flags.job, overrides));
   BASIN_RETURN_IF_ERROR(CheckJobFiles(job));
@@ -290,7 +291,7 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
   run.record.created = absl::Now();
   run.record.target = run.target.name;
   if (!run.job.source_directory.empty()) run.record.git = GitState(run.job.source_directory);
-  Info(absl::StrCat("run ", run_id, ": ", run.plan.tasks.size(), " tasks",
+  Info(absl::StrCat("run ", run_id, ": ", run.plan.tasks.size(), run.plan.tasks.size() == 1 ? " task" : " tasks",
                     run.target.kind == TargetKind::kLocal ? "" : absl::StrCat(" on ", run.target.name), ", folder ",
                     folder.path(), ", page ", folder.PageUrl()));
   if (queued) return SubmitQueued(run, folder, flags);

@@ -19,9 +19,9 @@ constexpr const char* kReservedFlags[] = {"--program", "--token-file", "--run-id
 
 bool IsInputName(absl::string_view name) { return IsName(name, "_") && !absl::ascii_isdigit(name[0]); }
 
-absl::Status CheckFlag(absl::string_view place, absl::string_view flag, bool built_in) {
+absl::Status CheckFlag(absl::string_view place, absl::string_view flag, bool built_in, absl::string_view how) {
   if (flag.size() < 2 || flag[0] != '-' || absl::StrContains(flag, "=")) {
-    return absl::InvalidArgumentError(absl::StrCat(place, "\"", flag, "\" is no flag; write --name: value"));
+    return absl::InvalidArgumentError(absl::StrCat(place, "\"", flag, "\" is no flag; write ", how));
   }
   if (flag.size() > kMostNameBytes) {
     return absl::InvalidArgumentError(
@@ -44,6 +44,7 @@ absl::Status ReadInput(const YamlFields& item, const JobOverrides& overrides, Jo
                                              "variable's name)"));
   }
   if (input.path.empty()) return item.ErrorAt("path", "not given; write where the data lies");
+  if (BeginsAtHome(input.path)) return item.ErrorAt("path", NotAtHome(input.path));
   input.path = PathFrom(overrides.base_folder, input.path);
   for (const JobInput& other : job->inputs) {
     if (absl::EqualsIgnoreCase(other.name, input.name)) {
@@ -108,6 +109,9 @@ absl::Status ReadInputs(const YamlFields& fields, const std::string& file, const
     const auto found = std::find_if(job->inputs.begin(), job->inputs.end(), [&](const JobInput& input) {
       return absl::EqualsIgnoreCase(input.name, parts.first);
     });
+    if (BeginsAtHome(parts.second)) {
+      return absl::InvalidArgumentError(absl::StrCat("--input ", text, ": ", NotAtHome(parts.second)));
+    }
     const std::string path = PathFrom("", parts.second);
     if (found == job->inputs.end()) return UnknownInput(*job, parts.first, text, file);
     found->path = path;
@@ -129,7 +133,7 @@ absl::Status ReadScriptParams(const YamlFields& fields, const std::string& file,
         return absl::InvalidArgumentError(absl::StrCat(place, "a flag is text, found ", Describe(item.first)));
       }
       ScriptParam param{item.first.Scalar(), ""};
-      BASIN_RETURN_IF_ERROR(CheckFlag(place, param.flag, built_in));
+      BASIN_RETURN_IF_ERROR(CheckFlag(place, param.flag, built_in, "--name: value"));
       for (const ScriptParam& other : job->script_params) {
         if (other.flag == param.flag) {
           return absl::InvalidArgumentError(absl::StrCat(place, param.flag, " is given twice; remove one"));
@@ -161,7 +165,7 @@ absl::Status ReadScriptParams(const YamlFields& fields, const std::string& file,
                        "script_params (--param --flag=value), inputs (--input name=path) "
                        "and the target (--target NAME) can be changed"));
     }
-    BASIN_RETURN_IF_ERROR(CheckFlag("--param: ", parts.first, built_in));
+    BASIN_RETURN_IF_ERROR(CheckFlag("--param: ", parts.first, built_in, "--param --name=value"));
     const auto found = std::find_if(job->script_params.begin(), job->script_params.end(),
                                     [&](const ScriptParam& param) { return param.flag == parts.first; });
     if (found != job->script_params.end()) {

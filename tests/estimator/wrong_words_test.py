@@ -139,6 +139,27 @@ class WrongWordsTest(unittest.TestCase):
                 self.assertLess(len(text), 150)
         self.accepts('runs', '--limit', '0')
 
+    def test_words_of_the_next_step_fit_where_they_are_said(self):
+        self.assertIn('--param: "x" is no flag; write --param --name=value', self.refuses('submit', self.job, '--param', 'x'))
+        self.assertIn('or latest', ' '.join(self.accepts('delete', '--help').split()))
+        self.assertIn('--step: expected a whole number of 64 bits, found "9223372036854775808"',
+                      self.refuses('metric', 'log', 'a', '1', '--step', '9223372036854775808'))
+        self.assertIn('"0x10" is no number', self.refuses('metric', 'log', 'a', '0x10'))
+
+    def test_path_at_home_is_refused_where_no_shell_writes_it_out(self):
+        says = 'only a shell knows what ~ stands for; write the folder out'
+        self.assertIn(f'--input mnist=~/mnist: "~/mnist": {says}', self.refuses('submit', self.job, '--input', 'mnist=~/mnist'))
+        for field in ('source_directory: ~/code', 'inputs: [{name: mnist, path: ~/mnist}]'):
+            job = self.write('home.yaml', f'entry_script: train.sh\n{field}\n')
+            self.assertRegex(self.refuses('submit', job), rf'home.yaml:2:\d+: .*: "~/[a-z]*": {says}')
+
+    def test_model_whose_name_was_taken_for_the_path_says_so(self):
+        self.environment['BASIN_RUNS'] = self.path('runs')
+        self.assertIn(': 1 task, folder', self.accepts('submit', self.job))
+        self.assertIn('without --path the model\'s name, net, is the path too: give --path outputs/FILE',
+                      self.refuses('models', 'register', 'net', '--run', 'latest'))
+        self.assertIn('logs/worker-0.txt', self.accepts('models', 'register', 'net', '--run', 'latest', '--path', 'logs/worker-0.txt'))
+
 
 if __name__ == '__main__':
     unittest.main()
