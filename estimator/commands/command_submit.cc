@@ -324,9 +324,10 @@ void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code) {
   NotEmpty(submit->add_option("--runs", flags->runs,
                               "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs"))
       ->take_last();
-  NotEmpty(submit->add_option("--programs", flags->programs,
-                              "Folder of basin, basin-ps and basin-worker on the machines; default: that of basin, what "
-                              "is sent, or PATH"))
+  NotEmpty(
+      submit->add_option("--programs", flags->programs,
+                         "Folder of basin, basin-ps and basin-worker on the machines; default: that of basin, what "
+                         "is sent, or PATH"))
       ->take_last();
   submit->add_flag("--detach", flags->detach,
                    "Return once the run is Running (or Queued), and leave it in the background");

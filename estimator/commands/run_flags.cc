@@ -68,7 +68,8 @@ absl::Status CheckTargetFiles(const TargetFlags& flags) {
                               : status.type() == std::filesystem::file_type::directory ? "is a folder"
                               : error                                                  ? error.message()
                                                                                        : "is no regular file";
-    return absl::InvalidArgumentError(absl::StrCat(flag, " ", path, ": ", found, "; ", next, ", or leave the flag out"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, " ", path, ": ", found, "; ", next, ", or leave the flag out"));
   }
   // What is in it counts too where the target is local.
   TargetSources given;
@@ -102,7 +103,8 @@ absl::StatusOr<std::string> BaseFolder(const CommandContext& context, const Targ
 absl::StatusOr<std::string> MadeBaseFolder(const CommandContext& context, const Target& target) {
   BASIN_ASSIGN_OR_RETURN(const std::string base, BaseFolder(context, target));
   absl::Status status = MakeFolders(base, 0700);
-  if (status.ok() && access(base.c_str(), W_OK | X_OK) != 0) status = ErrnoStatus(errno, absl::StrCat("write in ", base));
+  if (status.ok() && access(base.c_str(), W_OK | X_OK) != 0)
+    status = ErrnoStatus(errno, absl::StrCat("write in ", base));
   if (status.ok()) return base;
   return absl::Status(status.code(), absl::StrCat("Basin's own files cannot be kept in ", base, ": ", status.message(),
                                                   "; name another folder with BASIN_CACHE"));
@@ -136,7 +138,8 @@ absl::StatusOr<Job> ReadJobFile(const std::string& path, const JobOverrides& ove
   constexpr size_t kMostMebibytes = 2;
   const absl::StatusOr<std::string> text = ReadFile(path, kMostMebibytes << 20);
   if (absl::IsNotFound(text.status())) {
-    return absl::NotFoundError(absl::StrCat("job file ", path, " does not exist; give the path of one, such as job.yaml"));
+    return absl::NotFoundError(
+        absl::StrCat("job file ", path, " does not exist; give the path of one, such as job.yaml"));
   }
   if (absl::IsResourceExhausted(text.status())) {
     return absl::InvalidArgumentError(absl::StrCat("job file ", path, " is larger than ", kMostMebibytes,

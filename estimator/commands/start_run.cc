@@ -75,7 +75,8 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadSecrets(con
 absl::Status CheckScriptTravels(const Job& job, const Target& target) {
   if (job.script.empty()) return absl::OkStatus();
   // In a pod it may come with the image, or lie on a claim.
-  if (target.kind == TargetKind::kKubernetes && ParsePodPlace(target.kubernetes.source, "configmap").kind != "configmap")
+  if (target.kind == TargetKind::kKubernetes &&
+      ParsePodPlace(target.kubernetes.source, "configmap").kind != "configmap")
     return absl::OkStatus();
   const absl::Status status = CheckIsKept(job.source_directory, job.script);
   return status.ok() ? status : absl::Status(status.code(), absl::StrCat("entry_script: ", status.message()));

@@ -77,11 +77,11 @@ absl::Status UnknownInput(const Job& job, const std::string& name, const std::st
   std::vector<std::string> names;
   for (const JobInput& input : job.inputs) names.push_back(input.name);
   const std::optional<std::string> nearest = Nearest(name, names);
-  return absl::InvalidArgumentError(
-      absl::StrCat("--input ", text, ": no input is named \"", name, "\"",
-                   nearest ? absl::StrCat("; did you mean \"", *nearest, "\"?") : ";",
-                   " inputs: ", names.empty() ? "none" : absl::StrJoin(names, ", "),
-                   "; correct the name, or add {name: ", name, ", path: PATH} to inputs in ", file));
+  return absl::InvalidArgumentError(absl::StrCat("--input ", text, ": no input is named \"", name, "\"",
+                                                 nearest ? absl::StrCat("; did you mean \"", *nearest, "\"?") : ";",
+                                                 " inputs: ", names.empty() ? "none" : absl::StrJoin(names, ", "),
+                                                 "; correct the name, or add {name: ", name,
+                                                 ", path: PATH} to inputs in ", file));
 }
 
 }  // namespace

@@ -71,7 +71,8 @@ std::string PathFrom(const std::string& folder, const std::string& path) {
 bool BeginsAtHome(absl::string_view path) { return absl::StartsWith(path, "~"); }
 
 std::string NotAtHome(absl::string_view path) {
-  return absl::StrCat("\"", path, "\": only a shell knows what ~ stands for; write the folder out, such as /home/ann/data, "
+  return absl::StrCat("\"", path,
+                      "\": only a shell knows what ~ stands for; write the folder out, such as /home/ann/data, "
                       "or begin with ./ where the name has a ~");
 }
 

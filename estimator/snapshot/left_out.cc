@@ -17,8 +17,8 @@ constexpr size_t kMaxRulesBytes = size_t{4} << 20;  // as tree.cc reads them
 absl::Status EnterRules(const std::string& root, const std::string& folder, const char* name, IgnoreRules* rules,
                         bool* entered) {
   *entered = false;
-  absl::StatusOr<std::string> content = ReadFile(absl::StrCat(root, "/", folder, folder.empty() ? "" : "/", name),
-                                                 kMaxRulesBytes);
+  absl::StatusOr<std::string> content =
+      ReadFile(absl::StrCat(root, "/", folder, folder.empty() ? "" : "/", name), kMaxRulesBytes);
   if (absl::IsNotFound(content.status())) return absl::OkStatus();
   BASIN_RETURN_IF_ERROR(content.status());
   rules->Enter(folder, *content);
@@ -53,10 +53,12 @@ absl::Status CheckIsKept(const std::string& source_directory, const std::string&
     end = path.find('/', begin);
     folder = path.substr(0, end);
     std::error_code error;
-    const bool is_folder = std::filesystem::symlink_status(std::filesystem::path(source_directory) / folder, error)
-                               .type() == std::filesystem::file_type::directory;
+    const bool is_folder =
+        std::filesystem::symlink_status(std::filesystem::path(source_directory) / folder, error).type() ==
+        std::filesystem::file_type::directory;
     if (folder.substr(begin) == ".git") {
-      return absl::InvalidArgumentError(absl::StrCat(path, " does not reach the nodes: nothing named .git does; move it"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, " does not reach the nodes: nothing named .git does; move it"));
     }
     IgnoreRule rule;
     if (!rules.Ignores(folder, is_folder, &rule)) continue;
