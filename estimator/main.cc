@@ -5,10 +5,12 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/run/client_stats.h"
 
 namespace basin {
@@ -19,19 +21,25 @@ std::string Variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// `--param --lr=.1` is how users write it, and the parser would take `--lr=.1` for a flag of its own.
-std::vector<std::string> JoinedParams(int argc, char** argv) {
+// `--param --lr=.1` is how users write it, and the parser would take `--lr=.1` for a flag of its own. In `--hosts=` it
+// would take the next word for the value. What follows `--` is another program's.
+std::vector<std::string> WordsToParse(int argc, char** argv) {
   std::vector<std::string> words;
+  bool own = true;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
-    if (word == "--param" && i + 1 < argc) word = absl::StrCat("--param=", argv[++i]);
+    own = own && word != "--";
+    if (own && word == "--param" && i + 1 < argc) word = absl::StrCat("--param=", argv[++i]);
+    const bool is_empty = own && absl::StartsWith(word, "--") && word.find('=') == word.size() - 1;
+    if (is_empty) word.pop_back();
     words.push_back(std::move(word));
+    if (is_empty) words.emplace_back();
   }
   return words;
 }
 
 int Main(int argc, char** argv) {
-  const std::vector<std::string> words = JoinedParams(argc, argv);
+  const std::vector<std::string> words = WordsToParse(argc, argv);
   if (!words.empty() && words[0] == "guard") return GuardCommand({argv + 2, argv + argc});
   if (!words.empty() && words[0] == "doctor-node") return DoctorNodeCommand();
   SetLogPrefix("basin");
@@ -77,10 +85,13 @@ int Main(int argc, char** argv) {
   AddDelete(app, context, &exit_code);
   AddModels(app, context, &exit_code);
   AddMetric(app, context, &exit_code);
+  if (const absl::Status status = CheckCommand(app, words); !status.ok()) return Complain(status);
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    Error(ParseComplaint(app, error.what()));
+    return kExitUsage;
   }
   return exit_code;
 }

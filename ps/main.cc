@@ -252,7 +252,7 @@ int Main(int argc, char** argv) {
   app.add_option("--tf-config", flags.tf_config, "The cluster and this task, as JSON (default: $TF_CONFIG)")
       ->group("Cluster");
   app.add_option("--task-index", flags.task_index, "Index of this ps, instead of TF_CONFIG's")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1000000))
       ->group("Cluster");
   app.add_option("--run-id", flags.run_id,
                  "Run this ps serves (default: $BASIN_RUN_ID; none: ps 0 makes one, others take the first client's)")
@@ -266,7 +266,7 @@ int Main(int argc, char** argv) {
   app.add_option("--listen-fd", flags.listen_fd,
                  "Descriptor of a socket that listens on this task's port already, inherited from a launcher "
                  "(default: none)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1000000))
       ->group("Cluster");
   app.add_option(
          "--transport", flags.transport,

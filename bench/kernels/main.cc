@@ -42,7 +42,7 @@ int Main(int argc, char** argv) {
   app.add_option("--json", json_file, "write the results to this file");
   app.add_option("--only", options.only, "ladders whose names hold this: apply, merge, table_find, ...");
   app.add_option("--seconds", options.seconds, "repeat each step for so long, and at least 5 times")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1e6));
   app.add_option("--bytes", options.bytes, "of parameters that rules are applied to")->check(CLI::Range(4096.0, 1e11));
   app.add_option("--keys", options.keys, "of the batch that is merged")->check(CLI::Range(1.0, 1e8));
   app.add_option("--rows", options.rows, "of the table; fewer where they do not fit")->check(CLI::Range(1.0, 2e9));

@@ -88,7 +88,7 @@ void AddDelete(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* remove = app.add_subcommand(
       "delete", "Deletes runs with all that they have left; registered models stay. A run that goes on is refused");
   const auto flags = std::make_shared<DeleteFlags>();  // the callback keeps it
-  remove->add_option("RUN", flags->which, "Runs: an id, the beginning of one, or EXPERIMENT/ID")->required();
+  remove->add_option("RUN", flags->which, "Runs: an id, the beginning of one, EXPERIMENT/ID, or latest")->required();
   remove->add_flag("--force", flags->force, "Also a run that has not ended and that nobody supervises any more");
   AddRunsOption(*remove, flags.get());
   AddJsonOption(*remove, flags.get(), "Print {\"deleted\": [...]}");

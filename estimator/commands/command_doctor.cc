@@ -13,6 +13,8 @@
 #include "estimator/commands/commands.h"
 #include "estimator/commands/run_flags.h"
 #include "estimator/commands/runs_place.h"
+#include "estimator/commands/start_run.h"
+#include "estimator/environment/environment_spec.h"
 #include "estimator/job/job.h"
 #include "estimator/job/job_checks.h"
 #include "estimator/kubernetes/manifests.h"
@@ -37,6 +39,17 @@ int Report(const std::vector<DoctorFinding>& findings, bool as_json) {
   return HasProblem(findings) ? kExitFailed : kExitOk;
 }
 
+// What submit refuses before it starts anything is wrong input here as well: else a job that passes would not start.
+absl::Status CheckAsSubmitDoes(const CommandContext& context, const Job& job, Target target) {
+  BASIN_RETURN_IF_ERROR(CheckJobFiles(job));
+  const bool on_pods = target.kind == TargetKind::kKubernetes;
+  BASIN_RETURN_IF_ERROR(CheckRolesOnTarget(job, target.kind == TargetKind::kSlurm || on_pods));
+  if (on_pods) target.kubernetes = SettingsOfJob(target.kubernetes, job);
+  BASIN_RETURN_IF_ERROR(CheckScriptTravels(job, target));
+  BASIN_RETURN_IF_ERROR(ReadSecrets(context, job).status());
+  return ReadEnvironmentSpec(job).status();
+}
+
 // Which machines a job will get only Slurm knows: it is asked, from here.
 absl::StatusOr<int> ExamineSlurm(const CommandContext& context, const DoctorFlags& flags, const Job& job,
                                  Target& target) {
@@ -54,6 +67,10 @@ absl::StatusOr<int> Examine(const CommandContext& context, const DoctorFlags& fl
   }
   BASIN_ASSIGN_OR_RETURN(Target target,
                          ChosenTarget(context, flags.target, job ? job->compute_target : "local", folder));
+  if (job) {
+    job->compute_target = target.name;
+    BASIN_RETURN_IF_ERROR(CheckAsSubmitDoes(context, *job, target));
+  }
   if (target.kind == TargetKind::kSlurm) return ExamineSlurm(context, flags, job.value_or(Job()), target);
   if (target.kind == TargetKind::kKubernetes) {
     KubernetesSettings settings = target.kubernetes;

@@ -19,6 +19,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/runs_place.h"
 
 namespace basin {
@@ -209,7 +210,7 @@ void AddLogs(CLI::App& app, const CommandContext& context, int* exit_code) {
   AddRunOption(*logs, flags.get());
   logs->add_option("--task", flags->task, "Only this task's, without its name in front: worker/0");
   logs->add_flag("-f,--follow", flags->follow, "Go on as more comes, until the run ends");
-  logs->add_option("--tail", flags->tail, "Begin with the last N lines of each log")->check(CLI::NonNegativeNumber);
+  WholeNumber(logs->add_option("--tail", flags->tail, "Begin with the last N lines of each log"), 0);
   logs->callback([&context, exit_code, flags] {
     const absl::StatusOr<int> code = Logs(context, *flags);
     *exit_code = code.ok() ? *code : Complain(code.status());

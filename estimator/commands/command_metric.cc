@@ -5,6 +5,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <cerrno>
+#include <limits>
 #include <memory>
 
 #include "absl/cleanup/cleanup.h"
@@ -15,6 +16,7 @@
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/history/metric_lines.h"
 
 namespace basin {
@@ -57,7 +59,9 @@ void AddMetric(CLI::App& app, const CommandContext& context, int* exit_code) {
   const auto flags = std::make_shared<MetricFlags>();  // the callback keeps it
   log->add_option("NAME", flags->name, "Its name, such as loss")->required();
   log->add_option("VALUE", flags->value, "A number; nan and inf too")->required();
-  log->add_option("--step", flags->step, "The step that it belongs to; default: none, charts then count the values");
+  WholeNumber(log->add_option("--step", flags->step,
+                              "The step that it belongs to; default: none, charts then count the values"),
+              std::numeric_limits<int64_t>::min());
   log->footer("Example, in a shell script: basin metric log accuracy 0.91 --step 300");
   log->callback([&context, exit_code, flags] {
     const absl::Status status = LogMetric(context, *flags);

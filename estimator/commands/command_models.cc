@@ -81,6 +81,10 @@ absl::Status Register(const CommandContext& context, const ModelFlags& flags) {
                      shown.advice.empty() ? "wait for its end: basin logs -f " : shown.advice,
                      shown.advice.empty() ? record.run_id : ""));
   }
+  if (const absl::Status found = PathInRun(folder.path(), flags.model).status(); flags.path.empty() && !found.ok()) {
+    return absl::Status(found.code(), absl::StrCat(found.message(), "; without --path the model's name, ", flags.model,
+                                                   ", is the path too: give --path outputs/FILE"));
+  }
   BASIN_ASSIGN_OR_RETURN(const RegisteredModel model,
                          store.Register(folder, record.run_id, record.experiment, wanted, absl::Now()));
   Print(model, flags.json);

@@ -11,6 +11,7 @@
 #include "common/base/nearest.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/runs_place.h"
 #include "estimator/history/record_json.h"
 
@@ -90,7 +91,7 @@ void AddRuns(CLI::App& app, const CommandContext& context, int* exit_code) {
   const auto flags = std::make_shared<RunsFlags>();  // the callback keeps it
   runs->add_option("--experiment", flags->experiment, "Only runs of this experiment");
   runs->add_option("--state", flags->state, "Only runs in this state, such as Running or Failed");
-  runs->add_option("--limit", flags->limit, "At most so many; 0: all (20)");
+  WholeNumber(runs->add_option("--limit", flags->limit, "At most so many; 0: all (20)"), 0);
   AddRunsOption(*runs, flags.get());
   AddJsonOption(*runs, flags.get(), "Print the runs' records as a JSON list");
   runs->callback([&context, exit_code, flags] {

@@ -19,6 +19,7 @@
 #include "common/base/secret.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/run_flags.h"
 #include "estimator/commands/runs_place.h"
 #include "estimator/commands/slurm_runs.h"
@@ -56,8 +57,9 @@ absl::StatusOr<Job> ReadJob(const SubmitFlags& flags) {
   for (const std::string& input : flags.inputs) {
     // A path of the command line is meant from where the command is given, one of the file from where the file lies.
     const std::pair<std::string, std::string> parts = absl::StrSplit(input, absl::MaxSplits('=', 1));
-    overrides.inputs.push_back(parts.second.empty() ? input
-                                                    : absl::StrCat(parts.first, "=", AbsolutePath(parts.second)));
+    // One that is refused is left as it was given.
+    const bool is_plain = parts.second.empty() || absl::StartsWith(parts.second, "~");
+    overrides.inputs.push_back(is_plain ? input : absl::StrCat(parts.first, "=", AbsolutePath(parts.second)));
   }
   BASIN_ASSIGN_OR_RETURN(Job job, ReadJobFile(flags.job, overrides));
   BASIN_RETURN_IF_ERROR(CheckJobFiles(job));
@@ -259,6 +261,7 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
     for (const TargetNode& node : run.target.nodes) names.push_back(node.name);
     if (const std::string idle = NodesWithoutTask(run.job, names); !idle.empty()) Warn(idle);
   }
+  BASIN_RETURN_IF_ERROR(CheckScriptTravels(run.job, run.target));
   BASIN_ASSIGN_OR_RETURN(run.secrets, ReadSecrets(context, run.job));
   BASIN_ASSIGN_OR_RETURN(const EnvironmentSpec environment, ReadEnvironmentSpec(run.job));
   // With an image the environment is made within it, on Kubernetes by the pod.
@@ -280,7 +283,11 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
     return kExitOk;
   }
 
-  BASIN_RETURN_IF_ERROR(folder.Create());
+  // Before there is a run that could only fail.
+  if (run.target.kind == TargetKind::kLocal || (!queued && !run.job.source_directory.empty())) {
+    BASIN_RETURN_IF_ERROR(MadeBaseFolder(context, run.target).status());
+  }
+  BASIN_RETURN_IF_ERROR(CreateRunFolder(folder, runs));
   BASIN_RETURN_IF_ERROR(folder.WriteJob(JobToJson(run.job)));
   BASIN_RETURN_IF_ERROR(folder.WritePlan(PlanToJson(run.plan)));
   run.record.run_id = run_id;
@@ -288,7 +295,7 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
   run.record.created = absl::Now();
   run.record.target = run.target.name;
   if (!run.job.source_directory.empty()) run.record.git = GitState(run.job.source_directory);
-  Info(absl::StrCat("run ", run_id, ": ", run.plan.tasks.size(), " tasks",
+  Info(absl::StrCat("run ", run_id, ": ", run.plan.tasks.size(), run.plan.tasks.size() == 1 ? " task" : " tasks",
                     run.target.kind == TargetKind::kLocal ? "" : absl::StrCat(" on ", run.target.name), ", folder ",
                     folder.path(), ", page ", folder.PageUrl()));
   if (queued) return SubmitQueued(run, folder, flags);
@@ -318,14 +325,13 @@ void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code) {
       ->allow_extra_args(false)
       ->take_all();
   AddTargetFlags(*submit, &flags->target);
-  submit
-      ->add_option("--runs", flags->runs,
-                   "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs")
+  NotEmpty(submit->add_option("--runs", flags->runs,
+                              "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs"))
       ->take_last();
-  submit
-      ->add_option("--programs", flags->programs,
-                   "Folder of basin, basin-ps and basin-worker on the machines; default: that of basin, what is sent, "
-                   "or PATH")
+  NotEmpty(
+      submit->add_option("--programs", flags->programs,
+                         "Folder of basin, basin-ps and basin-worker on the machines; default: that of basin, what "
+                         "is sent, or PATH"))
       ->take_last();
   submit->add_flag("--detach", flags->detach,
                    "Return once the run is Running (or Queued), and leave it in the background");
@@ -344,7 +350,8 @@ void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code) {
   submit->allow_extras();  // refused by name below: fields of the job file are often among them
   submit->callback([&context, exit_code, flags, submit] {
     if (!submit->remaining().empty()) {
-      *exit_code = Complain(UnknownOverride(submit->remaining()[0]));
+      const std::string word = submit->remaining()[0];
+      *exit_code = Complain(UnknownOverride(word, NearestFlag(*submit, word)));
       return;
     }
     const absl::StatusOr<int> code = Submit(context, *flags);

@@ -11,6 +11,7 @@
 #include "common/base/exit_code.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/run_flags.h"
 #include "estimator/launch/targets_file.h"
 
@@ -18,6 +19,7 @@ namespace basin {
 namespace {
 
 absl::StatusOr<int> ShowTargets(const CommandContext& context, const TargetFlags& flags, bool as_json) {
+  BASIN_RETURN_IF_ERROR(CheckTargetFiles(flags));
   const TargetSources sources = SourcesOf(context, flags, "");
   BASIN_ASSIGN_OR_RETURN(const std::vector<Target> targets, KnownTargets(sources));
   if (as_json) {
@@ -52,9 +54,8 @@ void AddTargets(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* targets = app.add_subcommand("targets", "Lists where jobs can run, and which file says so");
   const auto flags = std::make_shared<TargetFlags>();  // the callback keeps it
   const auto json = std::make_shared<bool>(false);
-  targets
-      ->add_option("--targets", flags->targets,
-                   "A targets file, before ./targets.yaml and ~/.config/basin/targets.yaml")
+  NotEmpty(targets->add_option("--targets", flags->targets,
+                               "A targets file, before ./targets.yaml and ~/.config/basin/targets.yaml"))
       ->take_last();
   targets->add_flag("--json", *json, "Print them as a JSON list");
   targets->callback([&context, exit_code, flags, json] {

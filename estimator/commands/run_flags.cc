@@ -6,13 +6,16 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <cerrno>
 #include <filesystem>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "estimator/agent/node_folder.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/launch/bundle.h"
 #include "estimator/launch/local_launcher.h"
 #include "estimator/launch/slurm_launcher.h"
@@ -22,15 +25,16 @@
 namespace basin {
 
 void AddTargetFlags(CLI::App& command, TargetFlags* flags) {
-  command.add_option("--target", flags->target, "Where it runs: a name of a targets file, or local")->take_last();
-  command.add_option("--hosts", flags->hosts, "Machines by ssh, without a targets file: h0,ann@h1:2022")->take_last();
-  command
-      .add_option("--targets", flags->targets,
-                  "A targets file, before ./targets.yaml beside the job and ~/.config/basin/targets.yaml")
+  NotEmpty(command.add_option("--target", flags->target, "Where it runs: a name of a targets file, or local"))
       ->take_last();
-  command
-      .add_option("--bundle", flags->bundle,
-                  "The archive of Basin's programs for machines that lack them; default: the one beside basin")
+  NotEmpty(command.add_option("--hosts", flags->hosts, "Machines by ssh, without a targets file: h0,ann@h1:2022"))
+      ->take_last();
+  NotEmpty(command.add_option("--targets", flags->targets,
+                              "A targets file, before ./targets.yaml beside the job and ~/.config/basin/targets.yaml"))
+      ->take_last();
+  NotEmpty(
+      command.add_option("--bundle", flags->bundle,
+                         "The archive of Basin's programs for machines that lack them; default: the one beside basin"))
       ->take_last();
 }
 
@@ -50,11 +54,35 @@ TargetSources SourcesOf(const CommandContext& context, const TargetFlags& flags,
   return sources;
 }
 
+absl::Status CheckTargetFiles(const TargetFlags& flags) {
+  const std::tuple<const char*, const std::string&, const char*> files[] = {
+      {"--targets", flags.targets, "give a targets file"},
+      {"--bundle", flags.bundle, "give an archive basin-VERSION-linux-MACHINE.tar.zst"}};
+  for (const auto& [flag, path, next] : files) {
+    if (path.empty()) continue;
+    std::error_code error;
+    const std::filesystem::file_status status = std::filesystem::status(path, error);
+    if (status.type() == std::filesystem::file_type::regular && access(path.c_str(), R_OK) == 0) continue;
+    const std::string found = status.type() == std::filesystem::file_type::not_found   ? "does not exist"
+                              : status.type() == std::filesystem::file_type::regular   ? "cannot be read by this user"
+                              : status.type() == std::filesystem::file_type::directory ? "is a folder"
+                              : error                                                  ? error.message()
+                                                                                       : "is no regular file";
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, " ", path, ": ", found, "; ", next, ", or leave the flag out"));
+  }
+  // What is in it counts too where the target is local.
+  TargetSources given;
+  if (!flags.targets.empty()) given.given_file = AbsolutePath(flags.targets);
+  return KnownTargets(given).status();
+}
+
 absl::StatusOr<Target> ChosenTarget(const CommandContext& context, const TargetFlags& flags,
                                     const std::string& otherwise, const std::string& folder) {
   if (!flags.hosts.empty() && !flags.target.empty()) {
     return absl::InvalidArgumentError("--target and --hosts both say where it runs; give one of the two");
   }
+  BASIN_RETURN_IF_ERROR(CheckTargetFiles(flags));
   Target target;
   if (!flags.hosts.empty()) {
     BASIN_ASSIGN_OR_RETURN(target, TargetOfHosts(flags.hosts));
@@ -70,6 +98,16 @@ absl::StatusOr<std::string> BaseFolder(const CommandContext& context, const Targ
   const std::string named = target.kind == TargetKind::kLocal ? target.folder : "";
   BASIN_ASSIGN_OR_RETURN(const std::string base, ChooseBase(named, context.cache, context.xdg_cache, context.home));
   return AbsolutePath(base);
+}
+
+absl::StatusOr<std::string> MadeBaseFolder(const CommandContext& context, const Target& target) {
+  BASIN_ASSIGN_OR_RETURN(const std::string base, BaseFolder(context, target));
+  absl::Status status = MakeFolders(base, 0700);
+  if (status.ok() && access(base.c_str(), W_OK | X_OK) != 0)
+    status = ErrnoStatus(errno, absl::StrCat("write in ", base));
+  if (status.ok()) return base;
+  return absl::Status(status.code(), absl::StrCat("Basin's own files cannot be kept in ", base, ": ", status.message(),
+                                                  "; name another folder with BASIN_CACHE"));
 }
 
 absl::StatusOr<std::unique_ptr<Launcher>> LauncherFor(const CommandContext& context, const Target& target,
@@ -97,8 +135,21 @@ std::string ProgramFor(const Target& target, const std::string& programs) {
 }
 
 absl::StatusOr<Job> ReadJobFile(const std::string& path, const JobOverrides& overrides) {
-  BASIN_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, size_t{2} << 20));
-  BASIN_ASSIGN_OR_RETURN(Job job, ParseJob(text, path, overrides));
+  constexpr size_t kMostMebibytes = 2;
+  const absl::StatusOr<std::string> text = ReadFile(path, kMostMebibytes << 20);
+  if (absl::IsNotFound(text.status())) {
+    return absl::NotFoundError(
+        absl::StrCat("job file ", path, " does not exist; give the path of one, such as job.yaml"));
+  }
+  if (absl::IsResourceExhausted(text.status())) {
+    return absl::InvalidArgumentError(absl::StrCat("job file ", path, " is larger than ", kMostMebibytes,
+                                                   " MiB; is it another file? Data go under inputs, by their paths"));
+  }
+  if (!text.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("job file ", path, " cannot be read: ", text.status().message(), "; give a file that can"));
+  }
+  BASIN_ASSIGN_OR_RETURN(Job job, ParseJob(*text, path, overrides));
   for (const std::string& warning : job.warnings) Warn(warning);
   return job;
 }

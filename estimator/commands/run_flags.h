@@ -27,6 +27,8 @@ std::string AbsolutePath(const std::string& path);
 
 // `folder`: of the job file, or the current one.
 TargetSources SourcesOf(const CommandContext& context, const TargetFlags& flags, const std::string& folder);
+// INVALID_ARGUMENT, naming the flag, for a file of --targets or --bundle that is not there, or no targets file.
+absl::Status CheckTargetFiles(const TargetFlags& flags);
 // --hosts, else --target, else `otherwise`.
 absl::StatusOr<Target> ChosenTarget(const CommandContext& context, const TargetFlags& flags,
                                     const std::string& otherwise, const std::string& folder);
@@ -34,6 +36,8 @@ absl::StatusOr<Target> ChosenTarget(const CommandContext& context, const TargetF
 // Basin's folder on this machine: the target's where it is local, else BASIN_CACHE, XDG_CACHE_HOME/basin,
 // ~/.cache/basin.
 absl::StatusOr<std::string> BaseFolder(const CommandContext& context, const Target& target);
+// The same, made. An error says how to name another.
+absl::StatusOr<std::string> MadeBaseFolder(const CommandContext& context, const Target& target);
 
 // Of `programs`, else of the target's, else this program itself: the basin that runs under Slurm, on every node.
 std::string ProgramFor(const Target& target, const std::string& programs);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/base/status_macros.h"
+#include "estimator/commands/given_words.h"
 
 namespace basin {
 namespace {
@@ -26,9 +27,8 @@ std::string Absolute(const std::string& path) {
 }  // namespace
 
 void AddRunsOption(CLI::App& command, RunFlags* flags) {
-  command
-      .add_option("--runs", flags->runs,
-                  "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs")
+  NotEmpty(command.add_option("--runs", flags->runs,
+                              "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs"))
       ->take_last();
 }
 void AddRunOption(CLI::App& command, RunFlags* flags) {
@@ -46,6 +46,13 @@ absl::StatusOr<std::string> RunsFolderOf(const CommandContext& context, const st
     return absl::InvalidArgumentError("where are the runs? HOME is not set; give --runs DIR or set BASIN_RUNS");
   }
   return absl::StrCat(context.home, "/.local/state/basin/runs");
+}
+
+absl::Status CreateRunFolder(const RunFolder& folder, const std::string& runs) {
+  const absl::Status status = folder.Create();
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat("no run can be kept in ", runs, ": ", status.message(),
+                                                  "; name another folder with --runs DIR or BASIN_RUNS"));
 }
 
 std::string IndexPathOf(const CommandContext& context) {

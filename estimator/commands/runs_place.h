@@ -24,6 +24,8 @@ void AddJsonOption(CLI::App& command, RunFlags* flags, const std::string& help);
 
 // --runs, else BASIN_RUNS, else ~/.local/state/basin/runs; absolute. INVALID_ARGUMENT where there is no HOME either.
 absl::StatusOr<std::string> RunsFolderOf(const CommandContext& context, const std::string& flag);
+// Makes the folder of a new run in `runs`. An error says how to name another.
+absl::Status CreateRunFolder(const RunFolder& folder, const std::string& runs);
 // The cache file of this user and host; empty where there is no HOME.
 std::string IndexPathOf(const CommandContext& context);
 absl::StatusOr<RunFolder> RunOf(const CommandContext& context, const RunFlags& flags);

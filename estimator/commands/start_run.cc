@@ -10,7 +10,9 @@
 #include "estimator/agent/node_facts.h"
 #include "estimator/agent/port_holder.h"
 #include "estimator/job/plan.h"
+#include "estimator/kubernetes/pod_plan.h"
 #include "estimator/launch/slurm_allocation.h"
+#include "estimator/snapshot/left_out.h"
 
 namespace basin {
 namespace {
@@ -68,6 +70,16 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadSecrets(con
     secrets.emplace_back(name, *std::move(value));
   }
   return secrets;
+}
+
+absl::Status CheckScriptTravels(const Job& job, const Target& target) {
+  if (job.script.empty()) return absl::OkStatus();
+  // In a pod it may come with the image, or lie on a claim.
+  if (target.kind == TargetKind::kKubernetes &&
+      ParsePodPlace(target.kubernetes.source, "configmap").kind != "configmap")
+    return absl::OkStatus();
+  const absl::Status status = CheckIsKept(job.source_directory, job.script);
+  return status.ok() ? status : absl::Status(status.code(), absl::StrCat("entry_script: ", status.message()));
 }
 
 std::string ContainerOf(const Job& job, const Target& target) {

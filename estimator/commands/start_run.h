@@ -20,6 +20,10 @@ absl::StatusOr<Plan> ProvisionalPlan(const Job& job, const Target& target, const
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadSecrets(const CommandContext& context,
                                                                              const Job& job);
 
+// INVALID_ARGUMENT, naming the ignore file, where the entry script is left out of what goes to the nodes. `target` has
+// the job's own settings of Kubernetes, where it is one.
+absl::Status CheckScriptTravels(const Job& job, const Target& target);
+
 // What the job's nodes are told of its image, as text; empty where it has none.
 std::string ContainerOf(const Job& job, const Target& target);
 

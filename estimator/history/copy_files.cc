@@ -42,7 +42,10 @@ absl::StatusOr<std::string> CopyFile(const std::string& from, const std::string&
   if (options.owner_only) mode &= 0700;
   const std::string temporary = absl::StrCat(to, ".tmp.", getpid());
   const int out = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
-  if (out < 0) return ErrnoStatus(errno, absl::StrCat("create ", temporary));
+  if (out < 0) {
+    const absl::Status status = ErrnoStatus(errno, absl::StrCat("create ", to));
+    return absl::Status(status.code(), absl::StrCat(status.message(), "; copy to a folder in which you may write"));
+  }
   absl::Cleanup close_out = [out] { close(out); };
   absl::Cleanup remove = [&] { unlink(temporary.c_str()); };
   Digester digester;
@@ -55,9 +58,9 @@ absl::StatusOr<std::string> CopyFile(const std::string& from, const std::string&
     const absl::string_view read_bytes(piece.data(), static_cast<size_t>(got));
     digester.Add(read_bytes);
     *bytes += read_bytes.size();
-    BASIN_RETURN_IF_ERROR(WriteAll(out, read_bytes, temporary));
+    BASIN_RETURN_IF_ERROR(WriteAll(out, read_bytes, to));
   }
-  if (options.sync && fsync(out) != 0) return ErrnoStatus(errno, absl::StrCat("sync ", temporary));
+  if (options.sync && fsync(out) != 0) return ErrnoStatus(errno, absl::StrCat("sync ", to));
   if (rename(temporary.c_str(), to.c_str()) != 0) return ErrnoStatus(errno, absl::StrCat("rename to ", to));
   std::move(remove).Cancel();
   return digester.Finish();

@@ -87,9 +87,9 @@ absl::Status CheckTarget(const Job& job, int machines) {
                                     : ", or add machines to the target"));
 }
 
-absl::Status UnknownOverride(absl::string_view word) {
+absl::Status UnknownOverride(absl::string_view word, absl::string_view nearest) {
   return absl::InvalidArgumentError(absl::StrCat(
-      "submit: unknown word ", word,
+      "submit: unknown word ", word, nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?"),
       "; at submit, only script_params (--param --flag=value), inputs (--input name=path) and the target (--target "
       "NAME) can be changed, everything else in the job file; basin submit --help lists the flags"));
 }

@@ -21,6 +21,7 @@ absl::Status CheckTarget(const Job& job, int machines);
 
 // For a word of the command line that `submit` does not know ("--node_count", "use_gpu=true"): INVALID_ARGUMENT that
 // says what can be changed at submit, and where the rest is changed.
-absl::Status UnknownOverride(absl::string_view word);
+// `nearest`: the flag that may be meant; empty where none is near.
+absl::Status UnknownOverride(absl::string_view word, absl::string_view nearest = "");
 
 }  // namespace basin

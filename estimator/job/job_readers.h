@@ -42,6 +42,9 @@ absl::Status ReadTexts(const YamlFields& fields, absl::string_view name, absl::s
                        std::vector<std::string>* out);
 // `path` from `folder` unless it is absolute or there is none; "." and ".." are resolved.
 std::string PathFrom(const std::string& folder, const std::string& path);
+// "~", "~/data", "~ann/data": whose home that is depends on the machine, so that it is refused, with NotAtHome's words.
+bool BeginsAtHome(absl::string_view path);
+std::string NotAtHome(absl::string_view path);
 // A file that must lie in source_directory: relative, not above it. *path becomes its plain form.
 absl::Status CheckBeneathSource(const YamlFields& fields, absl::string_view name, std::string* path);
 

@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/base/nearest.h"
 #include "common/base/status_macros.h"
 #include "estimator/job/job_fields.h"
 #include "estimator/job/job_readers.h"
@@ -17,9 +19,9 @@ constexpr const char* kReservedFlags[] = {"--program", "--token-file", "--run-id
 
 bool IsInputName(absl::string_view name) { return IsName(name, "_") && !absl::ascii_isdigit(name[0]); }
 
-absl::Status CheckFlag(absl::string_view place, absl::string_view flag, bool built_in) {
+absl::Status CheckFlag(absl::string_view place, absl::string_view flag, bool built_in, absl::string_view how) {
   if (flag.size() < 2 || flag[0] != '-' || absl::StrContains(flag, "=")) {
-    return absl::InvalidArgumentError(absl::StrCat(place, "\"", flag, "\" is no flag; write --name: value"));
+    return absl::InvalidArgumentError(absl::StrCat(place, "\"", flag, "\" is no flag; write ", how));
   }
   if (flag.size() > kMostNameBytes) {
     return absl::InvalidArgumentError(
@@ -42,6 +44,7 @@ absl::Status ReadInput(const YamlFields& item, const JobOverrides& overrides, Jo
                                              "variable's name)"));
   }
   if (input.path.empty()) return item.ErrorAt("path", "not given; write where the data lies");
+  if (BeginsAtHome(input.path)) return item.ErrorAt("path", NotAtHome(input.path));
   input.path = PathFrom(overrides.base_folder, input.path);
   for (const JobInput& other : job->inputs) {
     if (absl::EqualsIgnoreCase(other.name, input.name)) {
@@ -69,6 +72,18 @@ absl::Status ReadReference(const YamlFields& reference, const Job& job, std::str
                    "; correct the name, or add {name: ", name.empty() ? "NAME" : name, ", path: PATH} to inputs"));
 }
 
+// Without this a misspelt name would leave the file's own path in place, unseen.
+absl::Status UnknownInput(const Job& job, const std::string& name, const std::string& text, const std::string& file) {
+  std::vector<std::string> names;
+  for (const JobInput& input : job.inputs) names.push_back(input.name);
+  const std::optional<std::string> nearest = Nearest(name, names);
+  return absl::InvalidArgumentError(absl::StrCat("--input ", text, ": no input is named \"", name, "\"",
+                                                 nearest ? absl::StrCat("; did you mean \"", *nearest, "\"?") : ";",
+                                                 " inputs: ", names.empty() ? "none" : absl::StrJoin(names, ", "),
+                                                 "; correct the name, or add {name: ", name,
+                                                 ", path: PATH} to inputs in ", file));
+}
+
 }  // namespace
 
 absl::Status ReadInputs(const YamlFields& fields, const std::string& file, const JobOverrides& overrides, Job* job) {
@@ -94,12 +109,12 @@ absl::Status ReadInputs(const YamlFields& fields, const std::string& file, const
     const auto found = std::find_if(job->inputs.begin(), job->inputs.end(), [&](const JobInput& input) {
       return absl::EqualsIgnoreCase(input.name, parts.first);
     });
-    const std::string path = PathFrom("", parts.second);
-    if (found != job->inputs.end()) {
-      found->path = path;
-    } else {
-      job->inputs.push_back({parts.first, path});
+    if (BeginsAtHome(parts.second)) {
+      return absl::InvalidArgumentError(absl::StrCat("--input ", text, ": ", NotAtHome(parts.second)));
     }
+    const std::string path = PathFrom("", parts.second);
+    if (found == job->inputs.end()) return UnknownInput(*job, parts.first, text, file);
+    found->path = path;
   }
   return absl::OkStatus();
 }
@@ -118,7 +133,7 @@ absl::Status ReadScriptParams(const YamlFields& fields, const std::string& file,
         return absl::InvalidArgumentError(absl::StrCat(place, "a flag is text, found ", Describe(item.first)));
       }
       ScriptParam param{item.first.Scalar(), ""};
-      BASIN_RETURN_IF_ERROR(CheckFlag(place, param.flag, built_in));
+      BASIN_RETURN_IF_ERROR(CheckFlag(place, param.flag, built_in, "--name: value"));
       for (const ScriptParam& other : job->script_params) {
         if (other.flag == param.flag) {
           return absl::InvalidArgumentError(absl::StrCat(place, param.flag, " is given twice; remove one"));
@@ -150,7 +165,7 @@ absl::Status ReadScriptParams(const YamlFields& fields, const std::string& file,
                        "script_params (--param --flag=value), inputs (--input name=path) "
                        "and the target (--target NAME) can be changed"));
     }
-    BASIN_RETURN_IF_ERROR(CheckFlag("--param: ", parts.first, built_in));
+    BASIN_RETURN_IF_ERROR(CheckFlag("--param: ", parts.first, built_in, "--param --name=value"));
     const auto found = std::find_if(job->script_params.begin(), job->script_params.end(),
                                     [&](const ScriptParam& param) { return param.flag == parts.first; });
     if (found != job->script_params.end()) {

@@ -68,6 +68,14 @@ std::string PathFrom(const std::string& folder, const std::string& path) {
   return plain;
 }
 
+bool BeginsAtHome(absl::string_view path) { return absl::StartsWith(path, "~"); }
+
+std::string NotAtHome(absl::string_view path) {
+  return absl::StrCat("\"", path,
+                      "\": only a shell knows what ~ stands for; write the folder out, such as /home/ann/data, "
+                      "or begin with ./ where the name has a ~");
+}
+
 absl::Status CheckBeneathSource(const YamlFields& fields, absl::string_view name, std::string* path) {
   const std::filesystem::path given(*path);
   const std::filesystem::path plain = given.lexically_normal();
@@ -85,6 +93,7 @@ absl::Status ReadProgram(const YamlFields& fields, const JobOverrides& overrides
   BASIN_RETURN_IF_ERROR(ReadEntryScript(fields, job));
   std::string folder;
   BASIN_RETURN_IF_ERROR(fields.Read("source_directory", &folder));
+  if (BeginsAtHome(folder)) return fields.ErrorAt("source_directory", NotAtHome(folder));
   // A script lies in the job file's folder by default; a built-in program needs none.
   if (!folder.empty() || !job->script.empty()) {
     job->source_directory = PathFrom(overrides.base_folder, folder.empty() ? std::string(".") : folder);

@@ -148,7 +148,13 @@ absl::StatusOr<Bundle> FindBundle(const std::string& named, const std::string& s
 absl::StatusOr<Bundle> BundleFor(const Target& target, const std::string& version) {
   if (target.kind == TargetKind::kLocal || !target.programs.empty()) return Bundle();
   std::error_code error;
-  return FindBundle(target.bundle, fs::read_symlink("/proc/self/exe", error).string(), version);
+  absl::StatusOr<Bundle> bundle =
+      FindBundle(target.bundle, fs::read_symlink("/proc/self/exe", error).string(), version);
+  if (bundle.ok() || target.bundle.empty()) return bundle;
+  return absl::Status(bundle.status().code(),
+                      absl::StrCat("bundle of the target ", target.name, ": ", bundle.status().message(),
+                                   "; correct it in ", target.source.empty() ? "the targets file" : target.source,
+                                   ", or remove it: the archive beside basin is then sent"));
 }
 
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenBundle(const Bundle& bundle) {

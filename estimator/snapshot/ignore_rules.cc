@@ -228,14 +228,19 @@ IgnoreFile::IgnoreFile(absl::string_view content) {
   while (!content.empty()) {
     const size_t end = std::min(content.find('\n'), content.size());
     IgnorePattern pattern(content.substr(0, end));
-    if (pattern.active()) patterns_.push_back(std::move(pattern));
+    if (pattern.active()) {
+      patterns_.push_back(std::move(pattern));
+      lines_.emplace_back(absl::StripSuffix(content.substr(0, end), "\r"));
+    }
     content.remove_prefix(std::min(end + 1, content.size()));
   }
 }
 
-IgnoreVerdict IgnoreFile::Judge(absl::string_view path, bool is_folder) const {
-  for (auto pattern = patterns_.rbegin(); pattern != patterns_.rend(); ++pattern) {
-    if (pattern->Matches(path, is_folder)) return pattern->negated() ? IgnoreVerdict::kKept : IgnoreVerdict::kIgnored;
+IgnoreVerdict IgnoreFile::Judge(absl::string_view path, bool is_folder, std::string* line) const {
+  for (size_t i = patterns_.size(); i-- > 0;) {
+    if (!patterns_[i].Matches(path, is_folder)) continue;
+    if (line != nullptr) *line = lines_[i];
+    return patterns_[i].negated() ? IgnoreVerdict::kKept : IgnoreVerdict::kIgnored;
   }
   return IgnoreVerdict::kUnnamed;
 }
@@ -246,12 +251,13 @@ void IgnoreRules::Enter(absl::string_view folder, absl::string_view ignore_file_
 
 void IgnoreRules::Leave() { levels_.pop_back(); }
 
-bool IgnoreRules::Ignores(absl::string_view path, bool is_folder) const {
+bool IgnoreRules::Ignores(absl::string_view path, bool is_folder, IgnoreRule* rule) const {
   for (auto level = levels_.rbegin(); level != levels_.rend(); ++level) {
     absl::string_view below = path;
     if (!level->folder.empty() && !(absl::ConsumePrefix(&below, level->folder) && absl::ConsumePrefix(&below, "/")))
       continue;
-    const IgnoreVerdict verdict = level->file.Judge(below, is_folder);
+    const IgnoreVerdict verdict = level->file.Judge(below, is_folder, rule == nullptr ? nullptr : &rule->line);
+    if (rule != nullptr) rule->folder = level->folder;
     if (verdict != IgnoreVerdict::kUnnamed) return verdict == IgnoreVerdict::kIgnored;
   }
   return false;

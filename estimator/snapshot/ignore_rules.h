@@ -53,11 +53,18 @@ class IgnoreFile final {
  public:
   // Any bytes are accepted, as git does.
   explicit IgnoreFile(absl::string_view content);
-  // The last line that matches decides.
-  IgnoreVerdict Judge(absl::string_view path, bool is_folder) const;
+  // The last line that matches decides; `line`, where given, gets it as it stands.
+  IgnoreVerdict Judge(absl::string_view path, bool is_folder, std::string* line = nullptr) const;
 
  private:
   std::vector<IgnorePattern> patterns_;
+  std::vector<std::string> lines_;  // of patterns_
+};
+
+// Which line of which ignore file decided.
+struct IgnoreRule {
+  std::string folder;  // of the ignore file, "" for the top
+  std::string line;
 };
 
 // The rules on the way down a tree: the files of the folders that lead to a path, the deepest deciding first. A walker
@@ -69,7 +76,7 @@ class IgnoreRules final {
   void Enter(absl::string_view folder, absl::string_view ignore_file_content);
   void Leave();
   // `path` is relative to the top.
-  bool Ignores(absl::string_view path, bool is_folder) const;
+  bool Ignores(absl::string_view path, bool is_folder, IgnoreRule* rule = nullptr) const;
 
  private:
   struct Level {

@@ -47,8 +47,8 @@ struct TreeOptions {
 // Walks, then reads each file once for its digest. Left out: what the ignore file names (.basinignore, else .amlignore,
 // of the top folder; else every .gitignore), everything named .git, options.never. NOT_FOUND where there is no such
 // directory. INVALID_ARGUMENT naming the path for a link that is absolute or leads outside, for a socket, pipe or
-// device, for a name that is not UTF-8. RESOURCE_EXHAUSTED for too much: it names the three largest folders and where
-// to write them. FAILED_PRECONDITION naming a file that goes on changing while it is read.
+// device, for a name that is not UTF-8, and for too much: it names the three largest folders and where to write them.
+// FAILED_PRECONDITION naming a file that goes on changing while it is read.
 absl::StatusOr<SourceTree> ReadTree(const std::string& source_directory, const TreeOptions& options = {});
 
 // The digest of a tree, entry by entry in order; both ends make it from what they hold.

@@ -71,7 +71,7 @@ absl::Status TooLarge(const SourceTree& tree, const std::string& shown, int64_t 
     if (rest > limit) advised.push_back(share.path);
     rest -= share.bytes;
   }
-  return absl::ResourceExhaustedError(
+  return absl::InvalidArgumentError(
       absl::StrCat("snapshot of ", shown, " is ", ShowBytes(tree.bytes), " (", absl::StrJoin(largest, ", "),
                    "); the limit is ", ShowBytes(limit), " (snapshot_limit_mb): add ", absl::StrJoin(advised, ", "),
                    " to ", IgnoreFileToName(tree), " or name ", advised.size() == 1 ? "it" : "them", " under inputs"));
@@ -86,7 +86,7 @@ absl::Status TooMany(const SourceTree& tree, const std::string& shown, uint64_t 
   const auto most =
       std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   const std::string folder = most == counts.end() ? "what the run does not need" : most->first;
-  return absl::ResourceExhaustedError(
+  return absl::InvalidArgumentError(
       absl::StrCat("snapshot of ", shown, " has more than ", max_entries, " files and folders",
                    most == counts.end() ? "" : absl::StrCat(" (", folder, " at least ", most->second, ")"), ": add ",
                    folder, " to ", IgnoreFileToName(tree), ", or pack the files into one"));

@@ -22,7 +22,7 @@ struct TreeShare {
 std::vector<TreeShare> LargestShares(const std::vector<TreeEntry>& entries, size_t count);
 
 // `snapshot of . is 41 GB (data/ 40 GB); the limit is 300 MB (snapshot_limit_mb): add data/ to .basinignore or name it
-// under inputs`. RESOURCE_EXHAUSTED.
+// under inputs`. INVALID_ARGUMENT: trying again is no use.
 absl::Status TooLarge(const SourceTree& tree, const std::string& shown, int64_t limit_mb);
 
 // The same for their number, `entries` being what was seen until then.

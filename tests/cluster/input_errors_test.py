@@ -104,6 +104,12 @@ class InputErrorsTest(clusters.ClusterCase):
         self.assertIn("--lane", self.ends(self.start_ps(layout, 0, "--lane", "2", wait=False), 2))
         self.assertIn("--rule nesterov: expected sgd, momentum, adagrad or adam", self.ends(self.start_worker(layout, 0, "--rule", "nesterov"), 2))
 
+    def test_number_out_of_its_range_is_refused_with_the_range(self):
+        layout = clusters.Layout()
+        for flag in ("--task-index", "--listen-fd"):
+            text = self.ends(self.start_ps(layout, 0, flag, "-1", wait=False), 2)
+            self.assertIn(f"{flag}: Value -1 not in range 0 to 1000000", text)
+
     def test_missing_data_is_named(self):
         layout = clusters.Layout()
         worker = self.start([processes.binary("basin-worker"), "--data", self.path("nowhere")], layout.of("worker"))

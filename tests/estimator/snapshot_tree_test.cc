@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "estimator/snapshot/left_out.h"
 #include "estimator/snapshot/tree.h"
 #include "estimator/snapshot/tree_limit.h"
 #include "tests/estimator/snapshot_folders.h"
@@ -165,7 +166,7 @@ TEST(SourceTreeTest, TooMuchNamesTheLargestFoldersAndWhereToWriteThem) {
   TreeOptions options;
   options.shown = ".";
   absl::Status status = ReadTree(source.path(), options).status();
-  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(
       status.message(),
       "snapshot of . is 41 GB (data/ 40 GB, old/ 900 MB); the limit is 300 MB (snapshot_limit_mb): add data/, old/ to "
@@ -183,6 +184,27 @@ TEST(SourceTreeTest, TooMuchNamesTheLargestFoldersAndWhereToWriteThem) {
   EXPECT_TRUE(ReadTree(source.path()).ok());
 }
 
+TEST(LeftOutTest, NamesTheLineThatLeavesAFileOut) {
+  ScratchFolder source;
+  source.Write("src/train.py", "");
+  EXPECT_TRUE(CheckIsKept(source.path(), "src/train.py").ok());
+  source.Write(".gitignore", "# none\n*.pyc\n");
+  source.Write("src/.gitignore", "train.*\n");
+  EXPECT_EQ(CheckIsKept(source.path(), "src/train.py").message(),
+            "src/train.py does not reach the nodes: src/.gitignore leaves out src/train.py by its line \"train.*\"; "
+            "remove that line, or add a .basinignore, which then replaces .gitignore");
+  source.Write(".gitignore", "/src\n");
+  EXPECT_TRUE(absl::StrContains(CheckIsKept(source.path(), "src/train.py").message(),
+                                ": .gitignore leaves out src/ by its line \"/src\"; "));
+  source.Write(".amlignore", "*.py\n!train.py\n");
+  EXPECT_TRUE(CheckIsKept(source.path(), "src/train.py").ok());
+  source.Write(".basinignore", "*.py\n");
+  const absl::Status status = CheckIsKept(source.path(), "src/train.py");
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(absl::EndsWith(status.message(), "by its line \"*.py\"; remove that line, or move the file")) << status;
+  EXPECT_FALSE(CheckIsKept(source.path(), ".git/train.py").ok());
+}
+
 TEST(SourceTreeTest, TooManyFilesAreCounted) {
   ScratchFolder source;
   for (int i = 0; i < 30; ++i) source.Write(absl::StrCat("images/", i, ".png"), "");
@@ -190,7 +212,7 @@ TEST(SourceTreeTest, TooManyFilesAreCounted) {
   options.shown = ".";
   options.max_entries = 20;
   const absl::Status status = ReadTree(source.path(), options).status();
-  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_TRUE(absl::StrContains(status.message(), "more than 20 files and folders (images/ at least 19): add images/"))
       << status;
 }
