@@ -176,8 +176,8 @@ TEST(FolderListingTest, FoldersCountToo) {
   const TemporaryFolder folder;
   for (int i = 0; i < 50; ++i) fs::create_directories(absl::StrCat(folder.path(), "/outputs/", i, "/empty"));
   const auto tree = FolderBeneath::Open(folder.path());
-  EXPECT_FALSE(ListFolder(*tree, "outputs", 100).is_cut);
-  const FolderListing listing = ListFolder(*tree, "outputs", 99);
+  EXPECT_FALSE(ListFolder(*tree, "outputs", {.max_entries = 100}).is_cut);
+  const FolderListing listing = ListFolder(*tree, "outputs", {.max_entries = 99});
   EXPECT_TRUE(listing.is_cut);
   EXPECT_TRUE(listing.files.empty());
 }
@@ -192,20 +192,40 @@ TEST(FolderListingTest, OddNamesAndKindsAreToldApart) {
   fs::create_directory_symlink("/etc", folder.path() + "/outputs/etc");
   ASSERT_EQ(mkfifo((folder.path() + "/outputs/pipe").c_str(), 0600), 0);
   const auto tree = FolderBeneath::Open(folder.path());
-  const FolderListing listing = ListFolder(*tree, "outputs", 100);
+  const FolderListing listing = ListFolder(*tree, "outputs", {.max_entries = 100});
   std::string shown;
   for (const ListedFile& file : listing.files) {
     absl::StrAppend(&shown, file.path, " ", static_cast<int>(file.kind), " ", file.bytes, " ", file.executable, " ",
                     file.target, "\n");
   }
   EXPECT_EQ(shown, "a 0 0 0 \nb/inner 0 5 1 \netc 1 0 0 /etc\nlink 1 0 0 b/inner\npipe 2 0 0 \n");
-  EXPECT_EQ(listing.left_out.size(), 2u);
+  EXPECT_EQ(listing.left_out.count(), 2u);
+  EXPECT_EQ(listing.left_out.names().size(), 2u);
   EXPECT_FALSE(listing.is_cut);
-  EXPECT_TRUE(ListFolder(*tree, "outputs", 3).is_cut);
-  EXPECT_FALSE(ListFolder(*tree, "outputs", 8).is_cut);  // one of the 7 names is a folder with an 8th
-  EXPECT_TRUE(ListFolder(*tree, "outputs", 7).is_cut);
-  EXPECT_TRUE(ListFolder(*tree, "absent", 3).files.empty());
-  EXPECT_TRUE(ListFolder(*tree, "outputs/etc", 3).files.empty());  // not followed
+  EXPECT_TRUE(ListFolder(*tree, "outputs", {.max_entries = 3}).is_cut);
+  EXPECT_FALSE(ListFolder(*tree, "outputs", {.max_entries = 8}).is_cut);  // one of the 7 names is a folder with an 8th
+  EXPECT_TRUE(ListFolder(*tree, "outputs", {.max_entries = 7}).is_cut);
+  EXPECT_TRUE(ListFolder(*tree, "absent", {.max_entries = 3}).files.empty());
+  EXPECT_TRUE(ListFolder(*tree, "outputs/etc", {.max_entries = 3}).files.empty());  // not followed
+}
+
+TEST(FolderListingTest, AllThatIsLeftOutIsCountedAndTheFirstNamed) {
+  const TemporaryFolder folder;
+  for (int i = 0; i < 700; ++i) folder.Write(absl::StrCat("outputs/odd\xff", i), "");
+  for (int i = 0; i < 300; ++i) folder.Write(absl::StrCat("outputs/deep/er/", i), "");
+  const auto tree = FolderBeneath::Open(folder.path());
+  FolderListing listing = ListFolder(*tree, "outputs", {.max_entries = 2000, .counts_the_rest = true});
+  EXPECT_EQ(listing.left_out.count(), 700u);
+  EXPECT_EQ(listing.left_out.names().size(), 500u);
+  EXPECT_FALSE(listing.is_cut);
+  listing = ListFolder(*tree, "outputs", {.max_entries = 150, .counts_the_rest = true});
+  EXPECT_TRUE(listing.is_cut);
+  EXPECT_EQ(listing.files.size() + listing.left_out.count(), 1000u) << "folders are no files";
+  LeftOut more;
+  more.Add("one", 3);
+  more.AddAll(listing.left_out, "worker-0/outputs/");
+  EXPECT_EQ(more.count(), 3 + listing.left_out.count());
+  EXPECT_TRUE(absl::StartsWith(more.names()[1], "worker-0/outputs/odd?")) << more.names()[1];
 }
 
 TEST(ProgramsTest, BundlesAndBuildFoldersAreUnderstood) {

@@ -397,6 +397,25 @@ TEST_F(SupervisorTest, WhatTheAgentLeavesOutStaysOnItsNode) {
   EXPECT_EQ(Count(1, keeps), 1);
 }
 
+TEST_F(SupervisorTest, WhatTheJournalDoesNotNameIsCountedAllTheSame) {
+  agents_[1].before = [](const ToAgent& message, const FakeAgent::Say& say) {
+    if (!message.has_collect_outputs()) return false;
+    FromAgent reply;
+    reply.mutable_collected()->add_left_out("worker-1/logs/1001 (beyond)");
+    reply.mutable_collected()->add_left_out("worker-1/logs/1002 (beyond)");
+    reply.mutable_collected()->set_left_out_count(200);
+    say(reply);
+    return true;
+  };
+  FakeLauncher launcher(Obey());
+  const RunOutcome outcome = Supervised(launcher);
+  EXPECT_EQ(outcome.phase, RunPhase::kCompleted);
+  EXPECT_TRUE(absl::StrContains(outcome.record.reason,
+                                "200 files (worker-1/logs/1001 (beyond), ...; the journal names 2); kept on node h1"))
+      << outcome.record.reason;
+  EXPECT_TRUE(absl::StrContains(Read("journal.jsonl"), "\"left_out_count\":200"));
+}
+
 TEST_F(SupervisorTest, OutputsThatCannotBeStoredAreNeitherDeletedNorForgotten) {
   // In place of a full disk: a file stands where the folder of the model must be.
   agents_[0].before = [this](const ToAgent& message, const FakeAgent::Say& say) {
