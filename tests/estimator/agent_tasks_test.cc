@@ -102,7 +102,10 @@ TEST_F(AgentTasksTest, SetupLinesRunInTheTasksShell) {
   task.mutable_start_task()->add_setup("false");
   task.mutable_start_task()->add_setup("exit 0");
   supervisor.Send(task);
-  EXPECT_EQ(supervisor.WaitForEnd(1).code(), 1);
+  const agent::TaskExited end = supervisor.WaitForEnd(1);
+  EXPECT_EQ(end.code(), 1);
+  EXPECT_TRUE(absl::EndsWith(end.problem(), ": setup line 1 ended the task with code 1, before its script: false"))
+      << end.problem();
 }
 
 TEST_F(AgentTasksTest, AMissingProgramIsNamedWithThePlacesLookedAt) {
