@@ -91,6 +91,33 @@ class RunsCommand(RunsTest):
         (self.base / 'home').write_text('a file')
         self.assertEqual(self.ids(), expected[2:] + ['run-18'])
 
+    def test_what_cannot_be_read_is_not_called_none(self):
+        self.runs.write_text('no folder')
+        self.basin('runs', code=1)
+        self.assertIn(f'list {self.runs}: Not a directory', self.errors)
+        self.basin('show', 'latest', code=1)
+        self.assertIn(f'list {self.runs}: Not a directory', self.errors)
+
+    def test_damaged_runs_are_told_of(self):
+        self.ended('whole')
+        self.ids()
+        self.assertEqual(self.errors, '')
+        for name in ('cut', 'other'):
+            folder = self.ended(name)
+            (folder / 'run.json').write_text('{"run_id": "c')
+            (folder / 'journal.jsonl').write_text('')
+        made_now = self.runs / 'exp/made-now'
+        made_now.mkdir()
+        (made_now / 'job.json').write_text('{}')
+        (self.runs / 'exp/no-run').mkdir()
+        for _ in range(2):  # without the index and with it
+            self.assertEqual(self.ids(), ['whole'])
+            self.assertEqual(self.errors.count('warning'), 1)
+            self.assertIn(f'2 runs are not shown: {self.runs}/exp/cut and 1 more cannot be read', self.errors)
+        os.utime(made_now / 'job.json', (1000, 1000))  # its submit was killed long ago
+        self.ids()
+        self.assertIn('3 runs are not shown', self.errors)
+
     def test_two_submitters_and_readers_at_once(self):
         writers = [Supervisor(self.runs, 'exp', f'run-{number:02}') for number in range(6)]
         for number, writer in enumerate(writers):
