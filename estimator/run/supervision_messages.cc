@@ -323,6 +323,10 @@ void Supervision::HandleCollected(size_t index, const estimator::v1::Collected& 
 
 void Supervision::KeepFolder(Node& node, const std::string& what) {
   node.keeps_folder = true;
+  history_.Journal(absl::Now(), "kept",
+                   Compact({{"host", node.host.name},
+                            {"folder", node.welcome.node_folder()},
+                            {"local", run_.target.kind == TargetKind::kLocal}}));
   const std::string kept = absl::StrCat("not stored here: ", what, "; kept on node ", node.host.name, " in ",
                                         node.welcome.node_folder(), ", which is yours to remove");
   absl::StrAppend(&kept_on_nodes_, kept_on_nodes_.empty() ? "" : "; ", kept);

@@ -222,6 +222,27 @@ class OneRun(EndedRunTest):
         self.assertFalse((self.runs / 'exp').exists())
 
 
+class KeptOnNodes(RunsTest):
+    def test_delete_removes_or_names_what_was_kept_on_nodes(self):
+        here = self.base / 'cache/runs/held/node-0'
+        stranger = self.base / 'project/node-0'
+        for folder in (here, stranger):
+            folder.mkdir(parents=True)
+            (folder / 'large.bin').write_text('x')
+        supervisor = self.supervise('held')
+        supervisor.do(record=record('held'), now=1764370000)
+        for host, folder, local in (('here', here, True), ('here', here, True), ('h1', '/scratch/basin/runs/held/node-1', False), ('here', stranger, True)):
+            supervisor.do(journal='kept', fields={'host': host, 'folder': str(folder), 'local': local}, now=1764370001)
+        supervisor.do(record=record('held', state='Completed', ended=text_of(1764370060)), now=1764370060)
+        supervisor.end()
+        said = self.basin('delete', 'held')
+        self.assertEqual(said.splitlines(), [f'deleted {supervisor.folder}', f'deleted {here}',
+                                             'kept on node h1, unless you have removed it: /scratch/basin/runs/held/node-1',
+                                             f'kept on node here, unless you have removed it: {stranger}'])
+        self.assertFalse(here.parent.exists())
+        self.assertTrue((stranger / 'large.bin').exists(), "no folder of this run's")
+
+
 class Living(RunsTest):
     def test_logs_of_a_task_are_waited_for(self):
         supervisor = self.supervise('run-1')

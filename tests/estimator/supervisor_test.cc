@@ -414,6 +414,8 @@ TEST_F(SupervisorTest, WhatTheJournalDoesNotNameIsCountedAllTheSame) {
                                 "200 files (worker-1/logs/1001 (beyond), ...; the journal names 2); kept on node h1"))
       << outcome.record.reason;
   EXPECT_TRUE(absl::StrContains(Read("journal.jsonl"), "\"left_out_count\":200"));
+  EXPECT_TRUE(absl::StrContains(Read("journal.jsonl"), "\"folder\":\"/base/runs/r1/node\",\"host\":\"h1\""))
+      << "`basin delete` looks there";
 }
 
 TEST_F(SupervisorTest, OutputsThatCannotBeStoredAreNeitherDeletedNorForgotten) {
