@@ -49,6 +49,13 @@ for step in 1 2 3; do basin metric log loss 0.$step --step $step; done
         self.assertFalse(os.path.exists(os.path.join(self.folder(), "logs/old.txt")))
         self.assertEqual(self.read("outputs/new"), "new\n")
 
+    def test_setup_that_ends_the_shell_is_no_success(self):
+        self.ends(self.submit("echo ran", setup=["true", "exit 0"]), 1, "Failed")
+        folder = os.path.join(self.folder(), "logs")
+        logs = "".join(self.read("logs", name) for name in os.listdir(folder) if name.startswith("worker-") and name.endswith(".txt"))
+        self.assertIn("basin: setup line 2 ended the task, before its script: exit 0\n", logs)
+        self.assertNotIn("ran\n", logs)
+
     def test_states_are_passed_in_their_order(self):
         self.ends(self.submit("echo done"))
         states = [entry["state"] for entry in map(json.loads, self.read("journal.jsonl").splitlines()) if entry["event"] == "state"]

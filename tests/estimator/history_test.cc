@@ -149,6 +149,8 @@ TEST_F(HistoryTest, AMetricWithoutATimeHasThatOfItsArrivalForGood) {
   const std::string bare = "{\"name\":\"loss\",\"value\":2,\"step\":7}\n";
   EXPECT_TRUE(history->Store(Piece(RunStream::kMetrics, kWorker0, "", bare)).ok());
   EXPECT_TRUE(history->Store(Piece(RunStream::kMetrics, kWorker0, "", old, bare.size())).ok());
+  history->Record(kNow + absl::Seconds(1), record_);
+  ASSERT_EQ(history->record().metrics.count("loss"), 1u);
   EXPECT_EQ(history->record().metrics.at("loss"), 2) << "it is no point of 1970, and so the newest";
   const std::vector<MetricPoint> points = *ReadMetrics(folder_.MetricsPath());
   ASSERT_EQ(points.size(), 2u);
