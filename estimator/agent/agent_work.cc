@@ -318,7 +318,7 @@ void AgentWork::PumpStreams(absl::Time now) {
   while (channel_->CanSendData()) {
     std::optional<agent::FileChunk> chunk = streams_.Next();
     if (!chunk && may_drain) {
-      if (!outputs_) outputs_.emplace(tasks_.outputs(), collecting_->limit_bytes(), has_);
+      if (!outputs_) outputs_.emplace(tasks_.outputs(), collecting_->limit_bytes(), has_, streams_.NotTold());
       chunk = outputs_->Next();
       if (!chunk) {
         agent::FromAgent message;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr absl::Duration kSearchEvery = absl::Seconds(1);
 constexpr char kLogsFolder[] = "logs";
+constexpr size_t kMostLookedAt = 200'000;  // of one task, at the end
 
 }  // namespace
 
@@ -93,16 +94,16 @@ void FileStreams::LookAt(const Key& key, File* file) {
 
 void FileStreams::FindScriptLogs() {
   for (auto& [task, tree] : trees_) {
-    const FolderListing listing = ListFolder(tree.folder, kLogsFolder, kMostScriptLogs);
+    const FolderListing listing = ListFolder(tree.folder, kLogsFolder, {.max_entries = kMostScriptLogs});
     for (const ListedFile& found : listing.files) {
       if (found.kind != ListedFile::Kind::kFile) continue;
       FileOf({agent::SCRIPT_LOG, task, found.path}, absl::StrCat(kLogsFolder, "/", found.path));
     }
-    if ((listing.is_cut || !listing.left_out.empty()) && !tree.told_limit) {
+    if ((listing.is_cut || listing.left_out.count() > 0) && !tree.told_limit) {
       tree.told_limit = true;
       AgentLog(absl::StrCat(tree.name, ": some of ./logs is not streamed: ",
                             listing.is_cut ? absl::StrCat("it has more than ", kMostScriptLogs, " files and folders")
-                                           : listing.left_out.front()));
+                                           : listing.left_out.names().front()));
     }
   }
 }
@@ -147,6 +148,30 @@ std::optional<agent::FileChunk> FileStreams::Read(const Key& key, File* file) {
   file->sent += data.size();
   chunk.set_data(std::move(data));
   return chunk;
+}
+
+LeftOut FileStreams::NotTold() const {
+  LeftOut left_out;
+  for (const auto& [task, tree] : trees_) {
+    const FolderListing listing =
+        ListFolder(tree.folder, kLogsFolder, {.max_entries = kMostLookedAt, .counts_the_rest = true});
+    const std::string prefix = absl::StrCat(tree.name, "/", kLogsFolder, "/");
+    left_out.AddAll(listing.left_out, prefix);
+    for (const ListedFile& found : listing.files) {
+      const auto leave_out = [&](const std::string& why) {
+        left_out.Add(absl::StrCat(prefix, found.path, " (", why, ")"));
+      };
+      const auto file = files_.find(Key{agent::SCRIPT_LOG, task, found.path});
+      if (found.kind != ListedFile::Kind::kFile) {
+        leave_out(found.kind == ListedFile::Kind::kLink ? "a link" : "a socket, pipe or device");
+      } else if (file == files_.end()) {
+        leave_out(absl::StrCat("beyond the ", kMostScriptLogs, " files and folders of a task that are streamed"));
+      } else if (file->second.sent - file->second.start < found.bytes) {
+        leave_out("it could not be read");
+      }
+    }
+  }
+  return left_out;
 }
 
 std::optional<agent::FileChunk> FileStreams::Next() {

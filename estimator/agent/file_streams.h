@@ -14,6 +14,7 @@
 #include <tuple>
 
 #include "absl/time/time.h"
+#include "estimator/agent/folder_listing.h"
 #include "estimator/agent/messages.h"
 #include "estimator/snapshot/beneath.h"
 
@@ -37,6 +38,9 @@ class FileStreams final {
   void Look(absl::Time now, bool everything);
   // The next piece, from the files in turn; nullopt where all that Look saw is told. REQUIRES: active().
   std::optional<agent::FileChunk> Next();
+  // Of the ./logs of all tasks, what was not told and will not be. Looks at them all: for the end, once Next has
+  // nothing more.
+  LeftOut NotTold() const;
 
  private:
   using Key = std::tuple<int, uint32_t, std::string>;  // stream, task, path as shown
@@ -70,6 +74,6 @@ class FileStreams final {
   absl::Time next_search_ = absl::InfinitePast();
 };
 
-inline constexpr size_t kMostScriptLogs = 1000;  // of one task, the folders among them counted
+inline constexpr size_t kMostScriptLogs = 1000;  // of one task, the folders among them counted; docs/runs.md says so
 
 }  // namespace basin

@@ -16,7 +16,10 @@
 namespace basin {
 namespace {
 
-constexpr size_t kMostLeftOut = 100;
+// A message of the agent has at most 1 MiB.
+constexpr size_t kMostNamed = 500;
+constexpr size_t kMostNamedBytes = size_t{256} << 10;
+constexpr size_t kMostCounted = 1'000'000;  // beyond the limit
 constexpr int kDeepest = 60;
 
 bool IsPlain(const std::string& text) {
@@ -32,14 +35,15 @@ std::string Printable(std::string text) {
 
 class Lister {
  public:
-  Lister(size_t max_entries, FolderListing* listing) : entries_left_(max_entries), listing_(*listing) {}
+  Lister(const ListFolderOptions& options, FolderListing* listing)
+      : options_(options), entries_left_(options.max_entries), listing_(*listing) {}
 
   void List(UniqueFd folder, const std::string& prefix, int depth) {
     // The stream closes a descriptor of its own.
     DIR* stream = fdopendir(fcntl(folder.get(), F_DUPFD_CLOEXEC, 0));
     if (stream == nullptr) return LeaveOut(prefix, std::strerror(errno));
     folder.Close();
-    while (!listing_.is_cut) {
+    while (!is_over_) {
       errno = 0;
       const dirent* entry = readdir(stream);
       if (entry == nullptr) {
@@ -52,14 +56,29 @@ class Lister {
     closedir(stream);
   }
 
+  void TellTheRest() {
+    if (rest_ == 0) return;
+    listing_.left_out.Add(absl::StrCat("... (", is_over_ ? "at least " : "", rest_, rest_ == 1 ? " file" : " files",
+                                       " beyond the first ", options_.max_entries, " files and folders)"),
+                          rest_);
+  }
+
  private:
   void Take(int folder, const std::string& name, const std::string& path, int depth) {
+    struct stat info;
     if (entries_left_ == 0) {
       listing_.is_cut = true;
+      is_over_ = !options_.counts_the_rest || ++counted_ > kMostCounted;
+      if (is_over_ || fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return;
+      UniqueFd below;
+      if (S_ISDIR(info.st_mode) && depth < kDeepest) {
+        below = UniqueFd(openat(folder, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+      }
+      if (!S_ISDIR(info.st_mode)) ++rest_;
+      if (below.get() >= 0) List(std::move(below), path, depth + 1);
       return;
     }
     --entries_left_;
-    struct stat info;
     if (fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return;  // gone again
     if (!IsPlain(name)) return LeaveOut(path, "its name is not UTF-8, or has control characters");
     if (!CheckPathBeneath(path).ok()) return LeaveOut(path, "its path is too long");
@@ -87,25 +106,42 @@ class Lister {
   }
 
   void LeaveOut(const std::string& path, const char* why) {
-    if (listing_.left_out.size() < kMostLeftOut) {
-      listing_.left_out.push_back(absl::StrCat(Printable(path.substr(0, 300)), " (", why, ")"));
-    }
+    listing_.left_out.Add(absl::StrCat(Printable(path.substr(0, 300)), " (", why, ")"));
   }
 
+  const ListFolderOptions options_;
   size_t entries_left_;
+  size_t counted_ = 0;  // beyond the limit
+  uint64_t rest_ = 0;   // files among them
+  bool is_over_ = false;
   FolderListing& listing_;
 };
 
 }  // namespace
 
-FolderListing ListFolder(const FolderBeneath& tree, const std::string& folder, size_t max_entries) {
+void LeftOut::Add(std::string what, uint64_t stands_for) {
+  count_ += stands_for;
+  if (names_.size() >= kMostNamed || bytes_ + what.size() > kMostNamedBytes) return;
+  bytes_ += what.size();
+  names_.push_back(std::move(what));
+}
+
+void LeftOut::AddAll(const LeftOut& other, const std::string& prefix) {
+  const uint64_t count = count_ + other.count_;
+  for (const std::string& name : other.names_) Add(absl::StrCat(prefix, name), 0);
+  count_ = count;
+}
+
+FolderListing ListFolder(const FolderBeneath& tree, const std::string& folder, const ListFolderOptions& options) {
   FolderListing listing;
   UniqueFd fd(openat(tree.fd(), folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (fd.get() < 0) {
-    if (errno != ENOENT) listing.left_out.push_back(absl::StrCat(". (", std::strerror(errno), ")"));
+    if (errno != ENOENT) listing.left_out.Add(absl::StrCat(". (", std::strerror(errno), ")"));
     return listing;
   }
-  Lister(max_entries, &listing).List(std::move(fd), "", 0);
+  Lister lister(options, &listing);
+  lister.List(std::move(fd), "", 0);
+  lister.TellTheRest();
   std::sort(listing.files.begin(), listing.files.end(),
             [](const ListedFile& a, const ListedFile& b) { return a.path < b.path; });
   return listing;

@@ -19,15 +19,35 @@ struct ListedFile {
   std::string target;       // kLink
 };
 
-struct FolderListing {
-  std::vector<ListedFile> files;  // by the bytes of their paths
-  // What could not be taken in, each with the reason in brackets: "odd?name (its name is not UTF-8)".
-  std::vector<std::string> left_out;
-  bool is_cut = false;  // there is more than `max_entries`
+// What stays on its node: all of it is counted, and as much is named as fits into a message.
+class LeftOut final {
+ public:
+  // "odd?name (its name is not UTF-8)"; `stands_for` so many.
+  void Add(std::string what, uint64_t stands_for = 1);
+  // The names of another, each behind `prefix`.
+  void AddAll(const LeftOut& other, const std::string& prefix);
+  const std::vector<std::string>& names() const { return names_; }
+  uint64_t count() const { return count_; }
+
+ private:
+  std::vector<std::string> names_;
+  size_t bytes_ = 0;  // of names_
+  uint64_t count_ = 0;
 };
 
-// Of `folder` (a path below the tree). An absent one is empty. Looks at `max_entries` at most: files, folders, and what
-// cannot be taken in.
-FolderListing ListFolder(const FolderBeneath& tree, const std::string& folder, size_t max_entries);
+struct FolderListing {
+  std::vector<ListedFile> files;  // by the bytes of their paths
+  LeftOut left_out;               // what could not be taken in
+  bool is_cut = false;            // there is more than `max_entries`
+};
+
+struct ListFolderOptions {
+  size_t max_entries = 0;  // looks at so many at most: files, folders, and what cannot be taken in
+  // Beyond them, files are counted, and are left_out as one line: up to a million entries more, at some µs each.
+  bool counts_the_rest = false;
+};
+
+// Of `folder` (a path below the tree). An absent one is empty.
+FolderListing ListFolder(const FolderBeneath& tree, const std::string& folder, const ListFolderOptions& options);
 
 }  // namespace basin

@@ -15,35 +15,27 @@ namespace {
 
 constexpr char kOutputsFolder[] = "outputs";
 constexpr size_t kMostEntries = 200'000;  // of one task: files, folders, links
-constexpr int kMostLeftOut = 500;         // named one by one
 
 }  // namespace
 
-OutputSender::OutputSender(std::vector<TaskOutputs> tasks, uint64_t limit_bytes, const agent::StreamFiles& has)
-    : tasks_(std::move(tasks)), room_(limit_bytes) {
+OutputSender::OutputSender(std::vector<TaskOutputs> tasks, uint64_t limit_bytes, const agent::StreamFiles& has,
+                           LeftOut logs_left_out)
+    : tasks_(std::move(tasks)), room_(limit_bytes), left_out_(std::move(logs_left_out)) {
   for (const agent::FilePosition& position : has.positions()) {
     if (position.stream() == agent::OUTPUT) has_[{position.task(), position.path()}] = position.offset();
   }
 }
 
 void OutputSender::LeaveOut(const std::string& task, const std::string& path, const std::string& why) {
-  if (collected_.left_out_size() < kMostLeftOut) {
-    collected_.add_left_out(absl::StrCat(task, "/", kOutputsFolder, "/", path, " (", why, ")"));
-  } else {
-    ++more_left_out_;
-  }
+  left_out_.Add(absl::StrCat(task, "/", kOutputsFolder, "/", path, " (", why, ")"));
 }
 
 void OutputSender::Plan(const TaskOutputs& task) {
   const absl::StatusOr<FolderBeneath> tree = FolderBeneath::Open(task.tree);
   if (!tree.ok()) return;  // it was never made
-  const FolderListing listing = ListFolder(*tree, kOutputsFolder, kMostEntries);
-  for (const std::string& path : listing.left_out) {
-    if (collected_.left_out_size() < kMostLeftOut) {
-      collected_.add_left_out(absl::StrCat(task.name, "/", kOutputsFolder, "/", path));
-    }
-  }
-  if (listing.is_cut) LeaveOut(task.name, "...", absl::StrCat("more than ", kMostEntries, " files and folders"));
+  const FolderListing listing =
+      ListFolder(*tree, kOutputsFolder, {.max_entries = kMostEntries, .counts_the_rest = true});
+  left_out_.AddAll(listing.left_out, absl::StrCat(task.name, "/", kOutputsFolder, "/"));
   for (const ListedFile& file : listing.files) {
     if (file.kind == ListedFile::Kind::kOther) {
       LeaveOut(task.name, file.path, "a socket, pipe or device");
@@ -125,10 +117,8 @@ std::optional<agent::FileChunk> OutputSender::Next() {
     }
     return chunk;
   }
-  if (more_left_out_ > 0) {
-    collected_.add_left_out(absl::StrCat("and ", more_left_out_, " more"));
-    more_left_out_ = 0;
-  }
+  collected_.mutable_left_out()->Assign(left_out_.names().begin(), left_out_.names().end());
+  collected_.set_left_out_count(left_out_.count());
   return std::nullopt;
 }
 

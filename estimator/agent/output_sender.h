@@ -22,7 +22,9 @@ struct TaskOutputs {
 class OutputSender final {
  public:
   // `has`: of files named there (stream OUTPUT) the supervisor has the first bytes already.
-  OutputSender(std::vector<TaskOutputs> tasks, uint64_t limit_bytes, const agent::StreamFiles& has);
+  // `logs_left_out`: what of ./logs was not streamed ("worker-1/logs/pipe (...)"), told with the rest.
+  OutputSender(std::vector<TaskOutputs> tasks, uint64_t limit_bytes, const agent::StreamFiles& has,
+               LeftOut logs_left_out = {});
 
   // The next piece; nullopt when all is sent. Files come task by task, sorted; a link that stays inside as a link, and
   // one that leads outside, a pipe, a socket and a device not at all.
@@ -52,7 +54,7 @@ class OutputSender final {
   std::optional<FolderBeneath> folder_;
   UniqueFd file_;  // of items_[at_], while it is being sent
   uint64_t offset_ = 0;
-  uint64_t more_left_out_ = 0;
+  LeftOut left_out_;
   agent::Collected collected_;
 };
 

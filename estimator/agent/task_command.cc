@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "common/base/unique_fd.h"
 #include "estimator/agent/guard.h"
 #include "estimator/job/mpi_command.h"
@@ -21,6 +22,21 @@ namespace {
 // What execvp looks through where PATH is not set.
 constexpr char kDefaultPath[] = "/bin:/usr/bin";
 constexpr size_t kMostShebangBytes = 256;
+
+// Runs the lines of its first word, then becomes the command of the others. One line, and the setup behind `eval`, so
+// that bash's own complaints count the setup's lines from 1. DEBUG knows the line of each simple command, ERR that of a
+// subshell; while EXIT's own runs, LINENO is 1 again. Before the task takes its place all of it is undone.
+constexpr char kSetupShell[] =
+    R"(set -e; basin_setup=$1 basin_setup_line=0; shift; )"
+    R"(trap '((LINENO > 1 || !basin_setup_line)) && basin_setup_line=$LINENO' DEBUG; )"
+    R"(trap 'basin_setup_line=$LINENO' ERR; trap 'basin_setup_ended $?' EXIT; )"
+    R"(basin_setup_ended() { set +eux; trap - DEBUG ERR; local lines problem with=; mapfile -t lines <<<"$basin_setup"; )"
+    R"(if ! problem=$(bash -n -c "$basin_setup" 2>&1); then problem=${problem%%$'\n'*}; )"
+    R"(echo "basin: setup cannot be run: ${problem#bash: -c: }" >&2; )"
+    R"(else if (($1)); then with=" with code $1"; fi; echo "basin: setup line $basin_setup_line ended the task$with, )"
+    R"(before its script: ${lines[basin_setup_line - 1]}" >&2; fi; exit $(($1 ? $1 : 1)); }; )"
+    R"(eval "$basin_setup"; trap - DEBUG ERR EXIT; unset basin_setup basin_setup_line; exec "$@")";
+constexpr char kSetupSays[] = "basin: setup ";
 
 // What a task of another run, in which `basin submit` may have been called, has in its environment.
 constexpr const char* kOfOneTask[] = {"AZ_BATCHAI_TASK_INDEX",
@@ -41,6 +57,7 @@ constexpr const char* kOfOneTask[] = {"AZ_BATCHAI_TASK_INDEX",
 
 bool IsOfOneTask(const std::string& name) {
   if (absl::StartsWith(name, "SSH_") || absl::StartsWith(name, "BASIN_INPUT_")) return true;
+  if (absl::StartsWith(name, "AZUREML_DATAREFERENCE_")) return true;
   for (const char* one : kOfOneTask) {
     if (name == one) return true;
   }
@@ -165,7 +182,7 @@ Environment ContainedEnvironment(const agent::StartTask& request, const TaskSurr
 std::vector<std::string> TaskWords(const agent::StartTask& request, const TaskSurroundings& surroundings) {
   std::vector<std::string> words;
   if (request.setup_size() > 0) {
-    words = {"bash", "-c", absl::StrCat("set -e\n", absl::StrJoin(request.setup(), "\n"), "\nexec \"$@\""), "bash"};
+    words = {"bash", "-c", kSetupShell, "bash", absl::StrJoin(request.setup(), "\n")};
   }
   for (const std::string& word : request.argv()) words.push_back(ReplacePlaceholders(word, surroundings.paths));
   if (request.port() != 0 && request.takes_listener()) {
@@ -173,6 +190,13 @@ std::vector<std::string> TaskWords(const agent::StartTask& request, const TaskSu
     words.push_back(absl::StrCat(kPassedListenerFd));
   }
   return words;
+}
+
+std::string SetupProblem(absl::string_view log_end) {
+  log_end = absl::StripTrailingAsciiWhitespace(log_end);
+  log_end.remove_prefix(log_end.rfind('\n') + 1);  // none: npos + 1 is 0
+  if (!absl::StartsWith(log_end, kSetupSays)) return "";
+  return std::string(absl::StripPrefix(log_end, "basin: "));
 }
 
 absl::StatusOr<std::string> FindTaskProgram(const std::string& program, const Environment& environment,

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "estimator/agent/messages.h"
 #include "estimator/agent/placeholders.h"
 #include "estimator/agent/programs.h"
@@ -40,8 +41,12 @@ Environment TaskEnvironment(const Environment& inherited, const agent::StartTask
 Environment ContainedEnvironment(const agent::StartTask& request, const TaskSurroundings& surroundings);
 
 // The words, placeholders replaced, "--listen-fd N" added where the task gets its listener, wrapped in a shell that
-// runs the setup lines first.
+// runs the setup lines first. Where they end the task, also well, it says which line did, and ends with another code
+// than 0.
 std::vector<std::string> TaskWords(const agent::StartTask& request, const TaskSurroundings& surroundings);
+
+// That shell's last words, where the end of a task's log has them: "setup line 2 ended the task ..."; else empty.
+std::string SetupProblem(absl::string_view log_end);
 
 // Looks for the program as execvp would, from the folder `folder` and with the PATH of `environment`; a script's
 // interpreter too (#!). Returns its path. NOT_FOUND: it is not along PATH; FAILED_PRECONDITION: what is there cannot be

@@ -29,6 +29,7 @@ constexpr int kEndedBySignal = 128;
 constexpr int kMostSignal = 64;
 constexpr uint32_t kMostIndex = 100'000;
 constexpr size_t kMostRoleBytes = 32;
+constexpr size_t kLogEndBytes = size_t{4} << 10;
 constexpr uint64_t kFullDiskBytes = uint64_t{64} << 10;
 
 // Runs in a child. Empty, or what went wrong.
@@ -248,6 +249,10 @@ void TaskTable::Exited(Task* task, int code, int signal) {
   exited.set_signal(signal);
   const bool is_bad = (code != 0 || signal != 0) && !task->was_stopped;
   if (is_bad) exited.set_problem(FullDisk(node_.folder.path));
+  if (is_bad && task->request.setup_size() > 0 && exited.problem().empty()) {
+    const std::string said = SetupProblem(ReadTail(LogPath(*task), kLogEndBytes).value_or(""));
+    if (!said.empty()) exited.set_problem(absl::StrCat(HostName(), ": ", said));
+  }
   if (is_bad && task->request.in_container() && code == kEngineFailed && exited.problem().empty()) {
     exited.set_problem(absl::StrCat("this is how ", Name(node_.environment.image()->engine),
                                     " says that it could not run the container; what it says is in the log"));

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/exit_code.h"
+#include "common/base/log.h"
 #include "common/base/nearest.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
@@ -49,8 +50,16 @@ std::string OneMetric(const RunRecord& record) {
 absl::Status Runs(const CommandContext& context, const RunsFlags& flags) {
   BASIN_RETURN_IF_ERROR(CheckState(flags.state));
   BASIN_ASSIGN_OR_RETURN(const std::string runs, RunsFolderOf(context, flags.runs));
-  BASIN_ASSIGN_OR_RETURN(const std::vector<ListedRun> listed,
+  BASIN_ASSIGN_OR_RETURN(const RunListing listing,
                          ListRuns(runs, IndexPathOf(context), {flags.experiment, flags.state, flags.limit}));
+  const std::vector<ListedRun>& listed = listing.runs;
+  if (!listing.damaged.empty()) {
+    const size_t more = listing.damaged.size() - 1;
+    Warn(absl::StrCat(more == 0 ? "a run is" : absl::StrCat(more + 1, " runs are"), " not shown: ", listing.damaged[0],
+                      more == 0 ? "" : absl::StrCat(" and ", more, " more"),
+                      " cannot be read, or neither run.json nor journal.jsonl there tells of a run; make it readable, "
+                      "or remove what is left: basin delete --force RUN"));
+  }
   if (flags.json) {
     OrderedJson all = OrderedJson::array();
     for (const ListedRun& run : listed) {

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
@@ -36,6 +37,7 @@
 #include "estimator/launch/slurm_allocation.h"
 #include "estimator/run/detach.h"
 #include "estimator/run/take_over.h"
+#include "estimator/snapshot/tree.h"
 
 namespace basin {
 namespace {
@@ -228,6 +230,14 @@ absl::StatusOr<int> SubmitQueued(SupervisedRun& run, const RunFolder& folder, co
   return kExitOk;
 }
 
+void TellLeftOut(const Job& job) {
+  if (job.source_directory.empty()) return;
+  const std::vector<std::string> names = LeftOutAsOfRuns(job.source_directory);
+  if (names.empty()) return;
+  Info(absl::StrCat(absl::StrJoin(names, "/ and "), "/ of ", job.source_directory,
+                    " stay here, for they would pass for what the run has made; move what the script reads elsewhere"));
+}
+
 absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& flags) {
   SupervisedRun run;
   BASIN_ASSIGN_OR_RETURN(run.job, ReadJob(flags));
@@ -298,6 +308,7 @@ absl::StatusOr<int> Submit(const CommandContext& context, const SubmitFlags& fla
   Info(absl::StrCat("run ", run_id, ": ", run.plan.tasks.size(), run.plan.tasks.size() == 1 ? " task" : " tasks",
                     run.target.kind == TargetKind::kLocal ? "" : absl::StrCat(" on ", run.target.name), ", folder ",
                     folder.path(), ", page ", folder.PageUrl()));
+  TellLeftOut(run.job);
   if (queued) return SubmitQueued(run, folder, flags);
   if (flags.detach) return SubmitDetached(context, flags, run, folder, runs);
   const absl::StatusOr<RunOutcome> outcome = SuperviseNewRun(context, flags, run, folder, runs, nullptr);

@@ -42,7 +42,7 @@ absl::Status CheckMetricName(absl::string_view name) {
   return absl::OkStatus();
 }
 
-std::optional<MetricPoint> ParseMetricLine(absl::string_view line) {
+std::optional<MetricPoint> ParseMetricLine(absl::string_view line, double arrived) {
   if (!line.empty() && line.back() == '\n') line.remove_suffix(1);
   if (line.empty() || line.size() > kMetricLineBytesMax) return std::nullopt;
   OrderedJson json = OrderedJson::parse(ToStd(line), nullptr, /*allow_exceptions=*/false);
@@ -64,7 +64,8 @@ std::optional<MetricPoint> ParseMetricLine(absl::string_view line) {
       point.step = static_cast<int64_t>(at);
     }
   }
-  if (const auto time = json.find("time"); time != json.end() && time->is_number()) point.time = time->get<double>();
+  const auto time = json.find("time");
+  point.time = time != json.end() && time->is_number() ? time->get<double>() : arrived;
   if (const absl::StatusOr<TaskId> task = ParseTaskId(TextField(json, "task")); task.ok()) point.task = *task;
   return point;
 }
@@ -82,7 +83,7 @@ absl::StatusOr<std::vector<MetricPoint>> ReadMetrics(const std::string& path) {
   std::ifstream file(path);
   std::string line;
   while (std::getline(file, line)) {
-    if (std::optional<MetricPoint> point = ParseMetricLine(line)) points.push_back(*std::move(point));
+    if (std::optional<MetricPoint> point = ParseMetricLine(line, /*arrived=*/0)) points.push_back(*std::move(point));
   }
   if (file.bad()) return absl::UnavailableError(absl::StrCat("read ", path, ": failed"));
   return points;

@@ -2,8 +2,8 @@
 //
 //   {"name": "loss", "value": 0.41, "step": 1200, "time": 1764370000.123}
 //
-// `step` may be absent. A value that is no number is "NaN", "Infinity" or "-Infinity" (Python's json writes them bare,
-// which is read too).
+// `step` may be absent, and so may `time`: it is then the time at which the supervisor had the line. A value that is no
+// number is "NaN", "Infinity" or "-Infinity" (Python's json writes them bare, which is read too).
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,9 @@ inline constexpr size_t kMetricNameBytesMax = 256;
 // INVALID_ARGUMENT for an empty or too long name, one with control characters or one that is not UTF-8.
 absl::Status CheckMetricName(absl::string_view name);
 
-// Without the end of line, which is stripped where it is there. nullopt where it is none of these.
-std::optional<MetricPoint> ParseMetricLine(absl::string_view line);
+// Without the end of line, which is stripped where it is there. nullopt where it is none of these. `arrived` is the
+// time of a line that has none, in seconds since 1970.
+std::optional<MetricPoint> ParseMetricLine(absl::string_view line, double arrived);
 // With the end of line; with `task` where `with_task`.
 std::string MetricLine(const MetricPoint& point, bool with_task);
 

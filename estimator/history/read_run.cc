@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/files.h"
@@ -86,9 +87,26 @@ absl::StatusOr<RunRecord> ReadRun(const RunFolder& folder) {
   return record;
 }
 
+std::vector<KeptFolder> KeptFolders(const RunFolder& folder) {
+  std::vector<KeptFolder> kept;
+  const absl::StatusOr<std::string> journal = ReadFile(folder.JournalPath(), size_t{1} << 30);
+  if (!journal.ok()) return kept;
+  for (const absl::string_view line : absl::StrSplit(*journal, '\n', absl::SkipEmpty())) {
+    if (!absl::StrContains(line, "\"kept\"")) continue;
+    const OrderedJson json = OrderedJson::parse(ToStd(line), nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || TextField(json, "event") != "kept") continue;
+    KeptFolder one = {TextField(json, "host"), TextField(json, "folder"), false};
+    if (const auto local = json.find("local"); local != json.end() && local->is_boolean()) one.is_local = *local;
+    const auto same = [&one](const KeptFolder& other) { return other.host == one.host && other.folder == one.folder; };
+    if (!one.folder.empty() && std::none_of(kept.begin(), kept.end(), same)) kept.push_back(std::move(one));
+  }
+  return kept;
+}
+
 ShownState StateToShow(const RunRecord& record, bool is_supervised) {
   // In a queue nobody supervises it yet.
-  if (IsFinal(record.phase) || is_supervised || record.phase == RunPhase::kQueued) return {RunPhaseName(record.phase), ""};
+  if (IsFinal(record.phase) || is_supervised || record.phase == RunPhase::kQueued)
+    return {RunPhaseName(record.phase), ""};
   return {"NotResponding", absl::StrCat("nobody supervises this run any more; its last state was ",
                                         RunPhaseName(record.phase), "; go on with it: basin attach ", record.run_id)};
 }

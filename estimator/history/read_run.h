@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "estimator/history/run_folder.h"
@@ -16,6 +17,15 @@ absl::StatusOr<RunRecord> ReadRun(const RunFolder& folder);
 // Of the lines of a journal alone; lines that are torn or unknown are passed over. The run's id is empty where nothing
 // of a record is in there. Pure.
 RunRecord RecordFromJournal(absl::string_view lines);
+
+// A node's folder that was not removed, because what lies there could not be brought into the run's.
+struct KeptFolder {
+  std::string host;
+  std::string folder;
+  bool is_local = false;  // on the machine that supervised
+};
+// What the journal tells of them; each once.
+std::vector<KeptFolder> KeptFolders(const RunFolder& folder);
 
 struct ShownState {
   std::string name;    // as RunPhaseName

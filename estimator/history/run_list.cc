@@ -2,15 +2,21 @@
 
 #include <dirent.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "common/base/files.h"
 #include "common/base/log.h"
 #include "common/base/nearest.h"
 #include "common/base/status_macros.h"
@@ -22,11 +28,15 @@ namespace {
 constexpr size_t kNamedMax = 8;
 constexpr char kLatest[] = "latest";
 
-// Names of the folders in `path`, but hidden ones: those are the run store's own.
-std::vector<std::string> FoldersIn(const std::string& path) {
+// Of a run that is being made: until then there may be its job alone.
+constexpr absl::Duration kBeingMade = absl::Minutes(1);
+
+// Names of the folders in `path`, but hidden ones: those are the run store's own. None where it does not exist.
+absl::StatusOr<std::vector<std::string>> FoldersIn(const std::string& path) {
   std::vector<std::string> names;
   DIR* folder = opendir(path.c_str());
-  if (folder == nullptr) return names;
+  if (folder == nullptr && errno == ENOENT) return names;
+  if (folder == nullptr) return ErrnoStatus(errno, absl::StrCat("list ", path));
   while (const dirent* entry = readdir(folder)) {
     if (entry->d_name[0] == '.') continue;
     bool is_folder = entry->d_type == DT_DIR;
@@ -49,6 +59,18 @@ std::string StampOf(const RunFolder& folder) {
                       info.st_ctim.tv_sec, ".", info.st_ctim.tv_nsec);
 }
 
+// Whether a folder whose record cannot be read was a run's.
+bool IsDamaged(const RunFolder& folder) {
+  if (access(folder.path().c_str(), R_OK | X_OK) != 0) return errno != ENOENT;
+  if (SupervisorLock::IsHeld(folder)) return false;
+  struct stat info;
+  for (const std::string& path : {folder.RecordPath(), folder.JournalPath()}) {
+    if (stat(path.c_str(), &info) == 0) return true;
+  }
+  return stat((folder.path() + "/job.json").c_str(), &info) == 0 &&
+         absl::Now() - absl::FromTimeT(info.st_mtim.tv_sec) > kBeingMade;
+}
+
 struct Candidate {
   int64_t created_ms = 0;
   std::string run_id;
@@ -67,8 +89,8 @@ ShownState Shown(const RunRecord& record, const RunFolder& folder) {
 
 // nullopt: the index could not be used, or what it said of a run is not what its folder says. *cache: what went wrong
 // with it, DATA_LOSS where it is no use.
-std::optional<std::vector<ListedRun>> ListWith(const std::string& runs, RunIndex* index, const RunQuery& query,
-                                               absl::Status* cache) {
+std::optional<RunListing> ListWith(const std::string& runs, const std::vector<RunName>& names, RunIndex* index,
+                                   const RunQuery& query, absl::Status* cache) {
   std::map<std::string, IndexedRun> known;
   if (index != nullptr) {
     absl::StatusOr<std::map<std::string, IndexedRun>> read = index->Read(runs);
@@ -78,7 +100,8 @@ std::optional<std::vector<ListedRun>> ListWith(const std::string& runs, RunIndex
   }
   std::vector<Candidate> candidates;
   std::map<std::string, IndexedRun> changed;
-  for (const RunName& name : RunNames(runs, query.experiment)) {
+  RunListing listing;
+  for (const RunName& name : names) {
     const std::string key = absl::StrCat(name.experiment, "/", name.run_id);
     Candidate one{0, name.run_id, RunFolder(RunFolder::PathFor(runs, name.experiment, name.run_id)), "", {}};
     const std::string stamp = StampOf(one.folder);
@@ -88,7 +111,10 @@ std::optional<std::vector<ListedRun>> ListWith(const std::string& runs, RunIndex
       one.state = found->second.state;
     } else {
       absl::StatusOr<RunRecord> record = ReadRun(one.folder);
-      if (!record.ok()) continue;  // a folder that somebody is making at this moment, or no run
+      if (!record.ok()) {
+        if (IsDamaged(one.folder)) listing.damaged.push_back(one.folder.path());
+        continue;  // else a folder that somebody is making at this moment, or no run
+      }
       one.created_ms = absl::ToUnixMillis(record->created);
       one.state = Shown(*record, one.folder).name;
       // The stamp is older than what was read, so it never stands for more than it has seen. Where the end is in the
@@ -102,7 +128,6 @@ std::optional<std::vector<ListedRun>> ListWith(const std::string& runs, RunIndex
   std::sort(candidates.begin(), candidates.end(), IsNewer);
   if (query.limit > 0 && candidates.size() > query.limit)
     candidates.erase(candidates.begin() + query.limit, candidates.end());
-  std::vector<ListedRun> listed;
   for (Candidate& one : candidates) {
     if (!one.record) {
       absl::StatusOr<RunRecord> record = ReadRun(one.folder);
@@ -115,7 +140,7 @@ std::optional<std::vector<ListedRun>> ListWith(const std::string& runs, RunIndex
       one.record = *std::move(record);
     }
     ShownState shown = Shown(*one.record, one.folder);
-    listed.push_back({*std::move(one.record), std::move(shown)});
+    listing.runs.push_back({*std::move(one.record), std::move(shown)});
   }
   if (index != nullptr) {
     std::vector<std::string> gone;
@@ -125,7 +150,7 @@ std::optional<std::vector<ListedRun>> ListWith(const std::string& runs, RunIndex
     }
     *cache = index->Update(runs, changed, gone);
   }
-  return listed;
+  return listing;
 }
 
 std::string Named(const std::vector<RunName>& names) {
@@ -156,35 +181,50 @@ absl::Status NoSuchRun(const std::string& runs, const std::string& text, const s
 
 }  // namespace
 
-std::vector<RunName> RunNames(const std::string& runs, const std::string& experiment) {
+absl::StatusOr<std::vector<RunName>> RunNames(const std::string& runs, const std::string& experiment,
+                                              std::vector<std::string>* unreadable) {
   std::vector<RunName> names;
-  for (const std::string& one : FoldersIn(runs)) {
+  absl::StatusOr<std::vector<std::string>> experiments = FoldersIn(runs);
+  if (!experiments.ok()) {
+    return absl::Status(experiments.status().code(),
+                        absl::StrCat("the folder of runs: ", experiments.status().message(),
+                                     "; make it readable, or name another with --runs or BASIN_RUNS"));
+  }
+  for (const std::string& one : *experiments) {
     if (!experiment.empty() && one != experiment) continue;
-    for (const std::string& run_id : FoldersIn(absl::StrCat(runs, "/", one))) names.push_back({one, run_id});
+    const std::string path = absl::StrCat(runs, "/", one);
+    const absl::StatusOr<std::vector<std::string>> run_ids = FoldersIn(path);
+    if (!run_ids.ok() && unreadable != nullptr) unreadable->push_back(path);
+    if (!run_ids.ok()) continue;
+    for (const std::string& run_id : *run_ids) names.push_back({one, run_id});
   }
   return names;
 }
 
-absl::StatusOr<std::vector<ListedRun>> ListRuns(const std::string& given, const std::string& index_path,
-                                                const RunQuery& query) {
+absl::StatusOr<RunListing> ListRuns(const std::string& given, const std::string& index_path, const RunQuery& query) {
   std::error_code error;
   const std::filesystem::path real = std::filesystem::canonical(given, error);
-  if (error == std::errc::no_such_file_or_directory) return std::vector<ListedRun>();
   const std::string runs = error ? given : real.string();
+  std::vector<std::string> unreadable;
+  BASIN_ASSIGN_OR_RETURN(const std::vector<RunName> names, RunNames(runs, query.experiment, &unreadable));
+  const auto with_unreadable = [&unreadable](RunListing listing) {
+    listing.damaged.insert(listing.damaged.begin(), unreadable.begin(), unreadable.end());
+    return listing;
+  };
   if (!index_path.empty()) {
     // Twice: what was damaged or wrong is thrown away and made anew.
     for (int attempt = 0; attempt < 2; ++attempt) {
       const absl::StatusOr<std::unique_ptr<RunIndex>> index = RunIndex::Open(index_path);
       if (!index.ok()) break;
       absl::Status cache;
-      std::optional<std::vector<ListedRun>> listed = ListWith(runs, index->get(), query, &cache);
+      std::optional<RunListing> listed = ListWith(runs, names, index->get(), query, &cache);
       if (absl::IsDataLoss(cache)) RunIndex::Discard(index_path);
-      if (listed && !absl::IsDataLoss(cache)) return *std::move(listed);
+      if (listed && !absl::IsDataLoss(cache)) return with_unreadable(*std::move(listed));
       if (absl::IsUnavailable(cache)) break;  // in use for longer than one waits for a cache
     }
   }
   absl::Status none;
-  return ListWith(runs, nullptr, query, &none).value_or(std::vector<ListedRun>());
+  return with_unreadable(ListWith(runs, names, nullptr, query, &none).value_or(RunListing()));
 }
 
 absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& index, const std::string& text) {
@@ -192,11 +232,15 @@ absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& in
   const std::string experiment = slash == std::string::npos ? "" : text.substr(0, slash);
   const std::string wanted = slash == std::string::npos ? text : text.substr(slash + 1);
   if (wanted.empty()) return absl::InvalidArgumentError("which run? Give its id, EXPERIMENT/ID or latest");
-  const std::vector<RunName> names = RunNames(runs, experiment);
+  BASIN_ASSIGN_OR_RETURN(const std::vector<RunName> all, RunNames(runs));
+  std::vector<RunName> names;
+  for (const RunName& name : all) {
+    if (experiment.empty() || name.experiment == experiment) names.push_back(name);
+  }
   if (wanted == kLatest) {
-    BASIN_ASSIGN_OR_RETURN(const std::vector<ListedRun> newest, ListRuns(runs, index, {experiment, "", 1}));
-    if (newest.empty()) return NoSuchRun(runs, text, RunNames(runs));
-    return RunFolder(newest[0].record.folder);
+    BASIN_ASSIGN_OR_RETURN(const RunListing newest, ListRuns(runs, index, {experiment, "", 1}));
+    if (newest.runs.empty()) return NoSuchRun(runs, text, all);
+    return RunFolder(newest.runs[0].record.folder);
   }
   std::vector<RunName> exact, by_prefix;
   for (const RunName& name : names) {
@@ -204,7 +248,7 @@ absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& in
     if (absl::StartsWith(name.run_id, wanted)) by_prefix.push_back(name);
   }
   const std::vector<RunName>& found = exact.empty() ? by_prefix : exact;
-  if (found.empty()) return NoSuchRun(runs, text, RunNames(runs));
+  if (found.empty()) return NoSuchRun(runs, text, all);
   if (found.size() > 1) {
     return absl::InvalidArgumentError(absl::StrCat("run ", text, ": ", found.size(),
                                                    " runs are called so: ", Named(found), "; give more of the name"));

@@ -23,9 +23,16 @@ struct ListedRun {
   ShownState shown;
 };
 
-// Empty where `runs` does not exist. `index`: path of the SQLite file; empty: without one.
-absl::StatusOr<std::vector<ListedRun>> ListRuns(const std::string& runs, const std::string& index,
-                                                const RunQuery& query);
+struct RunListing {
+  std::vector<ListedRun> runs;
+  // Folders of runs and experiments that cannot be read, or whose record is damaged: what the query asks for may be
+  // among them. Not that of a run which is being made.
+  std::vector<std::string> damaged;
+};
+
+// Empty where `runs` does not exist; an error where it cannot be read. `index`: path of the SQLite file; empty: without
+// one.
+absl::StatusOr<RunListing> ListRuns(const std::string& runs, const std::string& index, const RunQuery& query);
 
 // EXPERIMENT/ID of each run, in the order of names; nothing of a run is read.
 struct RunName {
@@ -33,7 +40,10 @@ struct RunName {
   std::string run_id;
   auto operator<=>(const RunName&) const = default;
 };
-std::vector<RunName> RunNames(const std::string& runs, const std::string& experiment = "");
+// Empty where `runs` does not exist; an error where it cannot be read. An experiment that cannot be is left out, and
+// named in *unreadable.
+absl::StatusOr<std::vector<RunName>> RunNames(const std::string& runs, const std::string& experiment = "",
+                                              std::vector<std::string>* unreadable = nullptr);
 
 // The run that the user means: its id, a unique prefix of one, EXPERIMENT/ID (or a prefix of ID), or `latest` (also
 // EXPERIMENT/latest). NOT_FOUND and INVALID_ARGUMENT name the runs that come near.

@@ -12,6 +12,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/format/event_file.h"
@@ -52,8 +53,8 @@ RunMetrics::~RunMetrics() {
 absl::Status RunMetrics::Open() {
   BASIN_ASSIGN_OR_RETURN(merged_, LineFile::Open(folder_.MetricsPath()));
   BASIN_ASSIGN_OR_RETURN(const std::vector<MetricPoint> merged, ReadMetrics(folder_.MetricsPath()));
-  std::map<TaskId, uint64_t> merged_count;
-  for (const MetricPoint& point : merged) ++merged_count[point.task];
+  std::map<TaskId, std::vector<double>> merged_times;
+  for (const MetricPoint& point : merged) merged_times[point.task].push_back(point.time);
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(absl::StrCat(folder_.path(), "/metrics"), error)) {
     const std::optional<TaskId> task = TaskOfFileName(entry.path().stem().string());
@@ -61,7 +62,7 @@ absl::Status RunMetrics::Open() {
     BASIN_ASSIGN_OR_RETURN(const std::string lines,
                            ReadFile(entry.path().string(), std::numeric_limits<size_t>::max() / 2));
     TaskState& state = tasks_[*task];
-    state.merged_skip = merged_count[*task];
+    state.merged_times = std::move(merged_times[*task]);
     if (const std::string left = EventFileIn(EventsFolder(*task)); !left.empty()) {
       if (const absl::Status opened = OpenEvents(*task, state, 0); !opened.ok()) {
         state.events_broken = true;
@@ -90,9 +91,12 @@ void RunMetrics::Add(const TaskId& task, absl::string_view bytes) {
 void RunMetrics::AddLines(const TaskId& task, TaskState& state, absl::string_view lines) {
   std::string merged, events;
   double first_time = 0;
+  const double arrived = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch());
   while (!lines.empty()) {
     const size_t end = std::min(lines.find('\n'), lines.size() - 1) + 1;
-    std::optional<MetricPoint> point = ParseMetricLine(lines.substr(0, end));
+    const bool is_merged = state.merged_seen < state.merged_times.size();
+    std::optional<MetricPoint> point =
+        ParseMetricLine(lines.substr(0, end), is_merged ? state.merged_times[state.merged_seen] : arrived);
     lines.remove_prefix(end);
     if (!point) continue;
     point->task = task;
@@ -107,8 +111,8 @@ void RunMetrics::AddLines(const TaskId& task, TaskState& state, absl::string_vie
       tell_(absl::StrCat("the run has more than ", kMetricsMax, " metrics: \"", point->name,
                          "\" and further ones are in metrics.jsonl alone, on no chart and not in the run's record"));
     }
-    if (state.merged_skip > 0) {
-      --state.merged_skip;
+    if (is_merged) {
+      ++state.merged_seen;
     } else {
       merged += MetricLine(*point, /*with_task=*/true);
     }

@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -42,9 +43,10 @@ class RunMetrics {
 
  private:
   struct TaskState {
-    std::string rest;          // of a line that has not ended
-    uint64_t merged_skip = 0;  // points that are in metrics.jsonl already
-    uint64_t events_skip = 0;  // and in the event file
+    std::string rest;                  // of a line that has not ended
+    std::vector<double> merged_times;  // of the points that are in metrics.jsonl already: a line may have had no time
+    size_t merged_seen = 0;            // of these, those that have come again from the task's own lines
+    uint64_t events_skip = 0;          // and in the event file
     int events_fd = -1;
     bool events_broken = false;
     std::map<std::string, int64_t> counts;  // points of a name so far: the step where none is given

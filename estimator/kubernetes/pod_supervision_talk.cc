@@ -162,14 +162,17 @@ void PodSupervision::HandleMessage(size_t index, const FromAgent& message) {
     case FromAgent::kCollected: {
       const estimator::v1::Collected& collected = message.collected();
       std::vector<std::string> stays(pod.unstored.begin(), pod.unstored.end());
+      const uint64_t count = stays.size() + std::max<uint64_t>(collected.left_out_count(),
+                                                               static_cast<uint64_t>(collected.left_out_size()));
       stays.insert(stays.end(), collected.left_out().begin(), collected.left_out().end());
       history_.Journal(absl::Now(), "outputs",
                        nlohmann::json({{"task", pod.task.Name()},
                                        {"files", collected.files()},
                                        {"bytes", collected.bytes()},
-                                       {"left_out", stays}})
+                                       {"left_out", stays},
+                                       {"left_out_count", count}})
                            .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-      return HaveOutputs(index, stays.empty() ? "" : absl::StrCat(stays.size(), " of its files (", stays[0], ")"));
+      return HaveOutputs(index, stays.empty() ? "" : absl::StrCat(count, " of its files (", stays[0], ")"));
     }
     case FromAgent::kGoodbye:
       pod.has_left = true;

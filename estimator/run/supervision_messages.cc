@@ -1,4 +1,5 @@
 // What the nodes say to the supervisor, and how it becomes events of RunState and pieces of the history.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -300,13 +301,20 @@ void Supervision::HandleCollected(size_t index, const estimator::v1::Collected& 
     const std::string owner = stream == estimator::v1::AGENT ? "" : plan_.tasks[task].place.name.Name();
     stays.push_back(absl::StrCat(NameOnNode(stream, owner, path), " (could not be stored here)"));
   }
+  const uint64_t count =
+      stays.size() + std::max<uint64_t>(collected.left_out_count(), static_cast<uint64_t>(collected.left_out_size()));
   stays.insert(stays.end(), collected.left_out().begin(), collected.left_out().end());
-  history_.Journal(
-      absl::Now(), "outputs",
-      Compact({{"node", index}, {"files", collected.files()}, {"bytes", collected.bytes()}, {"left_out", stays}}));
-  if (!stays.empty()) {
-    KeepFolder(node, absl::StrCat(stays.size(), stays.size() == 1 ? " file (" : " files (", stays[0],
-                                  stays.size() > 1 ? ", ...; the journal names all)" : ")"));
+  history_.Journal(absl::Now(), "outputs",
+                   Compact({{"node", index},
+                            {"files", collected.files()},
+                            {"bytes", collected.bytes()},
+                            {"left_out", stays},
+                            {"left_out_count", count}}));
+  if (count > 0) {
+    const std::string named =
+        count == stays.size() ? "the journal names all" : absl::StrCat("the journal names ", stays.size());
+    KeepFolder(node, absl::StrCat(count, count == 1 ? " file (" : " files (", stays.empty() ? "" : stays[0],
+                                  count > 1 ? absl::StrCat(", ...; ", named, ")") : ")"));
   }
   const std::optional<size_t> failed = state_.failed_task();
   if (failed && static_cast<size_t>(plan_.tasks[*failed].place.node) == index) TellLastLines();
@@ -315,6 +323,10 @@ void Supervision::HandleCollected(size_t index, const estimator::v1::Collected& 
 
 void Supervision::KeepFolder(Node& node, const std::string& what) {
   node.keeps_folder = true;
+  history_.Journal(absl::Now(), "kept",
+                   Compact({{"host", node.host.name},
+                            {"folder", node.welcome.node_folder()},
+                            {"local", run_.target.kind == TargetKind::kLocal}}));
   const std::string kept = absl::StrCat("not stored here: ", what, "; kept on node ", node.host.name, " in ",
                                         node.welcome.node_folder(), ", which is yours to remove");
   absl::StrAppend(&kept_on_nodes_, kept_on_nodes_.empty() ? "" : "; ", kept);

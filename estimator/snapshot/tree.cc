@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <memory>
 #include <set>
 #include <utility>
@@ -25,6 +26,8 @@ namespace {
 constexpr size_t kReadBytes = size_t{256} << 10;
 constexpr size_t kMaxIgnoreFileBytes = size_t{4} << 20;
 constexpr absl::string_view kGitIgnore = ".gitignore";
+// Collected from each task's folder as its run's own.
+constexpr const char* kOfRuns[] = {"logs", "outputs"};
 
 class Walker {
  public:
@@ -44,6 +47,15 @@ class Walker {
     std::sort(tree_.entries.begin(), tree_.entries.end(),
               [](const TreeEntry& a, const TreeEntry& b) { return a.path < b.path; });
     return std::move(tree_);
+  }
+
+  std::vector<std::string> OfRuns(const FolderBeneath& root) {
+    if (!ReadTopIgnoreFile().ok() || !EnterGitIgnore(root.fd(), "").ok()) return {};
+    for (const char* name : kOfRuns) {
+      // Whatever complaint there is, the walk makes it.
+      (void)Visit(root.fd(), name, name);
+    }
+    return std::move(tree_.of_runs);
   }
 
  private:
@@ -104,6 +116,10 @@ class Walker {
     }
     const bool is_folder = S_ISDIR(info.st_mode);
     if (rules_.Ignores(path, is_folder) || never_.count({info.st_dev, info.st_ino}) != 0) return absl::OkStatus();
+    if (std::find(std::begin(kOfRuns), std::end(kOfRuns), path) != std::end(kOfRuns)) {
+      tree_.of_runs.push_back(path);
+      return absl::OkStatus();
+    }
     if (tree_.entries.size() >= options_.max_entries) {
       return tree_.bytes > Limit() ? TooLarge(tree_, shown_, options_.limit_mb)
                                    : TooMany(tree_, shown_, options_.max_entries);
@@ -231,6 +247,13 @@ void TreeDigester::Add(const TreeEntry& entry) {
 }
 
 std::string TreeDigester::Finish() { return digester_.Finish(); }
+
+std::vector<std::string> LeftOutAsOfRuns(const std::string& source_directory) {
+  const absl::StatusOr<FolderBeneath> root = FolderBeneath::Open(source_directory);
+  if (!root.ok()) return {};
+  const TreeOptions options;
+  return Walker(source_directory, options).OfRuns(*root);
+}
 
 absl::StatusOr<SourceTree> ReadTree(const std::string& source_directory, const TreeOptions& options) {
   BASIN_ASSIGN_OR_RETURN(const FolderBeneath root, FolderBeneath::Open(source_directory));

@@ -31,6 +31,8 @@ struct SourceTree {
   uint64_t bytes = 0;
   std::string digest;
   std::string ignore_file;  // what decided: ".basinignore", ".amlignore", ".gitignore", or empty
+  std::vector<std::string>
+      of_runs;  // "outputs" and "logs" of the top folder, where they stand there and are not ignored
 };
 
 struct TreeOptions {
@@ -45,11 +47,15 @@ struct TreeOptions {
 };
 
 // Walks, then reads each file once for its digest. Left out: what the ignore file names (.basinignore, else .amlignore,
-// of the top folder; else every .gitignore), everything named .git, options.never. NOT_FOUND where there is no such
+// of the top folder; else every .gitignore), everything named .git, options.never, and the top folder's `outputs` and
+// `logs`: what lies there at a run's end is taken for what the run has made. NOT_FOUND where there is no such
 // directory. INVALID_ARGUMENT naming the path for a link that is absolute or leads outside, for a socket, pipe or
 // device, for a name that is not UTF-8, and for too much: it names the three largest folders and where to write them.
 // FAILED_PRECONDITION naming a file that goes on changing while it is read.
 absl::StatusOr<SourceTree> ReadTree(const std::string& source_directory, const TreeOptions& options = {});
+
+// SourceTree::of_runs alone, without walking further. Empty where the directory cannot be read.
+std::vector<std::string> LeftOutAsOfRuns(const std::string& source_directory);
 
 // The digest of a tree, entry by entry in order; both ends make it from what they hold.
 class TreeDigester final {

@@ -1,5 +1,7 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -66,9 +68,18 @@ void Set(agent::StartTask* request, const std::string& name, const std::string& 
 }
 
 TEST(TaskEnvironmentTest, WhatBelongsToAnotherStartIsNotInherited) {
-  const char* const variables[] = {
-      "PATH=/usr/bin", "SSH_CLIENT=1",   "SSH_AUTH_SOCK=/x", "TF_CONFIG={}", "BASIN_RANK=3", "BASIN_INPUT_DATA=/d",
-      "HOME=/h",       "BASIN_CACHE=/c", "EMPTY=",           "A=b=c",        nullptr};
+  const char* const variables[] = {"PATH=/usr/bin",
+                                   "SSH_CLIENT=1",
+                                   "SSH_AUTH_SOCK=/x",
+                                   "TF_CONFIG={}",
+                                   "BASIN_RANK=3",
+                                   "BASIN_INPUT_DATA=/d",
+                                   "AZUREML_DATAREFERENCE_data=/d",
+                                   "HOME=/h",
+                                   "BASIN_CACHE=/c",
+                                   "EMPTY=",
+                                   "A=b=c",
+                                   nullptr};
   EXPECT_EQ(absl::StrJoin(EnvironmentLines(InheritedEnvironment(variables)), " "),
             "A=b=c BASIN_CACHE=/c EMPTY= HOME=/h PATH=/usr/bin");
 }
@@ -113,9 +124,65 @@ TEST(TaskWordsTest, PlaceholdersListenerAndSetup) {
   request.set_takes_listener(false);
   request.add_setup("module load x");
   request.add_setup("export {task}");  // a shell's braces are its own
-  EXPECT_EQ(
-      absl::StrJoin(TaskWords(request, Around()), " "),
-      "bash -c set -e\nmodule load x\nexport {task}\nexec \"$@\" bash /basin/bin/basin-ps --token-file=/node/token");
+  const std::vector<std::string> words = TaskWords(request, Around());
+  ASSERT_EQ(words.size(), 7u);
+  EXPECT_EQ(words[0] + words[1] + words[3], "bash-cbash");
+  EXPECT_EQ(words[4], "module load x\nexport {task}");
+  EXPECT_EQ(words[5], "/basin/bin/basin-ps");
+}
+
+// Runs `setup`, then a script that prints "ran" and its environment. Returns what is printed, and the end.
+std::string RunSetup(const std::vector<std::string>& setup) {
+  const TemporaryFolder folder;
+  agent::StartTask request;
+  for (const std::string& line : setup) request.add_setup(line);
+  for (const char* word : {"bash", "-c", "echo ran \"$@\" $ADDED; env | grep basin_", "bash", "one", "two words"}) {
+    request.add_argv(word);
+  }
+  std::vector<std::string> words = TaskWords(request, Around());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  const std::string path = folder.path() + "/said";
+  const pid_t pid = fork();
+  if (pid == 0) {
+    const int out = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+    dup2(out, 1);
+    dup2(out, 2);
+    execvp(argv[0], argv.data());
+    _exit(126);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  return absl::StrCat(*ReadFile(path), "code ", WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+}
+
+TEST(TaskWordsTest, TheScriptRunsInTheShellOfItsSetup) {
+  EXPECT_EQ(RunSetup({"set -a", "ADDED=from-setup", "if true", "then cd /", "fi", "false || true"}),
+            "ran one two words from-setup\ncode 1");  // of grep: nothing of basin's own is left
+}
+
+TEST(TaskWordsTest, ASetupThatEndsTheTaskNamesItsLine) {
+  const auto ended = [](const char* what, const char* line, int code) {
+    return absl::StrCat("basin: setup line ", what, ", before its script: ", line, "\ncode ", code);
+  };
+  EXPECT_EQ(RunSetup({"true", "false", "true"}), ended("2 ended the task with code 1", "false", 1));
+  EXPECT_EQ(RunSetup({"exit 0"}), ended("1 ended the task", "exit 0", 1));
+  EXPECT_EQ(RunSetup({"f() {\n return 3\n}", "", "f"}), ended("5 ended the task with code 3", "f", 3));
+  EXPECT_EQ(RunSetup({"true", "(exit 4)", "true"}), ended("2 ended the task with code 4", "(exit 4)", 4));
+  EXPECT_EQ(RunSetup({"if true", "then exit 7", "fi"}), ended("2 ended the task with code 7", "then exit 7", 7));
+  const std::string unset = RunSetup({"true", "set -u", "echo $none_such"});
+  EXPECT_TRUE(absl::EndsWith(unset, ended("3 ended the task with code 1", "echo $none_such", 1))) << unset;
+  const std::string syntax = RunSetup({"true", "foo ( bar"});
+  EXPECT_TRUE(absl::StrContains(syntax, "\nbasin: setup cannot be run: line 2: syntax error near")) << syntax;
+  EXPECT_TRUE(absl::EndsWith(syntax, "\ncode 2")) << syntax;
+}
+
+TEST(TaskWordsTest, TheEndOfALogTellsOfTheSetup) {
+  EXPECT_EQ(SetupProblem("x\nbasin: setup line 2 ended the task, before its script: exit 0\n"),
+            "setup line 2 ended the task, before its script: exit 0");
+  EXPECT_EQ(SetupProblem("basin: setup line 1 ended\nthe script's own\n"), "");
+  EXPECT_EQ(SetupProblem(""), "");
 }
 
 TEST(FindTaskProgramTest, LooksAlongThePathOfTheTaskAndInItsTree) {
@@ -176,8 +243,8 @@ TEST(FolderListingTest, FoldersCountToo) {
   const TemporaryFolder folder;
   for (int i = 0; i < 50; ++i) fs::create_directories(absl::StrCat(folder.path(), "/outputs/", i, "/empty"));
   const auto tree = FolderBeneath::Open(folder.path());
-  EXPECT_FALSE(ListFolder(*tree, "outputs", 100).is_cut);
-  const FolderListing listing = ListFolder(*tree, "outputs", 99);
+  EXPECT_FALSE(ListFolder(*tree, "outputs", {.max_entries = 100}).is_cut);
+  const FolderListing listing = ListFolder(*tree, "outputs", {.max_entries = 99});
   EXPECT_TRUE(listing.is_cut);
   EXPECT_TRUE(listing.files.empty());
 }
@@ -192,20 +259,40 @@ TEST(FolderListingTest, OddNamesAndKindsAreToldApart) {
   fs::create_directory_symlink("/etc", folder.path() + "/outputs/etc");
   ASSERT_EQ(mkfifo((folder.path() + "/outputs/pipe").c_str(), 0600), 0);
   const auto tree = FolderBeneath::Open(folder.path());
-  const FolderListing listing = ListFolder(*tree, "outputs", 100);
+  const FolderListing listing = ListFolder(*tree, "outputs", {.max_entries = 100});
   std::string shown;
   for (const ListedFile& file : listing.files) {
     absl::StrAppend(&shown, file.path, " ", static_cast<int>(file.kind), " ", file.bytes, " ", file.executable, " ",
                     file.target, "\n");
   }
   EXPECT_EQ(shown, "a 0 0 0 \nb/inner 0 5 1 \netc 1 0 0 /etc\nlink 1 0 0 b/inner\npipe 2 0 0 \n");
-  EXPECT_EQ(listing.left_out.size(), 2u);
+  EXPECT_EQ(listing.left_out.count(), 2u);
+  EXPECT_EQ(listing.left_out.names().size(), 2u);
   EXPECT_FALSE(listing.is_cut);
-  EXPECT_TRUE(ListFolder(*tree, "outputs", 3).is_cut);
-  EXPECT_FALSE(ListFolder(*tree, "outputs", 8).is_cut);  // one of the 7 names is a folder with an 8th
-  EXPECT_TRUE(ListFolder(*tree, "outputs", 7).is_cut);
-  EXPECT_TRUE(ListFolder(*tree, "absent", 3).files.empty());
-  EXPECT_TRUE(ListFolder(*tree, "outputs/etc", 3).files.empty());  // not followed
+  EXPECT_TRUE(ListFolder(*tree, "outputs", {.max_entries = 3}).is_cut);
+  EXPECT_FALSE(ListFolder(*tree, "outputs", {.max_entries = 8}).is_cut);  // one of the 7 names is a folder with an 8th
+  EXPECT_TRUE(ListFolder(*tree, "outputs", {.max_entries = 7}).is_cut);
+  EXPECT_TRUE(ListFolder(*tree, "absent", {.max_entries = 3}).files.empty());
+  EXPECT_TRUE(ListFolder(*tree, "outputs/etc", {.max_entries = 3}).files.empty());  // not followed
+}
+
+TEST(FolderListingTest, AllThatIsLeftOutIsCountedAndTheFirstNamed) {
+  const TemporaryFolder folder;
+  for (int i = 0; i < 700; ++i) folder.Write(absl::StrCat("outputs/odd\xff", i), "");
+  for (int i = 0; i < 300; ++i) folder.Write(absl::StrCat("outputs/deep/er/", i), "");
+  const auto tree = FolderBeneath::Open(folder.path());
+  FolderListing listing = ListFolder(*tree, "outputs", {.max_entries = 2000, .counts_the_rest = true});
+  EXPECT_EQ(listing.left_out.count(), 700u);
+  EXPECT_EQ(listing.left_out.names().size(), 500u);
+  EXPECT_FALSE(listing.is_cut);
+  listing = ListFolder(*tree, "outputs", {.max_entries = 150, .counts_the_rest = true});
+  EXPECT_TRUE(listing.is_cut);
+  EXPECT_EQ(listing.files.size() + listing.left_out.count(), 1000u) << "folders are no files";
+  LeftOut more;
+  more.Add("one", 3);
+  more.AddAll(listing.left_out, "worker-0/outputs/");
+  EXPECT_EQ(more.count(), 3 + listing.left_out.count());
+  EXPECT_TRUE(absl::StartsWith(more.names()[1], "worker-0/outputs/odd?")) << more.names()[1];
 }
 
 TEST(ProgramsTest, BundlesAndBuildFoldersAreUnderstood) {

@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "tests/estimator/agent_supervisor.h"
 
 namespace basin::testing {
@@ -101,7 +102,10 @@ TEST_F(AgentTasksTest, SetupLinesRunInTheTasksShell) {
   task.mutable_start_task()->add_setup("false");
   task.mutable_start_task()->add_setup("exit 0");
   supervisor.Send(task);
-  EXPECT_EQ(supervisor.WaitForEnd(1).code(), 1);
+  const agent::TaskExited end = supervisor.WaitForEnd(1);
+  EXPECT_EQ(end.code(), 1);
+  EXPECT_TRUE(absl::EndsWith(end.problem(), ": setup line 1 ended the task with code 1, before its script: false"))
+      << end.problem();
 }
 
 TEST_F(AgentTasksTest, AMissingProgramIsNamedWithThePlacesLookedAt) {
@@ -214,6 +218,33 @@ TEST_F(AgentTasksTest, AtTheEndOutputsComeAndTheFolderGoes) {
   supervisor.Next(agent::FromAgent::kGoodbye);
   EXPECT_TRUE(WaitUntil([&] { return ground_.MarkedWith("basin").empty(); }));
   EXPECT_NE(access((ground_.base() + "/runs/run").c_str(), F_OK), 0);
+}
+
+TEST_F(AgentTasksTest, WhatOfTheLogsWasNotStreamedIsCountedAndNamed) {
+  TestSupervisor supervisor(ground_);
+  supervisor.Join(1);
+  supervisor.StreamFiles();
+  supervisor.Send(TestSupervisor::Bash(
+      0,
+      "cd logs; mkfifo pipe; ln -s told link; echo x >told; echo x >$'odd\\xff'; mkdir ../many; "
+      "for i in {1..1200}; do echo $i >../many/$i; done; mv ../many .; cd ../outputs; mkfifo pipe"));
+  supervisor.WaitForEnd(0);
+  agent::ToAgent message;
+  message.mutable_collect_outputs()->set_limit_bytes(1'000'000);
+  supervisor.Send(message);
+  const agent::Collected collected = supervisor.Next(agent::FromAgent::kCollected).collected();
+  size_t told = 0;
+  for (int i = 1; i <= 1200; ++i) told += !supervisor.Stream(agent::SCRIPT_LOG, 0, absl::StrCat("many/", i)).empty();
+  told += !supervisor.Stream(agent::SCRIPT_LOG, 0, "told").empty();
+  EXPECT_GE(told, 900u);
+  EXPECT_LT(told, 1201u);
+  // All files, and the pipe, the link and the odd name, and the pipe of the outputs.
+  EXPECT_EQ(told + collected.left_out_count(), 1201u + 4u);
+  const std::string names = absl::StrJoin(collected.left_out(), "\n");
+  EXPECT_TRUE(absl::StrContains(names, "worker-0/logs/odd? (its name is not UTF-8")) << names;
+  EXPECT_TRUE(absl::StrContains(names, "(beyond the 1000 files and folders of a task that are streamed)")) << names;
+  EXPECT_TRUE(absl::StrContains(names, "worker-0/logs/link (a link)")) << names;
+  EXPECT_TRUE(absl::StrContains(names, "worker-0/outputs/pipe (a socket, pipe or device)")) << names;
 }
 
 TEST_F(AgentTasksTest, OutputsGoOnWhereTheLastSupervisorHasThem) {

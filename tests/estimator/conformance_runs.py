@@ -39,6 +39,23 @@ for step in 1 2 3; do basin metric log loss 0.$step --step $step; done
         self.assertIn(record["run_id"], self.read("index.html"))
         self.nothing_left()
 
+    def test_what_an_earlier_run_has_left_in_the_source_is_not_of_this_one(self):
+        self.write("outputs/model.h5", "of an earlier run")
+        self.write("logs/old.txt", "of an earlier run")
+        submitted = self.submit("ls outputs logs; echo new >outputs/new; exit 3")
+        self.ends(submitted, 1, "Failed")
+        self.assertEqual(submitted.text("err").count("outputs/ of "), 1)
+        self.assertFalse(os.path.exists(os.path.join(self.folder(), "outputs/model.h5")))
+        self.assertFalse(os.path.exists(os.path.join(self.folder(), "logs/old.txt")))
+        self.assertEqual(self.read("outputs/new"), "new\n")
+
+    def test_setup_that_ends_the_shell_is_no_success(self):
+        self.ends(self.submit("echo ran", setup=["true", "exit 0"]), 1, "Failed")
+        folder = os.path.join(self.folder(), "logs")
+        logs = "".join(self.read("logs", name) for name in os.listdir(folder) if name.startswith("worker-") and name.endswith(".txt"))
+        self.assertIn("basin: setup line 2 ended the task, before its script: exit 0\n", logs)
+        self.assertNotIn("ran\n", logs)
+
     def test_states_are_passed_in_their_order(self):
         self.ends(self.submit("echo done"))
         states = [entry["state"] for entry in map(json.loads, self.read("journal.jsonl").splitlines()) if entry["event"] == "state"]

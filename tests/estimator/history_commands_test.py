@@ -91,6 +91,33 @@ class RunsCommand(RunsTest):
         (self.base / 'home').write_text('a file')
         self.assertEqual(self.ids(), expected[2:] + ['run-18'])
 
+    def test_what_cannot_be_read_is_not_called_none(self):
+        self.runs.write_text('no folder')
+        self.basin('runs', code=1)
+        self.assertIn(f'list {self.runs}: Not a directory', self.errors)
+        self.basin('show', 'latest', code=1)
+        self.assertIn(f'list {self.runs}: Not a directory', self.errors)
+
+    def test_damaged_runs_are_told_of(self):
+        self.ended('whole')
+        self.ids()
+        self.assertEqual(self.errors, '')
+        for name in ('cut', 'other'):
+            folder = self.ended(name)
+            (folder / 'run.json').write_text('{"run_id": "c')
+            (folder / 'journal.jsonl').write_text('')
+        made_now = self.runs / 'exp/made-now'
+        made_now.mkdir()
+        (made_now / 'job.json').write_text('{}')
+        (self.runs / 'exp/no-run').mkdir()
+        for _ in range(2):  # without the index and with it
+            self.assertEqual(self.ids(), ['whole'])
+            self.assertEqual(self.errors.count('warning'), 1)
+            self.assertIn(f'2 runs are not shown: {self.runs}/exp/cut and 1 more cannot be read', self.errors)
+        os.utime(made_now / 'job.json', (1000, 1000))  # its submit was killed long ago
+        self.ids()
+        self.assertIn('3 runs are not shown', self.errors)
+
     def test_two_submitters_and_readers_at_once(self):
         writers = [Supervisor(self.runs, 'exp', f'run-{number:02}') for number in range(6)]
         for number, writer in enumerate(writers):
@@ -193,6 +220,27 @@ class OneRun(EndedRunTest):
         self.assertEqual(self.json('delete', 'run-1', 'run-2', '--force'), {'deleted': ['run-1', 'run-2']})
         self.assertEqual(self.json('runs'), [])
         self.assertFalse((self.runs / 'exp').exists())
+
+
+class KeptOnNodes(RunsTest):
+    def test_delete_removes_or_names_what_was_kept_on_nodes(self):
+        here = self.base / 'cache/runs/held/node-0'
+        stranger = self.base / 'project/node-0'
+        for folder in (here, stranger):
+            folder.mkdir(parents=True)
+            (folder / 'large.bin').write_text('x')
+        supervisor = self.supervise('held')
+        supervisor.do(record=record('held'), now=1764370000)
+        for host, folder, local in (('here', here, True), ('here', here, True), ('h1', '/scratch/basin/runs/held/node-1', False), ('here', stranger, True)):
+            supervisor.do(journal='kept', fields={'host': host, 'folder': str(folder), 'local': local}, now=1764370001)
+        supervisor.do(record=record('held', state='Completed', ended=text_of(1764370060)), now=1764370060)
+        supervisor.end()
+        said = self.basin('delete', 'held')
+        self.assertEqual(said.splitlines(), [f'deleted {supervisor.folder}', f'deleted {here}',
+                                             'kept on node h1, unless you have removed it: /scratch/basin/runs/held/node-1',
+                                             f'kept on node here, unless you have removed it: {stranger}'])
+        self.assertFalse(here.parent.exists())
+        self.assertTrue((stranger / 'large.bin').exists(), "no folder of this run's")
 
 
 class Living(RunsTest):

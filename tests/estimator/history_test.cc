@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/format/event_file.h"
 #include "estimator/history/metric_lines.h"
 #include "estimator/history/read_run.h"
@@ -138,6 +139,31 @@ TEST_F(HistoryTest, MetricsAreMergedWithTheirTaskWhereverLinesAreCut) {
   EXPECT_TRUE(
       absl::StrContains(Text("metrics.jsonl"), R"({"name":"loss","value":"NaN","time":11.0,"task":"worker/0"})"));
   EXPECT_EQ(ScanEventFile(EventFile("worker-0")).records, 3u) << "a header and two points";
+}
+
+TEST_F(HistoryTest, AMetricWithoutATimeHasThatOfItsArrivalForGood) {
+  const double before = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()) - 1;
+  auto history = Open();
+  history->Record(kNow, record_);
+  const std::string old = "{\"name\":\"loss\",\"value\":1,\"time\":10}\n";
+  const std::string bare = "{\"name\":\"loss\",\"value\":2,\"step\":7}\n";
+  EXPECT_TRUE(history->Store(Piece(RunStream::kMetrics, kWorker0, "", bare)).ok());
+  EXPECT_TRUE(history->Store(Piece(RunStream::kMetrics, kWorker0, "", old, bare.size())).ok());
+  history->Record(kNow + absl::Seconds(1), record_);
+  ASSERT_EQ(history->record().metrics.count("loss"), 1u);
+  EXPECT_EQ(history->record().metrics.at("loss"), 2) << "it is no point of 1970, and so the newest";
+  const std::vector<MetricPoint> points = *ReadMetrics(folder_.MetricsPath());
+  ASSERT_EQ(points.size(), 2u);
+  EXPECT_GT(points[0].time, before);
+  EXPECT_EQ(points[1].time, 10);
+  // A supervisor that takes over keeps what was written.
+  const std::string written = Text("metrics.jsonl"), events = EventFile("worker-0");
+  history.reset();
+  history = Open();
+  EXPECT_EQ(Text("metrics.jsonl"), written);
+  EXPECT_EQ(EventFile("worker-0"), events);
+  End(*history);
+  EXPECT_EQ(history->record().metrics.at("loss"), 2);
 }
 
 TEST_F(HistoryTest, AScriptThatMakesUpNamesFillsItsOwnFileAndNotTheRecord) {

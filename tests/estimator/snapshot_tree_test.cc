@@ -113,6 +113,22 @@ TEST(SourceTreeTest, LeavesOutWhatTheIgnoreFileNames) {
             (std::vector<std::string>{".amlignore", ".basinignore", ".gitignore", "data", "data/big", "sub"}));
 }
 
+TEST(SourceTreeTest, WhatAnEarlierRunHasLeftIsNoPartOfTheNext) {
+  ScratchFolder source;
+  source.Write("train.py", "");
+  source.Write("outputs/model.h5", "of an earlier run");
+  source.Write("logs/note.txt", "");
+  source.Write("src/outputs/layer.py", "");
+  const SourceTree tree = Tree(source.path());
+  EXPECT_EQ(Paths(tree), (std::vector<std::string>{"src", "src/outputs", "src/outputs/layer.py", "train.py"}));
+  EXPECT_EQ(tree.of_runs, (std::vector<std::string>{"logs", "outputs"}));
+  EXPECT_EQ(LeftOutAsOfRuns(source.path()), tree.of_runs);
+  source.Write(".gitignore", "/logs/\n");  // who leaves them out need not be told
+  EXPECT_EQ(Tree(source.path()).of_runs, (std::vector<std::string>{"outputs"}));
+  EXPECT_EQ(LeftOutAsOfRuns(source.path()), (std::vector<std::string>{"outputs"}));
+  EXPECT_TRUE(LeftOutAsOfRuns(source.At("not there")).empty());
+}
+
 TEST(SourceTreeTest, TheFolderOfRunsIsNeverPartOfIt) {
   ScratchFolder source;
   source.Write("train.py", "");

@@ -381,6 +381,8 @@ TEST_F(SupervisorTest, WhatTheAgentLeavesOutStaysOnItsNode) {
     if (!message.has_collect_outputs()) return false;
     FromAgent reply;
     reply.mutable_collected()->add_left_out("worker/1/outputs/huge.bin (120 GB)");
+    reply.mutable_collected()->add_left_out("worker/1/logs/1001 (beyond)");
+    reply.mutable_collected()->set_left_out_count(200);
     say(reply);
     return true;
   };
@@ -388,10 +390,10 @@ TEST_F(SupervisorTest, WhatTheAgentLeavesOutStaysOnItsNode) {
   const RunOutcome outcome = Supervised(launcher);
   EXPECT_EQ(outcome.phase, RunPhase::kCompleted);
   EXPECT_EQ(outcome.exit_code, 0);
-  EXPECT_EQ(
-      outcome.record.reason,
-      "not stored here: 1 file (worker/1/outputs/huge.bin (120 GB)); kept on node h1 in /base/runs/r1/node, which "
-      "is yours to remove");
+  EXPECT_EQ(outcome.record.reason,
+            "not stored here: 200 files (worker/1/outputs/huge.bin (120 GB), ...; the journal names 2); kept on node "
+            "h1 in /base/runs/r1/node, which is yours to remove");
+  EXPECT_TRUE(absl::StrContains(Read("journal.jsonl"), "\"/base/runs/r1/node\"")) << "`basin delete` looks there";
   const auto keeps = [](const ToAgent& m) { return m.has_bye() && m.bye().keep_folder(); };
   EXPECT_EQ(Count(0, keeps), 0);
   EXPECT_EQ(Count(1, keeps), 1);
