@@ -141,7 +141,7 @@ absl::Status RunRank(const Flags& flags, Workload& workload, const Device& devic
 absl::Status Run(Flags& flags, std::unique_ptr<MpiGroup>* group) {
   BASIN_RETURN_IF_ERROR(Check(flags));
   const bool is_rank = flags.task.backend == TrainingBackend::kMpi;
-  if (is_rank) flags.device = DeviceOfRank(flags.device, LocalRankInEnvironment(), ListDevices());
+  if (is_rank) flags.device = DeviceOfRank(flags.device, LocalRank(Environment), ListDevices());
   BASIN_ASSIGN_OR_RETURN(auto device, OpenDevice(flags.device, flags.threads));
   BASIN_ASSIGN_OR_RETURN(auto workload, MakeWorkload(flags.task, *device));
   if (!flags.evaluate.empty()) return workload->EvaluateFile(flags.evaluate);

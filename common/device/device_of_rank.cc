@@ -1,7 +1,5 @@
 #include "common/device/device_of_rank.h"
 
-#include <cstdlib>
-
 #include "absl/strings/numbers.h"
 
 namespace basin {
@@ -17,12 +15,11 @@ std::string DeviceOfRank(absl::string_view name, std::optional<int> local_rank,
   return viable[static_cast<size_t>(*local_rank) % viable.size()];
 }
 
-std::optional<int> LocalRankInEnvironment() {
-  for (const char* variable : {"BASIN_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
-                               "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "PALS_LOCAL_RANKID"}) {
-    const char* text = std::getenv(variable);
+std::optional<int> LocalRank(const std::function<std::string(const char*)>& variable) {
+  for (const char* name : {"BASIN_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+                           "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "PALS_LOCAL_RANKID"}) {
     int rank = 0;
-    if (text != nullptr && absl::SimpleAtoi(text, &rank) && rank >= 0) return rank;
+    if (absl::SimpleAtoi(variable(name), &rank) && rank >= 0) return rank;
   }
   return std::nullopt;
 }

@@ -1,6 +1,7 @@
 // Which device a rank of an MPI launch computes on, where nobody said its number.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,7 +17,7 @@ namespace basin {
 std::string DeviceOfRank(absl::string_view name, std::optional<int> local_rank, const std::vector<DeviceInfo>& devices);
 
 // The rank's place on its node, as the launcher's variables have it: Basin's, Open MPI's, MPICH's and Intel's, MVAPICH's,
-// Slurm's, Cray's. None where no variable holds a number.
-std::optional<int> LocalRankInEnvironment();
+// Slurm's, Cray's. None where no variable holds a number. `variable` returns a variable's value, "" where it is not set.
+std::optional<int> LocalRank(const std::function<std::string(const char*)>& variable);
 
 }  // namespace basin

@@ -1,6 +1,5 @@
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <optional>
 #include <string>
 
@@ -74,12 +73,13 @@ TEST(DeviceOfRankTest, RanksOfANodeTakeItsDevicesInTurn) {
 TEST(DeviceOfRankTest, TheLaunchersVariableHasTheLocalRank) {
   for (const char* variable : {"BASIN_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
                                "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "PALS_LOCAL_RANKID"}) {
-    EXPECT_EQ(LocalRankInEnvironment(), std::nullopt) << variable;
-    setenv(variable, "3", 1);
-    EXPECT_EQ(LocalRankInEnvironment(), 3) << variable;
-    setenv(variable, "some", 1);
-    EXPECT_EQ(LocalRankInEnvironment(), std::nullopt) << variable;
-    unsetenv(variable);
+    const auto local_rank = [variable](const std::string& value) {
+      return LocalRank([&](const char* name) { return variable == absl::string_view(name) ? value : std::string(); });
+    };
+    EXPECT_EQ(local_rank("3"), 3) << variable;
+    EXPECT_EQ(local_rank(""), std::nullopt) << variable;
+    EXPECT_EQ(local_rank("some"), std::nullopt) << variable;
+    EXPECT_EQ(local_rank("-1"), std::nullopt) << variable;
   }
 }
 
