@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -90,8 +91,8 @@ __attribute__((target("avx2,f16c"))) void WidenF16ByInstruction(const char* halv
   }
   WidenInto<Float16>(halves + 2 * i, n - i, values + i);
 }
-// That the system keeps these registers is in the compiler's answer for AVX2. It is asked for F16C by cpuid, since clang
-// 14 does not know that name.
+// That the system keeps these registers is in the compiler's answer for AVX2. It is asked for F16C by cpuid, since
+// clang 14 does not know that name.
 bool FindInstruction() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
@@ -136,6 +137,21 @@ bool HalvesAreFinite(DType type, const char* halves, size_t n) {
     if ((type == DType::kF16 ? AnyNotFiniteF16 : AnyNotFiniteBf16)(halves + 2 * begin, count)) return false;
   }
   return true;
+}
+
+Unfit FindUnfit(DType from, DType to, const char* values, size_t n) {
+  BASIN_CHECK(from == DType::kF32 || from == to);
+  const float limit = OverflowsFrom(to);
+  for (size_t i = 0; i < n; ++i) {
+    float value;
+    if (from == DType::kF32) {
+      std::memcpy(&value, values + i * sizeof(value), sizeof(value));
+    } else {
+      Widen(to, values + i * 2, 1, &value);
+    }
+    if (!(std::abs(value) < limit)) return {.element = i, .value = value};
+  }
+  return {};
 }
 
 float OverflowsFrom(DType type) {

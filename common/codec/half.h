@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "common/base/dtype.h"
 
@@ -18,6 +19,16 @@ bool Narrow(DType type, const float* values, size_t n, char* halves);
 void Widen(DType type, const char* halves, size_t n, float* values);
 // False if any element is NaN or infinite.
 bool HalvesAreFinite(DType type, const char* halves, size_t n);
+
+// An element of a gradient that 16 bits cannot hold: NaN, infinite, or too large.
+struct Unfit {
+  static constexpr uint64_t kNone = ~uint64_t{0};
+  uint64_t element = kNone;
+  float value = 0;  // any, where there is none
+};
+// The first of n elements of `from`, kF32 or `to`, that `to` cannot hold. Looks at one after another: for what is known
+// to have one.
+Unfit FindUnfit(DType from, DType to, const char* values, size_t n);
 
 // The least magnitude that becomes infinite in the type: 65520 for float16. Of kF32: infinity.
 float OverflowsFrom(DType type);

@@ -3,12 +3,14 @@
 
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/mutex.h"
+#include "common/codec/half.h"
 #include "worker/client/device_copies.h"
 
 namespace basin {
@@ -18,8 +20,9 @@ struct FakeDevice {
   struct Copy {
     void* to;
     const void* from;
-    size_t bytes;
+    size_t bytes;  // that come into the host's memory, or go out of it; 0: a wait, or a look
     DeviceCopies::Done done;
+    std::function<void()> work = nullptr;  // where it is no plain copy
   };
   Mutex mutex;
   CondVar changed;
@@ -40,7 +43,8 @@ struct FakeDevice {
     End(copy, absl::OkStatus());
   }
   static void End(const Copy& copy, const absl::Status& status) {
-    if (status.ok() && copy.bytes > 0) std::memcpy(copy.to, copy.from, copy.bytes);
+    if (status.ok() && copy.work) copy.work();
+    if (status.ok() && !copy.work && copy.bytes > 0) std::memcpy(copy.to, copy.from, copy.bytes);
     copy.done(status);
   }
   // The oldest copy that is held, waiting until there is one.
@@ -106,6 +110,16 @@ class FakeCopies final : public DeviceCopies {
   std::shared_ptr<const void> Pin(int, void*, size_t) override { return nullptr; }
   void CopyOut(int, const Mark&, void* to, const void* from, size_t bytes, Done done) override {
     device_->Add(/*outward=*/true, {to, from, bytes, std::move(done)});
+  }
+  absl::Status PrepareHalves(int) override { return absl::OkStatus(); }
+  void NarrowOut(int, const Mark&, DType type, void* to, const void* from, uint64_t n, Done done) override {
+    const auto narrow = [=] { Narrow(type, static_cast<const float*>(from), n, static_cast<char*>(to)); };
+    device_->Add(/*outward=*/true, {to, from, n * SizeOf(type), std::move(done), narrow});
+  }
+  void FindUnfit(int, const Mark&, DType from, DType type, const void* values, uint64_t n, Unfit* unfit,
+                 Done done) override {
+    const auto find = [=] { *unfit = basin::FindUnfit(from, type, static_cast<const char*>(values), n); };
+    device_->Add(/*outward=*/true, {unfit, values, 0, std::move(done), find});
   }
   void CopyIn(int, void* to, const void* from, size_t bytes, Done done) override {
     device_->Add(/*outward=*/false, {to, from, bytes, std::move(done)});

@@ -52,6 +52,59 @@ TEST_P(CudaHalfTest, NarrowsAsTheHost) {
   }
 }
 
+TEST_P(CudaHalfTest, NarrowsAtAnyAddressOfAnElement) {
+  std::vector<float> values(1030);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) / 3;
+  const OnDevice<float> in(values);
+  for (const size_t from : {0, 1, 2, 3, 1027}) {
+    for (const size_t to : {0, 1, 3}) {
+      const size_t n = values.size() - from;
+      std::vector<uint16_t> expected(values.size() + to, 0x1234);
+      Narrow(GetParam(), values.data() + from, n, reinterpret_cast<char*>(expected.data() + to));
+      const OnDevice<uint16_t> out(std::vector<uint16_t>(expected.size(), 0x1234));
+      ExpectCuda(StartNarrow(nullptr, GetParam(), in.data() + from, n, out.data() + to, nullptr));
+      EXPECT_EQ(out.Copy(), expected) << from << ", " << to;
+    }
+  }
+}
+
+TEST_P(CudaHalfTest, FindsTheFirstThatDoesNotFitAsTheHost) {
+  const float too_large = OverflowsFrom(GetParam());
+  struct Case {
+    size_t from, n;
+    std::vector<std::pair<size_t, float>> bad;
+  };
+  for (const Case& one : std::vector<Case>{{0, 0, {}},
+                                           {0, 1, {{0, NAN}}},
+                                           {3, 7, {}},
+                                           {1, 9, {{8, too_large}}},
+                                           {2, 100'003, {{100'000, -INFINITY}, {99'999, -too_large}}},
+                                           {0, 700'001, {{700'000, NAN}, {3, too_large}, {4, NAN}}},
+                                           {1, 700'001, {{699'999, INFINITY}}}}) {
+    // Those before the first are not looked at.
+    std::vector<float> values(one.from, NAN);
+    values.resize(one.from + one.n, std::nextafter(too_large, 0.0f));
+    for (const auto& [at, value] : one.bad) values[one.from + at] = value;
+    std::vector<uint16_t> halves(values.size());
+    Narrow(GetParam(), values.data(), values.size(), reinterpret_cast<char*>(halves.data()));
+    const OnDevice<float> floats_there(values);
+    const OnDevice<uint16_t> halves_there(halves);
+    for (const DType from : {DType::kF32, GetParam()}) {
+      const char* const at = from == DType::kF32 ? reinterpret_cast<const char*>(values.data() + one.from)
+                                                 : reinterpret_cast<const char*>(halves.data() + one.from);
+      const void* const there = from == DType::kF32 ? static_cast<const void*>(floats_there.data() + one.from)
+                                                    : static_cast<const void*>(halves_there.data() + one.from);
+      const Unfit expected = FindUnfit(from, GetParam(), at, one.n);
+      const OnDevice<Unfit> found(std::vector<Unfit>(1, {.element = 5, .value = 5}));
+      ExpectCuda(StartFindUnfit(nullptr, from, GetParam(), there, one.n, found.data()));
+      const Unfit unfit = found.Copy()[0];
+      EXPECT_EQ(unfit.element, expected.element) << one.from << ", " << one.n;
+      EXPECT_EQ(unfit.element == Unfit::kNone, one.bad.empty());
+      EXPECT_TRUE(unfit.value == expected.value || (std::isnan(unfit.value) && std::isnan(expected.value)));
+    }
+  }
+}
+
 TEST_P(CudaHalfTest, WidensEveryHalfAsTheHost) {
   for (const uint32_t most : {1u, 0x7bffu, 0x10000u}) {
     std::vector<uint16_t> halves(most);

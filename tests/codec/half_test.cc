@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/random.h"
@@ -204,6 +205,30 @@ TEST(HalfTest, OneBadElementIsSeenWhereverItIs) {
     }
     EXPECT_TRUE(Narrow(format.type, nullptr, 0, nullptr));
     EXPECT_TRUE(HalvesAreFinite(format.type, nullptr, 0));
+  }
+}
+
+TEST(HalfTest, TheFirstThatDoesNotFitIsFoundWithItsValue) {
+  std::vector<float> values(1000, -65519.0f);
+  EXPECT_EQ(FindUnfit(DType::kF32, DType::kF16, reinterpret_cast<const char*>(values.data()), 1000).element,
+            Unfit::kNone);
+  values[999] = NAN;
+  values[70] = -65520.0f;
+  const Unfit too_large = FindUnfit(DType::kF32, DType::kF16, reinterpret_cast<const char*>(values.data()), 1000);
+  EXPECT_EQ(too_large.element, 70u);
+  EXPECT_EQ(too_large.value, -65520.0f);
+  const Unfit nan = FindUnfit(DType::kF32, DType::kBF16, reinterpret_cast<const char*>(values.data()), 1000);
+  EXPECT_EQ(nan.element, 999u);
+  EXPECT_TRUE(std::isnan(nan.value));
+  for (const auto& [type, infinity] :
+       {std::pair(DType::kF16, uint16_t{0xfc00}), std::pair(DType::kBF16, uint16_t{0xff80})}) {
+    std::vector<uint16_t> halves(9, 0x0001);
+    const auto* const bytes = reinterpret_cast<const char*>(halves.data());
+    EXPECT_EQ(FindUnfit(type, type, bytes, 9).element, Unfit::kNone);
+    halves[8] = infinity;
+    EXPECT_EQ(FindUnfit(type, type, bytes, 9).element, 8u);
+    EXPECT_EQ(FindUnfit(type, type, bytes, 9).value, -INFINITY);
+    EXPECT_EQ(FindUnfit(type, type, bytes, 8).element, Unfit::kNone);
   }
 }
 

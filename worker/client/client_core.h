@@ -68,18 +68,23 @@ struct UpdateItem {
   // Of memory that is not the host's: only its size is looked at. The bytes come and go by pieces, see OnPiece.
   bool writes_by_pieces = false;  // push or assign
   bool pulls_by_pieces = false;
+  // Waits for OnPiece though all of it is the host's: it is not known yet whether the call is sent at all.
+  bool held = false;
 
-  bool by_pieces() const { return writes_by_pieces || pulls_by_pieces; }
+  bool by_pieces() const { return writes_by_pieces || pulls_by_pieces || held; }
 };
 
-// Shards [first, end) of one item of an update, which lie one behind the other: bytes [offset, offset + bytes) of the
-// variable, at most kMaxShardBytes.
+// Shards [first, end) of one item of an update, which lie one behind the other: elements [begin, begin + elements) of
+// the variable, at most kMaxShardBytes of what is written and of what is pulled.
 struct UpdatePiece {
   size_t item = 0;
   ShardId first, end;
-  uint64_t offset = 0, bytes = 0;
+  uint64_t begin = 0, elements = 0;
+  size_t written_size = 0, pulled_size = 0;  // bytes of an element as it is sent and as it comes; 0: not by pieces
 
   uint32_t shards() const { return end.value() - first.value(); }
+  uint64_t written_bytes() const { return elements * written_size; }
+  uint64_t pulled_bytes() const { return elements * pulled_size; }
 };
 
 // Rows of one table. Keys and bags are the caller's again when StartRows returns, and so is `push`; `pull` is lent
@@ -126,8 +131,8 @@ class ClientCore {
   absl::StatusOr<CallId> StartUpdate(absl::Span<const UpdateItem> items, const std::shared_ptr<const void>& lender,
                                      absl::Time now, std::vector<UpdatePiece>* pieces = nullptr);
   // A piece may go. `written`: its bytes, where it is pushed or assigned by pieces. `pull_to`: where its parameters go,
-  // where it is pulled by pieces. What is not finite is not sent, and the call's error. Pieces of calls that are done
-  // are ignored.
+  // where it is pulled by pieces. A float32 that is not finite is not sent, and the call's error; whoever gives 16 bits
+  // has looked at all of them before. Pieces of calls that are done are ignored.
   void OnPiece(CallId call, const UpdatePiece& piece, const wire::Frame& written, char* pull_to, absl::Time now);
   // Instead of OnPiece: the piece cannot be had, which is the call's error.
   void OnPieceFailed(CallId call, const UpdatePiece& piece, const absl::Status& status, absl::Time now);
@@ -193,6 +198,11 @@ class ClientCore {
   const std::optional<wire::v1::RunSpec>& spec() const { return spec_; }
   // Whether it is a variable, in float32, and trained by a rule: what is pushed to it is a gradient.
   bool TrainsFloats(VariableId variable) const;
+  bool Has(VariableId variable) const;
+  // REQUIRES: Has(variable).
+  const std::string& NameOf(VariableId variable) const {
+    return spec_->model().variables(static_cast<int>(variable.value())).name();
+  }
   const std::string& run_id() const { return options_.run_id; }
   Incarnation incarnation() const { return incarnation_; }
   StepClock clock() const { return clock_; }

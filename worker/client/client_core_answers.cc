@@ -212,8 +212,7 @@ DType ClientCore::DTypeOf(ShardId shard) const {
 }
 
 const std::string& ClientCore::VariableOf(ShardId shard) const {
-  const VariableId variable = placement_->shards()[shard.value()].variable;
-  return spec_->model().variables(static_cast<int>(variable.value())).name();
+  return NameOf(placement_->shards()[shard.value()].variable);
 }
 
 // Pulls of shards that had no values yet.

@@ -1,6 +1,6 @@
-// ClientCore: items whose bytes come and go by pieces, since they lie in a device's memory. The writes of one shard
-// keep the order in which their calls were started, so what is started for a shard whose piece is not there waits
-// behind it.
+// ClientCore: items whose bytes come and go by pieces, since they lie in a device's memory, or whose call waits for
+// what is found out there. The writes of one shard keep the order in which their calls were started, so what is started
+// for a shard whose piece is not there waits behind it.
 #include <algorithm>
 #include <cmath>
 
@@ -37,14 +37,13 @@ void ClientCore::OnPiece(CallId call, const UpdatePiece& piece, const wire::Fram
   const auto give = [&](Waiting& waiting) {
     UpdateEntry& entry = waiting.entry;
     const ShardState& shard = StateOf(entry.shard);
-    // Of the variable: what the host pushes beside a pull by pieces may have 16 bits.
-    const DType dtype = DTypeOf(entry.shard);
-    const uint64_t offset = shard.begin * SizeOf(dtype) - piece.offset;
-    if (entry.piece != 0) entry.pull = pull_to + offset;
+    const uint64_t at = shard.begin - piece.begin;
+    if (entry.piece != 0) entry.pull = pull_to + at * piece.pulled_size;
     waiting.ready = true;
     if (written.data() == nullptr) return;
-    waiting.payload = wire::Frame(written.data() + offset, (shard.end - shard.begin) * SizeOf(dtype), written.owner());
-    if (dtype != DType::kF32) return;
+    waiting.payload = wire::Frame(written.data() + at * piece.written_size,
+                                  (shard.end - shard.begin) * piece.written_size, written.owner());
+    if (entry.dtype != static_cast<uint8_t>(DType::kF32)) return;
     const absl::Span<const float> values(reinterpret_cast<const float*>(waiting.payload.data()),
                                          waiting.payload.size() / sizeof(float));
     if (AllFinite(values)) return;

@@ -158,9 +158,7 @@ absl::Status ClientCore::CheckUpdate(absl::Span<const UpdateItem> items) {
           absl::StrCat("variable ", item.variable.value(), " does not exist; the model has ", variables_.size()));
     }
     VariableState& state = variables_[item.variable.value()];
-    const auto name = [&]() -> const std::string& {
-      return spec_->model().variables(static_cast<int>(item.variable.value())).name();
-    };
+    const auto name = [&]() -> const std::string& { return NameOf(item.variable); };
     if (state.named_by == number) {
       return absl::InvalidArgumentError(
           absl::StrCat("\"", name(), "\" stands twice in one call; sum its gradients first"));
@@ -186,11 +184,6 @@ absl::Status ClientCore::CheckUpdate(absl::Span<const UpdateItem> items) {
       }
       const uint64_t expected = state.bytes / SizeOf(state.dtype) * SizeOf(type);
       if (written.size() != expected) return WrongSize(name(), what, written.size(), expected);
-      if (item.writes_by_pieces && type != state.dtype) {
-        return absl::UnimplementedError(absl::StrCat(what, " of \"", name(), "\": ", Name(type),
-                                                     " in device memory; this version takes ", Name(state.dtype),
-                                                     " there, and 16 bits in host memory alone"));
-      }
       if (!item.writes_by_pieces && !AllFinite(type, written)) return NotFinite(name(), what, type, written);
     }
     if (item.pull.data() != nullptr && item.pull.size() != state.bytes) {
@@ -200,8 +193,10 @@ absl::Status ClientCore::CheckUpdate(absl::Span<const UpdateItem> items) {
   return absl::OkStatus();
 }
 
+bool ClientCore::Has(VariableId variable) const { return variable.value() < variables_.size(); }
+
 bool ClientCore::TrainsFloats(VariableId variable) const {
-  if (variable.value() >= variables_.size()) return false;
+  if (!Has(variable)) return false;
   const wire::v1::Variable& declared = spec_->model().variables(static_cast<int>(variable.value()));
   return variables_[variable.value()].dtype == DType::kF32 && declared.statistic() == wire::v1::STATISTIC_UNSPECIFIED;
 }
@@ -257,12 +252,14 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
         }
       }
       if (item.by_pieces()) {
-        const uint64_t bytes = elements * element;
-        if (piece == nullptr || piece->bytes + bytes > kMaxShardBytes) {
-          piece = &pieces->emplace_back(UpdatePiece{.item = i, .first = id, .offset = shard.begin * element});
+        const size_t written_size = item.writes_by_pieces ? SizeOf(static_cast<DType>(entry.dtype)) : 0;
+        const size_t pulled_size = item.pulls_by_pieces ? element : 0;
+        if (piece == nullptr || (piece->elements + elements) * std::max(written_size, pulled_size) > kMaxShardBytes) {
+          piece = &pieces->emplace_back(UpdatePiece{
+              .item = i, .first = id, .begin = shard.begin, .written_size = written_size, .pulled_size = pulled_size});
         }
         piece->end = id.next();
-        piece->bytes += bytes;
+        piece->elements += elements;
         if (item.pulls_by_pieces) entry.piece = static_cast<uint32_t>(pieces->size());
       }
       if (item.by_pieces() || IsWaitedFor(id)) {

@@ -1,6 +1,10 @@
 #include "worker/client/device_calls.h"
 
+#include <cstring>
+#include <utility>
+
 #include "common/base/mutex.h"
+#include "worker/client/half_overflow.h"
 
 namespace basin {
 
@@ -31,10 +35,16 @@ void DeviceCalls::Start(CallId id, DeviceUpdate update) {
   call.update = std::move(update);
   call.passed = call.update.after == nullptr;
   bool pulls = false;
-  for (const DeviceUpdate::Item& item : call.update.items) pulls = pulls || item.in != nullptr;
-  if (pulls && !call.passed) queue_.emplace_back(id, kNoPiece);
+  for (size_t i = 0; i < call.update.items.size(); ++i) {
+    pulls = pulls || call.update.items[i].in != nullptr;
+    if (call.update.items[i].half) call.looks.push_back({.item = i});
+  }
+  call.unlooked = call.looks.size();
+  // A look tells that the stream has come there, too.
+  if (pulls && !call.passed && call.looks.empty()) queue_.push_back({id, Work::kWait});
+  for (uint32_t i = 0; i < call.looks.size(); ++i) queue_.push_back({id, Work::kLook, i});
   for (const UpdatePiece& piece : std::exchange(call.update.pieces, {})) {
-    queue_.emplace_back(id, static_cast<uint32_t>(call.pieces.size()));
+    queue_.push_back({id, Work::kCopyOut, static_cast<uint32_t>(call.pieces.size())});
     call.pieces.push_back({.of = piece});
   }
 }
@@ -60,14 +70,7 @@ bool DeviceCalls::Pump(ClientCore& core, absl::Time now) {
   }
   for (const Ended& one : ended) {
     progress = true;
-    Call& call = calls_.at(one.call);  // it stays while anything of it copies
-    --call.copying;
-    if (one.out) {
-      OnCopiedOut(core, one, now);
-      continue;
-    }
-    call.pieces[one.piece].in.reset();
-    if (!one.status.ok()) core.AddError(one.call, one.status);
+    OnEnded(core, one, now);
   }
   for (const ClientCore::Landed& landed : core.TakeLanded()) {
     progress = true;
@@ -75,9 +78,9 @@ bool DeviceCalls::Pump(ClientCore& core, absl::Time now) {
   }
   starved_ = false;
   while (!queue_.empty() && !starved_) {
-    const auto [id, piece] = queue_.front();
-    const auto at = calls_.find(id);
-    if (at != calls_.end() && !core.done(id)) starved_ = !StartPiece(core, id, at->second, piece, now);
+    const Queued queued = queue_.front();
+    const auto at = calls_.find(queued.call);
+    if (at != calls_.end() && !core.done(queued.call)) starved_ = !StartQueued(core, queued, at->second, now);
     if (starved_) break;
     progress = true;
     queue_.pop_front();
@@ -97,56 +100,110 @@ bool DeviceCalls::Pump(ClientCore& core, absl::Time now) {
   return progress;
 }
 
-// False: there is no staging for it now.
-bool DeviceCalls::StartPiece(ClientCore& core, CallId id, Call& call, uint32_t number, absl::Time now) {
-  if (number == kNoPiece) {
-    CopyOut(id, call, number, nullptr, 0);
-    return true;
-  }
-  Piece& piece = call.pieces[number];
-  const DeviceUpdate::Item& item = call.update.items[piece.of.item];
+// ---- From the queue. False: there is no staging for it now ----
+
+bool DeviceCalls::StartQueued(ClientCore& core, const Queued& queued, Call& call, absl::Time now) {
+  if (queued.work == Work::kLook) return StartLook(queued, call);
+  if (queued.work == Work::kCopyOut) return StartPiece(core, queued, call, now);
+  copies_->CopyOut(call.update.device, call.update.after, nullptr, nullptr, 0, Begin(call, queued));
+  return true;
+}
+
+bool DeviceCalls::StartLook(const Queued& queued, Call& call) {
+  Look& look = call.looks[queued.number];
+  const DeviceUpdate::Item& item = call.update.items[look.item];
+  if ((look.found = staging_->Take(sizeof(Unfit))) == nullptr) return false;
+  auto* const found = reinterpret_cast<Unfit*>(look.found.get());
+  copies_->FindUnfit(call.update.device, call.update.after, item.from, *item.half, item.out, item.elements, found,
+                     Begin(call, queued));
+  return true;
+}
+
+bool DeviceCalls::StartPiece(ClientCore& core, const Queued& queued, Call& call, absl::Time now) {
+  Piece& piece = call.pieces[queued.number];
+  const UpdatePiece& of = piece.of;
+  const DeviceUpdate::Item& item = call.update.items[of.item];
   // Both or none: with one of them held, two pieces could wait for each other's.
   std::shared_ptr<char> out, in;
-  if (item.out != nullptr && (out = staging_->Take(piece.of.bytes)) == nullptr) return false;
-  if (item.in != nullptr && (in = staging_->Take(piece.of.bytes)) == nullptr) return false;
+  if (item.out != nullptr && (out = staging_->Take(of.written_bytes())) == nullptr) return false;
+  if (item.in != nullptr && (in = staging_->Take(of.pulled_bytes())) == nullptr) return false;
   piece.out = std::move(out);
   piece.in = std::move(in);
-  if (item.out != nullptr) {
-    CopyOut(id, call, number, item.out + piece.of.offset, piece.of.bytes);
+  if (item.out == nullptr) {
+    Send(core, queued.call, call, queued.number, now);
+  } else if (item.half && item.from != *item.half) {
+    copies_->NarrowOut(call.update.device, call.update.after, *item.half, piece.out.get(),
+                       item.out + of.begin * SizeOf(item.from), of.elements, Begin(call, queued));
   } else {
-    Give(core, id, call, number, now);
+    copies_->CopyOut(call.update.device, call.update.after, piece.out.get(), item.out + of.begin * of.written_size,
+                     of.written_bytes(), Begin(call, queued));
   }
   return true;
 }
 
-void DeviceCalls::CopyOut(CallId id, Call& call, uint32_t piece, const void* from, size_t bytes) {
-  ++call.copying;
-  char* const to = piece == kNoPiece ? nullptr : call.pieces[piece].out.get();
-  copies_->CopyOut(call.update.device, call.update.after, to, from, bytes, WhenEnded(id, piece, /*out=*/true));
+// ---- What has ended ----
+
+void DeviceCalls::OnEnded(ClientCore& core, const Ended& ended, absl::Time now) {
+  const CallId id = ended.what.call;
+  Call& call = calls_.at(id);  // it stays while anything of it copies
+  --call.copying;
+  switch (ended.what.work) {
+    case Work::kWait:
+      if (ended.status.ok()) return OnPassed(id, call);
+      call.lost = true;
+      call.parked.clear();
+      return core.AddError(id, ended.status);
+    case Work::kLook:
+      return OnLooked(core, id, call, ended, now);
+    case Work::kCopyOut:
+      return OnCopiedOut(core, id, call, ended, now);
+    case Work::kCopyIn:
+      call.pieces[ended.what.number].in.reset();
+      if (!ended.status.ok()) core.AddError(id, ended.status);
+  }
 }
 
-void DeviceCalls::OnCopiedOut(ClientCore& core, const Ended& ended, absl::Time now) {
-  Call& call = calls_.at(ended.call);
-  if (ended.status.ok()) {
-    call.passed = true;
-    for (const uint32_t piece : std::exchange(call.parked, {})) CopyIn(ended.call, call, piece);
-    if (ended.piece != kNoPiece) Give(core, ended.call, call, ended.piece, now);
-    return;
+void DeviceCalls::OnPassed(CallId id, Call& call) {
+  call.passed = true;
+  for (const uint32_t piece : std::exchange(call.parked, {})) CopyIn(id, call, piece);
+}
+
+void DeviceCalls::OnLooked(ClientCore& core, CallId id, Call& call, const Ended& ended, absl::Time now) {
+  Look& look = call.looks[ended.what.number];
+  absl::Status status = ended.status;
+  if (status.ok()) {
+    OnPassed(id, call);
+    const DeviceUpdate::Item& item = call.update.items[look.item];
+    Unfit found;
+    std::memcpy(&found, look.found.get(), sizeof(found));
+    if (found.element != Unfit::kNone) status = CannotHold(*item.half, core.NameOf(item.variable), found);
   }
-  if (ended.piece == kNoPiece) {
-    call.lost = true;
-    call.parked.clear();
-    core.AddError(ended.call, ended.status);
-    return;
+  look.found.reset();
+  --call.unlooked;
+  if (!status.ok() && !call.refused) {
+    call.refused = true;
+    for (const uint32_t piece : std::exchange(call.unsent, {}))
+      call.pieces[piece].out = call.pieces[piece].in = nullptr;
+    for (const Piece& piece : call.pieces) core.OnPieceFailed(id, piece.of, status, now);
   }
-  Piece& piece = call.pieces[ended.piece];
+  if (call.unlooked > 0) return;
+  for (const uint32_t piece : std::exchange(call.unsent, {})) Send(core, id, call, piece, now);
+}
+
+void DeviceCalls::OnCopiedOut(ClientCore& core, CallId id, Call& call, const Ended& ended, absl::Time now) {
+  if (ended.status.ok() && !call.refused) {
+    OnPassed(id, call);
+    return Send(core, id, call, ended.what.number, now);
+  }
+  Piece& piece = call.pieces[ended.what.number];
   piece.out.reset();
   piece.in.reset();
-  core.OnPieceFailed(ended.call, piece.of, ended.status, now);
+  if (!call.refused) core.OnPieceFailed(id, piece.of, ended.status, now);
 }
 
-// The piece's messages may leave.
-void DeviceCalls::Give(ClientCore& core, CallId id, Call& call, uint32_t number, absl::Time now) {
+// The piece's messages may leave, once all is looked at.
+void DeviceCalls::Send(ClientCore& core, CallId id, Call& call, uint32_t number, absl::Time now) {
+  if (call.unlooked > 0) return call.unsent.push_back(number);
   Piece& piece = call.pieces[number];
   wire::Frame written;
   if (piece.out != nullptr) {
@@ -156,7 +213,8 @@ void DeviceCalls::Give(ClientCore& core, CallId id, Call& call, uint32_t number,
       std::shared_ptr<const void> lender;
     };
     const char* const data = piece.out.get();
-    written = wire::Frame(data, piece.of.bytes, std::make_shared<Slot>(Slot{std::move(piece.out), slot_lender_()}));
+    written =
+        wire::Frame(data, piece.of.written_bytes(), std::make_shared<Slot>(Slot{std::move(piece.out), slot_lender_()}));
   }
   core.OnPiece(id, piece.of, written, piece.in.get(), now);
 }
@@ -172,16 +230,16 @@ void DeviceCalls::OnLanded(CallId id, Call& call, uint32_t number) {
 }
 
 void DeviceCalls::CopyIn(CallId id, Call& call, uint32_t number) {
-  ++call.copying;
   const UpdatePiece& of = call.pieces[number].of;
-  copies_->CopyIn(call.update.device, call.update.items[of.item].in + of.offset, call.pieces[number].in.get(), of.bytes,
-                  WhenEnded(id, number, /*out=*/false));
+  copies_->CopyIn(call.update.device, call.update.items[of.item].in + of.begin * of.pulled_size,
+                  call.pieces[number].in.get(), of.pulled_bytes(), Begin(call, {id, Work::kCopyIn, number}));
 }
 
-DeviceCopies::Done DeviceCalls::WhenEnded(CallId id, uint32_t piece, bool out) const {
-  return [inbox = inbox_, id, piece, out](const absl::Status& status) {
+DeviceCopies::Done DeviceCalls::Begin(Call& call, const Queued& work) const {
+  ++call.copying;
+  return [inbox = inbox_, work](const absl::Status& status) {
     MutexLock lock(inbox->mutex);
-    inbox->ended.push_back({id, piece, out, status});
+    inbox->ended.push_back({work, status});
     inbox->wake();
   };
 }

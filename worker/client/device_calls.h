@@ -2,6 +2,9 @@
 //
 //   queued -> (staging is free) -> copied out -> sent by the core -> answered -> copied in
 //
+// Gradients that leave in 16 bits are looked at before, on the device: the copies follow at once, but nothing of the
+// call is sent before all of them are known to be numbers that 16 bits hold.
+//
 // A piece's messages leave as soon as its own copy has ended, while later ones still copy. Pieces are queued in the
 // order in which their calls were started, and what a call's stream was at is waited for in that order too; a call that
 // a stream waits for was started before whatever is queued behind on that stream, so no two calls wait for each other.
@@ -12,7 +15,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -31,6 +33,11 @@ struct DeviceUpdate {
   struct Item {
     const char* out = nullptr;  // device memory that is pushed or assigned; nullptr: none, or the host's
     char* in = nullptr;         // that is pulled into
+    // A gradient that leaves in 16 bits: `elements` numbers of `from` at `out`, kF32 or the type itself.
+    std::optional<DType> half;
+    DType from = DType::kF32;
+    VariableId variable;
+    uint64_t elements = 0;
   };
   std::vector<Item> items;  // of the update, in its order
   std::vector<UpdatePiece> pieces;
@@ -64,39 +71,61 @@ class DeviceCalls final {
     std::shared_ptr<char> out, in;  // staging
     uint32_t landed = 0;            // shards
   };
+  // A gradient of 16 bits that is looked at.
+  struct Look {
+    size_t item = 0;
+    std::shared_ptr<char> found;  // staging: an Unfit
+  };
   struct Call {
     DeviceUpdate update;  // (its pieces are in `pieces`)
     std::vector<Piece> pieces;
+    std::vector<Look> looks;
+    size_t unlooked = 0;  // those that have not ended
+    bool refused = false;
+    std::vector<uint32_t> unsent;  // pieces that could go, and wait for the looks
     bool passed = false;  // the stream has come to where the call was started: its device memory may be written
     bool lost = false;    // it never will
     size_t copying = 0;
     std::vector<uint32_t> parked;  // pieces that landed before it passed
     std::shared_ptr<StreamGate> gate;
   };
-  // A piece's number for the wait of a call that only pulls for its stream.
-  static constexpr uint32_t kNoPiece = ~uint32_t{0};
-  struct Ended {
+  // What the device does for a call; the number is a look's or a piece's.
+  enum class Work {
+    kWait,  // for the stream: of a call that only pulls
+    kLook,
+    kCopyOut,
+    kCopyIn,
+  };
+  struct Queued {
     CallId call = 0;
-    uint32_t piece = kNoPiece;
-    bool out = false;
+    Work work = Work::kCopyOut;
+    uint32_t number = 0;
+  };
+  struct Ended {
+    Queued what;
     absl::Status status;
   };
   struct Inbox;
 
-  void OnCopiedOut(ClientCore& core, const Ended& ended, absl::Time now);
+  void OnEnded(ClientCore& core, const Ended& ended, absl::Time now);
+  void OnPassed(CallId id, Call& call);
+  void OnLooked(ClientCore& core, CallId id, Call& call, const Ended& ended, absl::Time now);
+  void OnCopiedOut(ClientCore& core, CallId id, Call& call, const Ended& ended, absl::Time now);
   void OnLanded(CallId id, Call& call, uint32_t piece);
   void CopyIn(CallId id, Call& call, uint32_t piece);
-  bool StartPiece(ClientCore& core, CallId id, Call& call, uint32_t piece, absl::Time now);
-  void Give(ClientCore& core, CallId id, Call& call, uint32_t piece, absl::Time now);
-  void CopyOut(CallId id, Call& call, uint32_t piece, const void* from, size_t bytes);
-  DeviceCopies::Done WhenEnded(CallId id, uint32_t piece, bool out) const;
+  bool StartQueued(ClientCore& core, const Queued& queued, Call& call, absl::Time now);
+  bool StartLook(const Queued& queued, Call& call);
+  bool StartPiece(ClientCore& core, const Queued& queued, Call& call, absl::Time now);
+  void Send(ClientCore& core, CallId id, Call& call, uint32_t piece, absl::Time now);
+  // What tells the inbox when the work has ended.
+  DeviceCopies::Done Begin(Call& call, const Queued& work) const;
 
   const std::shared_ptr<DeviceCopies> copies_;
   const std::shared_ptr<Staging> staging_;
   const std::function<std::shared_ptr<const void>()> slot_lender_;
   const std::shared_ptr<Inbox> inbox_;
   std::map<CallId, Call> calls_;  // that are not done
-  std::deque<std::pair<CallId, uint32_t>> queue_;
+  std::deque<Queued> queue_;
   bool starved_ = false;
 };
 

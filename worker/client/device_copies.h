@@ -10,6 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/dtype.h"
+#include "common/codec/half.h"
 
 namespace basin {
 
@@ -50,7 +52,18 @@ class DeviceCopies {
   // Out of the device, behind the mark. Those that are asked for run in the order of asking. 0 bytes: waits for the
   // mark.
   virtual void CopyOut(int device, const Mark& after, void* to, const void* from, size_t bytes, Done done) = 0;
-  // Into the device, likewise, but waiting for nothing that a stream does: else one call's copies could wait for
+  // What the two below need on that device, of either type. To be called before they are, and with no lock held
+  // that ends calls: the device may keep us waiting. RESOURCE_EXHAUSTED: no memory there.
+  virtual absl::Status PrepareHalves(int device) = 0;
+  // As CopyOut, of n floats that leave as numbers of `type` (kF16 or kBF16), with the bits of Narrow. At most
+  // kMaxShardBytes of those.
+  virtual void NarrowOut(int device, const Mark& after, DType type, void* to, const void* from, uint64_t n,
+                         Done done) = 0;
+  // In the order of the copies out, behind the mark: the first of n elements of `from` (kF32 or `type`) in the device's
+  // memory that `type` cannot hold. `unfit` is host memory.
+  virtual void FindUnfit(int device, const Mark& after, DType from, DType type, const void* values, uint64_t n,
+                         Unfit* unfit, Done done) = 0;
+  // Into the device, as CopyOut, but waiting for nothing that a stream does: else one call's copies could wait for
   // another's whose own come later.
   virtual void CopyIn(int device, void* to, const void* from, size_t bytes, Done done) = 0;
   // RESOURCE_EXHAUSTED: too many gates at once.

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <system_error>
@@ -17,6 +18,7 @@
 #include "common/base/status_macros.h"
 #include "common/device/cuda_status.h"
 #include "worker/client/device_copies.h"
+#include "worker/client/device_scratch.h"
 
 namespace basin {
 namespace {
@@ -161,9 +163,7 @@ class CudaGate final : public StreamGate {
 struct Job {
   int device = 0;
   DeviceCopies::Mark after;
-  void* to = nullptr;
-  const void* from = nullptr;
-  size_t bytes = 0;
+  std::function<cudaError_t(cudaStream_t)> start;  // empty: only the mark is waited for
   DeviceCopies::Done done;
 };
 
@@ -206,7 +206,8 @@ class Marks final : public std::enable_shared_from_this<Marks> {
 // One direction.
 class Line final {
  public:
-  explicit Line(cudaMemcpyKind kind) : kind_(kind), thread_([this] { Run(); }) {}
+  // `what`: of its errors.
+  explicit Line(const char* what) : what_(what), thread_([this] { Run(); }) {}
   // Carries out what was added.
   ~Line() {
     {
@@ -257,7 +258,7 @@ class Line final {
       }
       UnderWay oldest = std::move(under_way.front());
       under_way.pop_front();
-      const absl::Status status = Checked(cudaEventSynchronize(oldest.event), oldest.job.device, what());
+      const absl::Status status = Checked(cudaEventSynchronize(oldest.event), oldest.job.device, what_);
       places_[oldest.job.device].events.push_back(oldest.event);
       oldest.job.done(status);
     }
@@ -270,7 +271,7 @@ class Line final {
 
   // The event behind the copy.
   absl::StatusOr<cudaEvent_t> Issue(const Job& job) {
-    const auto check = [&](cudaError_t error) { return Checked(error, job.device, what()); };
+    const auto check = [&](cudaError_t error) { return Checked(error, job.device, what_); };
     BASIN_RETURN_IF_ERROR(check(cudaSetDevice(job.device)));
     Place& place = places_[job.device];
     if (place.stream == nullptr) {
@@ -284,18 +285,14 @@ class Line final {
     if (job.after != nullptr) {
       BASIN_RETURN_IF_ERROR(check(cudaStreamWaitEvent(place.stream, Marks::EventOf(job.after.get()), 0)));
     }
-    if (job.bytes > 0) BASIN_RETURN_IF_ERROR(check(cudaMemcpyAsync(job.to, job.from, job.bytes, kind_, place.stream)));
+    if (job.start) BASIN_RETURN_IF_ERROR(check(job.start(place.stream)));
     BASIN_RETURN_IF_ERROR(check(cudaEventRecord(place.events.back(), place.stream)));
     const cudaEvent_t event = place.events.back();
     place.events.pop_back();
     return event;
   }
 
-  const char* what() const {
-    return kind_ == cudaMemcpyDeviceToHost ? "copy out of device memory" : "copy into device memory";
-  }
-
-  const cudaMemcpyKind kind_;
+  const char* const what_;
   std::map<int, Place> places_;  // the thread's
   Mutex mutex_;
   CondVar changed_;
@@ -348,10 +345,30 @@ class CudaCopies final : public DeviceCopies {
   }
 
   void CopyOut(int device, const Mark& after, void* to, const void* from, size_t bytes, Done done) override {
-    out_.Add({device, after, to, from, bytes, std::move(done)});
+    out_.Add({device, after, Copying(to, from, bytes, cudaMemcpyDeviceToHost), std::move(done)});
   }
   void CopyIn(int device, void* to, const void* from, size_t bytes, Done done) override {
-    in_.Add({device, nullptr, to, from, bytes, std::move(done)});
+    in_.Add({device, nullptr, Copying(to, from, bytes, cudaMemcpyHostToDevice), std::move(done)});
+  }
+
+  absl::Status PrepareHalves(int device) override {
+    const CurrentDevice current(device);
+    BASIN_RETURN_IF_ERROR(current.status());
+    return scratch_.Prepare(device);
+  }
+  void NarrowOut(int device, const Mark& after, DType type, void* to, const void* from, uint64_t n,
+                 Done done) override {
+    const auto start = [this, device, type, to, from, n](cudaStream_t stream) {
+      return scratch_.NarrowOut(device, stream, type, to, static_cast<const float*>(from), n);
+    };
+    out_.Add({device, after, start, std::move(done)});
+  }
+  void FindUnfit(int device, const Mark& after, DType from, DType type, const void* values, uint64_t n, Unfit* unfit,
+                 Done done) override {
+    const auto start = [this, device, from, type, values, n, unfit](cudaStream_t stream) {
+      return scratch_.FindUnfit(device, stream, from, type, values, n, unfit);
+    };
+    out_.Add({device, after, start, std::move(done)});
   }
 
   absl::StatusOr<std::unique_ptr<StreamGate>> NewGate(int device) override {
@@ -361,10 +378,17 @@ class CudaCopies final : public DeviceCopies {
   }
 
  private:
+  static std::function<cudaError_t(cudaStream_t)> Copying(void* to, const void* from, size_t bytes,
+                                                          cudaMemcpyKind kind) {
+    if (bytes == 0) return nullptr;
+    return [=](cudaStream_t stream) { return cudaMemcpyAsync(to, from, bytes, kind, stream); };
+  }
+
   const int devices_;
   const std::shared_ptr<Marks> marks_ = std::make_shared<Marks>();
-  Line out_{cudaMemcpyDeviceToHost};
-  Line in_{cudaMemcpyHostToDevice};
+  DeviceScratch scratch_;  // used by the line out alone
+  Line out_{"copy out of device memory"};
+  Line in_{"copy into device memory"};
 };
 
 }  // namespace

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
+#include <cstdint>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
 #include "common/codec/half.h"
 #include "common/wire/registered_memory.h"
 #include "worker/client/half_overflow.h"
@@ -20,16 +21,6 @@ constexpr size_t kAlignment = 64;
 size_t NarrowBytes(const UpdateItem& item) {
   const size_t bytes = item.push.size() / sizeof(float) * 2;
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
-absl::Status CannotHold(DType type, const std::string& variable, absl::Span<const float> values) {
-  size_t at = 0;
-  while (std::abs(values[at]) < OverflowsFrom(type)) ++at;
-  return absl::InvalidArgumentError(absl::StrCat("gradient of \"", variable, "\" has ",
-                                                 std::isnan(values[at])   ? "NaN"
-                                                 : std::isinf(values[at]) ? "Inf"
-                                                                          : TooLargeFor(type, values[at]),
-                                                 " at element ", at, "; nothing of this call was sent"));
 }
 
 }  // namespace
@@ -91,10 +82,9 @@ absl::Status NarrowGradients(DType type, ClientSession& session, SpareMemory& sp
     const auto values =
         absl::MakeConstSpan(reinterpret_cast<const float*>(item->push.data()), item->push.size() / sizeof(float));
     if (!Narrow(type, values.data(), values.size(), out)) {
-      return CannotHold(type, session.Run([&](ClientCore& core, absl::Time) {
-        return core.spec()->model().variables(static_cast<int>(item->variable.value())).name();
-      }),
-                        values);
+      const Unfit unfit = FindUnfit(DType::kF32, type, item->push.data(), values.size());
+      return session.Run(
+          [&](ClientCore& core, absl::Time) { return CannotHold(type, core.NameOf(item->variable), unfit); });
     }
     const size_t taken = NarrowBytes(*item);
     item->push = absl::MakeConstSpan(out, 2 * values.size());
@@ -102,6 +92,39 @@ absl::Status NarrowGradients(DType type, ClientSession& session, SpareMemory& sp
     out += taken;
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> SendHalvesOfDevice(DType type, ClientSession& session, absl::Span<UpdateItem> items,
+                                        DeviceUpdate& update) {
+  bool any = false;
+  const absl::Status status = session.Run([&](ClientCore& core, absl::Time) {
+    for (size_t i = 0; i < items.size(); ++i) {
+      UpdateItem& item = items[i];
+      DeviceUpdate::Item& there = update.items[i];
+      if (!item.writes_by_pieces || item.push.data() == nullptr) continue;
+      there.from = item.push_dtype;
+      if (IsHalf(type) && item.push_dtype == DType::kF32 && core.TrainsFloats(item.variable)) {
+        item.push = item.push.first(item.push.size() / SizeOf(DType::kF32) * SizeOf(type));
+        item.push_dtype = type;
+      }
+      if (!IsHalf(item.push_dtype)) continue;
+      any = true;
+      there.half = item.push_dtype;
+      there.variable = item.variable;
+      there.elements = item.push.size() / SizeOf(item.push_dtype);
+      // A kernel that reads at such an address would lose the device. (The core refuses variables that are not there.)
+      const auto address = reinterpret_cast<uintptr_t>(there.out);
+      if (address % SizeOf(there.from) != 0 && core.Has(item.variable)) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "gradient of \"", core.NameOf(item.variable), "\": ", Name(there.from), " in device memory at 0x",
+            absl::Hex(address), ", which is no multiple of ", SizeOf(there.from), "; align data and byte_offset"));
+      }
+    }
+    return absl::OkStatus();
+  });
+  BASIN_RETURN_IF_ERROR(status);
+  for (UpdateItem& item : items) item.held = any;
+  return any;
 }
 
 }  // namespace basin

@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/base/dtype.h"
 #include "common/base/mutex.h"
@@ -38,12 +39,20 @@ class SpareMemory final : public std::enable_shared_from_this<SpareMemory> {
 };
 
 // Rounds the gradients in float32 among `items` to `type` (kF16, kBF16), and lets the items point to them: those of
-// variables that a rule trains, since updates of statistics (counts, sums) are no gradients; and those in host memory,
-// since a device's travel as they are. `memory` holds what the
-// items point to from then on; nullptr where there was no gradient to round. After an error nothing was sent.
+// variables that a rule trains, since updates of statistics (counts, sums) are no gradients; and those in host memory.
+// `memory` holds what the items point to from then on; nullptr where there was no gradient to round. After an error
+// nothing was sent.
 // INVALID_ARGUMENT: a NaN, an infinity, or a number that the type cannot hold, named by variable and element;
 // RESOURCE_EXHAUSTED: no memory.
 absl::Status NarrowGradients(DType type, ClientSession& session, SpareMemory& spare, absl::Span<UpdateItem> items,
                              std::shared_ptr<char>* memory);
+
+// The same for gradients in device memory, which become numbers of `type` as they are copied out of it; kF32: none do.
+// Those that lie there in 16 bits already leave as they are. Where a call has any of either, nothing of it leaves
+// before the device has looked at all of them: its items are held. Returns whether it has; then
+// DeviceCopies::PrepareHalves is to be called. INVALID_ARGUMENT: an address that no element can have. REQUIRES:
+// `update` has an item for each.
+absl::StatusOr<bool> SendHalvesOfDevice(DType type, ClientSession& session, absl::Span<UpdateItem> items,
+                                        DeviceUpdate& update);
 
 }  // namespace basin

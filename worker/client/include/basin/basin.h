@@ -107,10 +107,11 @@ typedef struct basin_options {
    * that cannot be written is told once on standard error (with `log`) and stops nothing. NULL: none. */
   const char* metrics_file;
   /* What float32 gradients are sent as: "float32"; "float16" or "bfloat16", half of the bytes. They are rounded to the
-   * nearest in the starting call, once, into memory of the library's; rows of tables likewise, after the gradients of
-   * repeated keys were summed. Updates of statistics stay as they are, and so do what is pulled and gradients in device
-   * memory. A call with a gradient that the type cannot hold (of float16: 65520 and more) is refused before any of it is sent. NULL: float32.
-   */
+   * nearest, once: in the starting call, into memory of the library's; in device memory on the device, as they are
+   * copied out of it; those of tables' rows after the gradients of repeated keys were summed. Updates of statistics
+   * stay as they are, and so does what is pulled. A call with a gradient that the type cannot hold (of float16: 65520
+   * and more) is refused before any of it is sent; where that one is in device memory, by the call's status. NULL:
+   * float32. */
   const char* gradient_dtype;
 } basin_options;
 /* Fills in the defaults. */

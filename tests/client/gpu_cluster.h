@@ -1,0 +1,162 @@
+// What the tests of device pointers in calls of libbasin.so share: memory and streams of a CUDA device, and parameter
+// servers that are processes of their own.
+#pragma once
+
+#include <basin/basin.h>
+#include <basin/client.h>
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <vector>
+
+extern char** environ;
+
+namespace basin_test {
+
+inline constexpr size_t kElements = 300'001;  // some pieces, the last one odd
+
+#define CUDA_OK(call) ASSERT_EQ(call, cudaSuccess)
+
+// Floats in the device's memory.
+class DeviceFloats {
+ public:
+  explicit DeviceFloats(size_t count) : count_(count) {
+    EXPECT_EQ(cudaMalloc(&memory_, count * sizeof(float)), cudaSuccess);
+  }
+  explicit DeviceFloats(const std::vector<float>& values) : DeviceFloats(values.size()) {
+    EXPECT_EQ(cudaMemcpy(memory_, values.data(), bytes(), cudaMemcpyHostToDevice), cudaSuccess);
+    // From ordinary memory it may return before the last bytes are there, and the tests' streams do not wait for it.
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  }
+  ~DeviceFloats() { EXPECT_EQ(cudaFree(memory_), cudaSuccess); }
+  DeviceFloats(const DeviceFloats&) = delete;
+  DeviceFloats& operator=(const DeviceFloats&) = delete;
+  float* data() const { return static_cast<float*>(memory_); }
+  size_t bytes() const { return count_ * sizeof(float); }
+  std::vector<float> Read() const {
+    std::vector<float> values(count_);
+    EXPECT_EQ(cudaMemcpy(values.data(), memory_, bytes(), cudaMemcpyDeviceToHost), cudaSuccess);
+    return values;
+  }
+  // Behind what the stream does before.
+  void CopyFrom(const DeviceFloats& other, cudaStream_t stream) const {
+    EXPECT_EQ(cudaMemcpyAsync(memory_, other.memory_, bytes(), cudaMemcpyDeviceToDevice, stream), cudaSuccess);
+  }
+
+ private:
+  const size_t count_;
+  void* memory_ = nullptr;
+};
+
+class Stream {
+ public:
+  Stream() { EXPECT_EQ(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), cudaSuccess); }
+  ~Stream() { EXPECT_EQ(cudaStreamDestroy(stream_), cudaSuccess); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  cudaStream_t get() const { return stream_; }
+  basin::Stream basin() const { return basin::Stream::Cuda(stream_); }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+inline std::vector<float> Counting(float first) {
+  std::vector<float> values(kElements);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = first + 0.125f * static_cast<float>(i % 4099);
+  return values;
+}
+
+// Two servers, and a client of them over the transport.
+class GpuPointersTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    int devices = 0;
+    if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess || devices == 0) {
+      GTEST_SKIP() << "no CUDA device: " << cudaGetErrorString(error);
+    }
+    std::string addresses;
+    for (int ps = 0; ps < 2; ++ps) {
+      addresses += std::string(ps == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(FreePort()) + "\"";
+    }
+    cluster_ = R"({"cluster": {"ps": [)" + addresses + R"(], "worker": ["127.0.0.1:1"]}, "task": )";
+    for (int ps = 0; ps < 2; ++ps) {
+      const std::string config = cluster_ + R"({"type": "ps", "index": )" + std::to_string(ps) + "}}";
+      Start({std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps", "--tf-config", config, "--lanes", "2"});
+    }
+    Connect();
+  }
+  void TearDown() override {
+    client_.reset();
+    for (const pid_t ps : servers_) End(ps);
+  }
+
+  // With what gradients are sent as; empty: float32.
+  void Connect(const std::string& gradient_dtype = "") {
+    basin::Options options;
+    options.gradient_dtype = gradient_dtype;
+    options.tf_config = cluster_ + R"({"type": "worker", "index": 0}})";
+    options.log = false;
+    options.transport = GetParam();
+    options.unreachable_timeout = std::chrono::seconds(2);
+    auto client = basin::Client::Connect(options);
+    ASSERT_TRUE(client.ok()) << client.status().message();
+    client_.emplace(std::move(*client));
+    basin::Model model;
+    w_.emplace(model.Dense("w", {static_cast<int64_t>(kElements)}, basin::Zeros()));
+    reference_.emplace(model.Dense("reference", {static_cast<int64_t>(kElements)}, basin::Zeros()));
+    user_.emplace(model.Table("user", {4}));
+    model.SetRule(basin::Momentum{0.5f});
+    Ok(client_->Declare(model));
+  }
+  static void Ok(const basin::Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
+
+  static int FreePort() {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    auto* const generic = reinterpret_cast<sockaddr*>(&address);
+    EXPECT_EQ(bind(fd, generic, size), 0);
+    EXPECT_EQ(getsockname(fd, generic, &size), 0);
+    close(fd);
+    return ntohs(address.sin_port);
+  }
+  void Start(std::vector<std::string> words) {
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    pid_t pid = 0;
+    ASSERT_EQ(posix_spawn(&pid, argv[0], nullptr, nullptr, argv.data(), environ), 0) << words[0];
+    servers_.push_back(pid);
+  }
+  static void End(pid_t pid) {
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+  }
+
+  basin::Source From(const basin::Variable& variable, const DeviceFloats& floats) {
+    return {variable, floats.data(), kElements, basin::Location::Cuda(0)};
+  }
+  basin::Target Into(const basin::Variable& variable, const DeviceFloats& floats) {
+    return {variable, floats.data(), kElements, basin::Location::Cuda(0)};
+  }
+
+  std::string cluster_;
+  std::vector<pid_t> servers_;
+  std::optional<basin::Client> client_;
+  std::optional<basin::Variable> w_, reference_;
+  std::optional<basin::Table> user_;
+};
+
+}  // namespace basin_test
