@@ -203,10 +203,11 @@ absl::Status Run(const Flags& flags, int signals) {
       server->run_id().empty() ? ", of the run of the first client" : absl::StrCat(", run ", server->run_id()),
       server->metrics_port() ? absl::StrCat(", metrics on port ", *server->metrics_port()) : ""));
   if (options.device) {
-    Info(absl::StrCat("variables on ", options.device->name(), " (", options.device->detail(), "), in at most ",
-                      options.device->memory_limit_bytes() >> 20, " MiB of its memory; tables on the host"));
+    Info(absl::StrCat("variables, and tables that have max_bytes and admit every key, on ", options.device->name(), " (",
+                      options.device->detail(), "), in at most ", options.device->memory_limit_bytes() >> 20,
+                      " MiB of its memory; other tables on the host"));
   } else if (flags.device == "auto") {
-    Info("variables on the host: no GPU can be used");
+    Info("variables and tables on the host: no GPU can be used");
   }
   if (options.token.empty()) Info("no token: any peer on this network may take part (--token-file)");
 
@@ -303,11 +304,11 @@ int Main(int argc, char** argv) {
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->group("Machine");
   app.add_option("--device", flags.device,
-                 "Where the variables lie: cpu: the host's memory; cuda or cuda:N: that of a GPU; auto: of a GPU where "
-                 "one can be used (default: cpu)")
+                 "Where variables and tables lie: cpu: the host's memory; cuda or cuda:N: that of a GPU, but for tables "
+                 "without max_bytes or with rules of admission; auto: of a GPU where one can be used (default: cpu)")
       ->group("Machine");
   app.add_option("--device-memory-limit", flags.device_memory_limit,
-                 "Bytes that parameters and slots may take of the GPU's memory, such as 60GiB (default: 15/16 of what "
+                 "Bytes that variables and tables may take of the GPU's memory, such as 60GiB (default: 15/16 of what "
                  "is free)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->group("Machine");

@@ -14,6 +14,11 @@ namespace {
 
 // Rows that are copied from the device at once.
 constexpr size_t kExportBytes = size_t{16} << 20;
+// A bucket, and the numbers of the keys that mark free ones.
+constexpr uint64_t kLeastRows = CudaKeyIndex::kBucket + CudaKeyIndex::kReserved;
+
+// With its key and its time.
+uint64_t RowBytes(const CudaRowLayout& layout) { return layout.stride + sizeof(uint64_t) + sizeof(uint32_t); }
 
 }  // namespace
 
@@ -29,11 +34,25 @@ absl::Status CudaTable::Check(cudaError_t error, const char* what) const {
   return CudaStatus(error, device_, absl::StrCat("table \"", options_.name, "\": ", what));
 }
 
+absl::Status CudaTable::CanHold(const StoredTableOptions& options) {
+  if (options.admit_after > 1 || options.admit_probability < 1) {
+    return absl::UnimplementedError("it admits keys by count or probability, which a device's table does not");
+  }
+  if (options.max_bytes == 0) {
+    return absl::UnimplementedError("it has no max_bytes, and a device's table takes all of its memory at once");
+  }
+  const uint64_t least = kLeastRows * RowBytes(MakeCudaRowLayout(options.rule, options.storage, options.dim));
+  if (options.max_bytes >= least) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("its part of max_bytes is ", options.max_bytes, ", expected at least ",
+                                                 least, " for ", kLeastRows,
+                                                 " rows, since a device's table takes its memory at once"));
+}
+
 absl::StatusOr<std::unique_ptr<CudaTable>> CudaTable::Make(std::string device, StoredTableOptions options,
                                                            cudaStream_t stream) {
-  if (options.admit_after > 1 || options.admit_probability < 1) {
-    return absl::UnimplementedError(absl::StrCat("table \"", options.name, "\": admission of keys is not there on ",
-                                                 device, "; admit all of them, or keep the table on the host"));
+  if (const absl::Status can = CanHold(options); !can.ok()) {
+    return absl::Status(can.code(),
+                        absl::StrCat("table \"", options.name, "\" cannot lie on ", device, ": ", can.message()));
   }
   auto table = std::unique_ptr<CudaTable>(new CudaTable(std::move(device), std::move(options), stream));
   BASIN_RETURN_IF_ERROR(table->Allocate());
@@ -42,13 +61,8 @@ absl::StatusOr<std::unique_ptr<CudaTable>> CudaTable::Make(std::string device, S
 
 absl::Status CudaTable::Allocate() {
   constexpr uint64_t kMostNumbers = (kNoCudaRow - CudaKeyIndex::kReserved) / CudaKeyIndex::kBucket;  // in buckets
-  const uint64_t row = layout_.stride + sizeof(uint64_t) + sizeof(uint32_t), bucket = row * CudaKeyIndex::kBucket;
-  const uint64_t beside = row * CudaKeyIndex::kReserved;
-  if (options_.max_bytes < beside + bucket) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "table \"", options_.name, "\" on ", device_, ": max_bytes is ", options_.max_bytes, ", expected at least ",
-        beside + bucket, " for ", CudaKeyIndex::kBucket + CudaKeyIndex::kReserved, " rows; its memory is taken once"));
-  }
+  const uint64_t bucket = RowBytes(layout_) * CudaKeyIndex::kBucket;
+  const uint64_t beside = RowBytes(layout_) * CudaKeyIndex::kReserved;
   const uint64_t buckets = std::min<uint64_t>((options_.max_bytes - beside) / bucket, kMostNumbers);
   index_.numbers = static_cast<uint32_t>(buckets * CudaKeyIndex::kBucket);
   BASIN_RETURN_IF_ERROR(rows_.Resize(device_, uint64_t{numbers()} * layout_.stride));
@@ -97,6 +111,13 @@ absl::Status CudaTable::FindOrInsert(const uint64_t* keys, uint64_t count, uint3
       "find or insert keys");
 }
 
+absl::Status CudaTable::MakeRoom(const uint64_t* keys, uint64_t count, uint32_t stamp, uint32_t* number_of) {
+  auto* const tally = tally_.as<CudaTableTally>();
+  BASIN_RETURN_IF_ERROR(
+      Check(StartEvictForRefused(stream_, index_, keys, count, stamp, number_of, tally), "evict for new keys"));
+  return Check(StartInsertRefused(stream_, index_, start_, keys, count, stamp, number_of, tally), "insert keys");
+}
+
 absl::Status CudaTable::Apply(const uint64_t* keys, const uint32_t* number_of, uint64_t count, const float* gradients,
                               float learning_rate, const uint32_t* bad_key) {
   RowNumbers numbers = rule_.NumbersAt(learning_rate);
@@ -114,12 +135,19 @@ absl::Status CudaTable::EvictBefore(uint32_t stamp) {
   return Check(StartEvictBefore(stream_, index_, stamp, tally_.as<CudaTableTally>()), "evict");
 }
 
+absl::Status CudaTable::CopyTally(CudaTableTally* to) const {
+  return Check(cudaMemcpyAsync(to, tally_.data(), sizeof(*to), cudaMemcpyDeviceToHost, stream_), "copy counters");
+}
+
+CudaTableCounters CudaTable::CountersOf(const CudaTableTally& tally) {
+  return {.rows = tally.made - tally.evicted, .refused = tally.refused, .evicted = tally.evicted};
+}
+
 absl::StatusOr<CudaTableCounters> CudaTable::Counters() const {
   CudaTableTally tally = {};
-  BASIN_RETURN_IF_ERROR(
-      Check(cudaMemcpyAsync(&tally, tally_.data(), sizeof(tally), cudaMemcpyDeviceToHost, stream_), "copy counters"));
+  BASIN_RETURN_IF_ERROR(CopyTally(&tally));
   BASIN_RETURN_IF_ERROR(Check(cudaStreamSynchronize(stream_), "wait for counters"));
-  return CudaTableCounters{.rows = tally.made - tally.evicted, .refused = tally.refused, .evicted = tally.evicted};
+  return CountersOf(tally);
 }
 
 absl::Status CudaTable::Export(uint32_t first, uint32_t end, std::vector<uint64_t>* keys,
