@@ -115,20 +115,17 @@ class FakeShardDevice final : public ShardDevice {
         : dim_(options.dim), device_(device), host_(options, device.pool_), check_(options, device.pool_) {}
     absl::Status Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
                       DType type) override {
-      if (!device_.lost_.ok()) return device_.lost_;
       if (absl::Status status = check_.Push(keys, n, gradients, 0, now, type); !status.ok()) return status;
       Begin([this, k = std::string(keys, 8 * n), g = std::string(gradients, n * dim_ * SizeOf(type)), n, learning_rate,
              now, type] { EXPECT_TRUE(host_.Push(k.data(), n, g.data(), learning_rate, now, type).ok()); });
       return absl::OkStatus();
     }
     absl::StatusOr<const char*> Pull(const char* keys, size_t n) override {
-      if (!device_.lost_.ok()) return device_.lost_;
       char* const rows = device_.rows_.emplace_back(n * dim_ * sizeof(float), '?').data();
       Begin([this, k = std::string(keys, 8 * n), n, rows] { host_.Pull(k.data(), n, rows); });
       return rows;
     }
     absl::Status EvictUnused(absl::Time now) override {
-      if (!device_.lost_.ok()) return device_.lost_;
       Begin([this, now] { host_.EvictUnused(now); });
       return absl::OkStatus();
     }
