@@ -302,6 +302,48 @@ TEST_F(CudaTableTest, ARowThatIsMadeAgainBeginsAnew) {
   EXPECT_EQ(Rows(*table), reference.rows());
 }
 
+TEST_F(CudaTableTest, AKeyWithoutRoomTakesThatOfTheOldestRow) {
+  const StoredTableOptions options = OptionsOf(4, 100);
+  const std::unique_ptr<CudaTable> table = Make(options);
+  Random random(9);
+  std::map<uint64_t, uint32_t> pushed;  // when
+  for (uint32_t round = 1; round <= 12; ++round) {
+    Keys keys = DifferentKeys(random, 400, 1 << 20);
+    keys.push_back(kLargest - round % 2);
+    const OnDevice<uint64_t> there(keys);
+    const OnDevice<uint32_t> numbers(Numbers(keys.size(), 1234567));
+    ASSERT_TRUE(table->FindOrInsert(there.data(), keys.size(), round, nullptr, numbers.data()).ok());
+    const Numbers first = numbers.Copy();
+    ASSERT_TRUE(table->MakeRoom(there.data(), keys.size(), round, numbers.data()).ok());
+    const Numbers second = numbers.Copy();
+    std::set<uint32_t> different;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      ASSERT_NE(second[i], kNoCudaRow) << "round " << round << ", key " << keys[i];
+      if (first[i] != kNoCudaRow) {
+        ASSERT_EQ(second[i], first[i]) << "a number that was found moved";
+      }
+      EXPECT_TRUE(different.insert(second[i]).second) << "two keys share a row";
+      pushed[keys[i]] = round;
+    }
+    const std::map<uint64_t, std::string> rows = Rows(*table);
+    const CudaTableCounters counters = Counters(*table);
+    EXPECT_EQ(counters.rows, rows.size());
+    EXPECT_EQ(counters.refused, 0);
+    EXPECT_EQ(FindOrInsert(*table, keys, round), second) << "keys moved";
+    // What is left are the rows of the last rounds, as far as one look at 128 rows can tell.
+    const uint32_t kept = static_cast<uint32_t>(table->numbers() / 401);
+    for (const auto& [key, row] : rows) EXPECT_GE(pushed[key] + kept + 2, round) << key;
+  }
+  EXPECT_GT(Counters(*table).evicted, 2000);
+  // No row is older than this one: it is refused.
+  const Keys more = DifferentKeys(random, 3000, 1 << 20);
+  const OnDevice<uint64_t> there(more);
+  const OnDevice<uint32_t> numbers(Numbers(more.size(), 0));
+  ASSERT_TRUE(table->FindOrInsert(there.data(), more.size(), 1, nullptr, numbers.data()).ok());
+  ASSERT_TRUE(table->MakeRoom(there.data(), more.size(), 1, numbers.data()).ok());
+  EXPECT_GT(Counters(*table).refused, 1000);
+}
+
 TEST_F(CudaTableTest, ABadGradientChangesNothing) {
   const StoredTableOptions options = OptionsOf(4, 4, RuleKind::kAdagrad);
   const std::unique_ptr<CudaTable> table = Make(options);

@@ -69,8 +69,8 @@ class CudaTable final {
   // happens where bad_key is not null and *bad_key is not kNoBadKey (CudaRowBatch::SumGradients).
   absl::Status FindOrInsert(const uint64_t* keys, uint64_t count, uint32_t stamp, const uint32_t* bad_key,
                             uint32_t* number_of);
-  // For keys that FindOrInsert, with this stamp, has found no room for: evicts for each the row pushed longest ago of
-  // those in its way, if that was before `stamp`, and finds or inserts them again. Numbers of other keys stay.
+  // For keys that FindOrInsert, with this stamp, has found no room for: each evicts the row pushed longest ago of those in
+  // its way, if that was before `stamp`, and has its number. Numbers of other keys stay. REQUIRES: no key repeats.
   absl::Status MakeRoom(const uint64_t* keys, uint64_t count, uint32_t stamp, uint32_t* number_of);
   // Applies gradients, [count, dim], to those rows. REQUIRES: no key repeats (CudaRowBatch merges them); see
   // StartApplyRows. learning_rate is finite and at least 0.

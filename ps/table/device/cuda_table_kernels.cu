@@ -228,76 +228,62 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0 && refused > 0) atomicAdd(&tally->refused, static_cast<unsigned long long>(refused));
 }
 
-// The number in the key's window whose row was pushed longest ago, if that was before `stamp`, and its key; or
-// kNoCudaRow.
+// While others may claim it.
+__device__ uint32_t StampAt(const CudaKeyIndex& index, uint32_t number) {
+#ifdef __CUDACC__
+  return *static_cast<const volatile uint32_t*>(index.stamps + number);
+#else
+  return __atomic_load_n(index.stamps + number, __ATOMIC_RELAXED);
+#endif
+}
+
+// The number in the home bucket's window whose row was pushed longest ago, if that was before `stamp`, and when; or
+// kNoCudaRow. REQUIRES: no number in the window is free.
 struct Oldest {
-  uint32_t number;
-  uint64_t key;
+  uint32_t number, stamp;
 };
 __device__ Oldest OldestInWindow(const CudaKeyIndex& index, const Tile& tile, uint32_t home, uint32_t stamp) {
-  uint32_t best_stamp = stamp, best_number = kNoCudaRow;
-  uint64_t best_key = 0;
+  Oldest oldest = {kNoCudaRow, stamp};
   uint32_t bucket = home;
   for (uint32_t left = WindowOf(index); left > 0; --left) {
-    const uint64_t here = KeyAt(index, bucket, tile.lane);
     const uint32_t number = bucket * kBucket + tile.lane;
-    const uint32_t pushed = index.stamps[number];
-    if (!IsReserved(here) && pushed < best_stamp) {
-      best_stamp = pushed;
-      best_number = number;
-      best_key = here;
-    }
+    const uint32_t pushed = StampAt(index, number);
+    if (pushed < oldest.stamp) oldest = {number, pushed};
     bucket = Next(index, bucket);
   }
   for (int width = kTile / 2; width >= 1; width /= 2) {
-    const uint32_t other_stamp = __shfl_xor_sync(tile.mask, best_stamp, width, kTile);
-    const uint32_t other_number = __shfl_xor_sync(tile.mask, best_number, width, kTile);
-    const uint64_t other_key = __shfl_xor_sync(tile.mask, best_key, width, kTile);
-    if (other_stamp < best_stamp || (other_stamp == best_stamp && other_number < best_number)) {
-      best_stamp = other_stamp;
-      best_number = other_number;
-      best_key = other_key;
+    const uint32_t other_number = __shfl_xor_sync(tile.mask, oldest.number, width, kTile);
+    const uint32_t other_stamp = __shfl_xor_sync(tile.mask, oldest.stamp, width, kTile);
+    if (other_stamp < oldest.stamp || (other_stamp == oldest.stamp && other_number < oldest.number)) {
+      oldest = {other_number, other_stamp};
     }
   }
-  return {best_number, best_key};
+  return oldest;
 }
 
-__global__ void __launch_bounds__(kThreads)
-    EvictForRefused(CudaKeyIndex index, const uint64_t* __restrict__ keys, uint64_t count, uint32_t stamp,
-                    const uint32_t* __restrict__ number_of, CudaTableTally* tally) {
-  __shared__ uint32_t evicted;
-  if (threadIdx.x == 0) evicted = 0;
-  __syncthreads();
-  const Tile tile = ThisTile();
-  for (uint64_t i = tile.first; i < count; i += tile.step) {
-    if (number_of[i] != kNoCudaRow) continue;
-    const uint32_t home = HomeOf(index, keys[i]);
-    // Each further turn saw another thread evict the row that this one wanted.
-    while (true) {
-      const Oldest oldest = OldestInWindow(index, tile, home, stamp);
-      if (oldest.number == kNoCudaRow) break;
-      uint64_t before = 0;
-      if (tile.lane == 0) {
-        before = atomicCAS(reinterpret_cast<unsigned long long*>(index.keys + oldest.number),
-                           static_cast<unsigned long long>(oldest.key),
-                           static_cast<unsigned long long>(CudaKeyIndex::kGone));
-      }
-      before = __shfl_sync(tile.mask, before, 0, kTile);
-      if (before != oldest.key) continue;
-      if (tile.lane == 0) atomicAdd(&evicted, 1u);
-      break;
+// The key takes over the number of the oldest row in its way. A number is claimed by its stamp, which then is too young
+// for others; so its key and row are this tile's alone.
+__device__ uint32_t TakeOldest(const CudaKeyIndex& index, const Tile& tile, uint64_t key, uint32_t stamp) {
+  const uint32_t home = HomeOf(index, key);
+  // Each further turn saw another thread claim the number that this one wanted.
+  while (true) {
+    const Oldest oldest = OldestInWindow(index, tile, home, stamp);
+    if (oldest.number == kNoCudaRow) return kNoCudaRow;
+    uint32_t before = 0;
+    if (tile.lane == 0) {
+      before = atomicCAS(index.stamps + oldest.number, oldest.stamp, stamp);
+      if (before == oldest.stamp) index.keys[oldest.number] = key;  // nobody looks at keys meanwhile
     }
+    if (__shfl_sync(tile.mask, before, 0, kTile) == oldest.stamp) return oldest.number;
   }
-  __syncthreads();
-  if (threadIdx.x == 0 && evicted > 0) atomicAdd(&tally->evicted, static_cast<unsigned long long>(evicted));
 }
 
 template <class Storage, int kWidth>
 __global__ void __launch_bounds__(kThreads)
-    InsertRefused(CudaKeyIndex index, CudaRowStart start, const uint64_t* __restrict__ keys, uint64_t count,
-                  uint32_t stamp, uint32_t* __restrict__ number_of, CudaTableTally* tally) {
-  __shared__ uint32_t made, found;
-  if (threadIdx.x == 0) made = found = 0;
+    MakeRoom(CudaKeyIndex index, CudaRowStart start, const uint64_t* __restrict__ keys, uint64_t count, uint32_t stamp,
+             uint32_t* __restrict__ number_of, CudaTableTally* tally) {
+  __shared__ uint32_t made;
+  if (threadIdx.x == 0) made = 0;
   __syncthreads();
   const Tile tile = ThisTile();
   for (uint64_t i = tile.first; i < count; i += tile.step) {
@@ -305,21 +291,21 @@ __global__ void __launch_bounds__(kThreads)
     __syncwarp(tile.mask);  // all have read it
     if (had != kNoCudaRow) continue;
     const uint64_t key = keys[i];
-    const uint32_t home = HomeOf(index, key);
-    const Inserted row = FindOrInsertOne(index, tile, key, home, KeyAt(index, home, tile.lane));
-    if (row.number == kNoCudaRow) continue;
-    if (row.made) StartRow<Storage, kWidth>(start, tile, key, row.number);
+    const uint32_t number = TakeOldest(index, tile, key, stamp);
+    if (number == kNoCudaRow) continue;
+    StartRow<Storage, kWidth>(start, tile, key, number);
     if (tile.lane == 0) {
-      number_of[i] = row.number;
-      StoreRelaxed(&index.stamps[row.number], stamp);
-      if (row.made) atomicAdd(&made, 1u);
-      atomicAdd(&found, 1u);
+      number_of[i] = number;
+      atomicAdd(&made, 1u);
     }
   }
   __syncthreads();
-  if (threadIdx.x == 0 && made > 0) atomicAdd(&tally->made, static_cast<unsigned long long>(made));
-  // Modulo 2^64: they are taken away again.
-  if (threadIdx.x == 0 && found > 0) atomicAdd(&tally->refused, ~static_cast<unsigned long long>(found) + 1);
+  if (threadIdx.x == 0 && made > 0) {
+    const unsigned long long moved = made;
+    atomicAdd(&tally->made, moved);
+    atomicAdd(&tally->evicted, moved);
+    atomicAdd(&tally->refused, ~moved + 1);  // modulo 2^64: they were counted, and are taken away again
+  }
 }
 
 __global__ void __launch_bounds__(kThreads) EvictBefore(CudaKeyIndex index, uint32_t stamp, CudaTableTally* tally) {
@@ -391,18 +377,12 @@ cudaError_t StartFindOrInsert(cudaStream_t stream, const CudaKeyIndex& index, co
                 tally);
 }
 
-cudaError_t StartEvictForRefused(cudaStream_t stream, const CudaKeyIndex& index, const uint64_t* keys, uint64_t count,
-                                 uint32_t stamp, const uint32_t* number_of, CudaTableTally* tally) {
+cudaError_t StartMakeRoom(cudaStream_t stream, const CudaKeyIndex& index, const CudaRowStart& start,
+                          const uint64_t* keys, uint64_t count, uint32_t stamp, uint32_t* number_of,
+                          CudaTableTally* tally) {
   if (count == 0) return cudaSuccess;
-  return Launch(EvictForRefused, BlocksFor(count), kThreads, stream, index, keys, count, stamp, number_of, tally);
-}
-
-cudaError_t StartInsertRefused(cudaStream_t stream, const CudaKeyIndex& index, const CudaRowStart& start,
-                               const uint64_t* keys, uint64_t count, uint32_t stamp, uint32_t* number_of,
-                               CudaTableTally* tally) {
-  if (count == 0) return cudaSuccess;
-  const auto kernel = ForRows(
-      start, [](auto kind) { return &InsertRefused<typename decltype(kind)::Storage, decltype(kind)::kWidth>; });
+  const auto kernel =
+      ForRows(start, [](auto kind) { return &MakeRoom<typename decltype(kind)::Storage, decltype(kind)::kWidth>; });
   return Launch(kernel, BlocksFor(count), kThreads, stream, index, start, keys, count, stamp, number_of, tally);
 }
 

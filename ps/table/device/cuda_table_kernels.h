@@ -46,15 +46,12 @@ cudaError_t StartPull(cudaStream_t stream, const CudaKeyIndex& index, const Cuda
 cudaError_t StartFindOrInsert(cudaStream_t stream, const CudaKeyIndex& index, const CudaRowStart& start,
                               const uint64_t* keys, uint64_t count, uint32_t stamp, const uint32_t* bad_key,
                               uint32_t* number_of, CudaTableTally* tally);
-// For each key that has no number: evicts, of the numbers where it may lie, the one that was pushed longest ago, if that
-// was before `stamp`. REQUIRES: behind StartFindOrInsert of these keys, with this stamp.
-cudaError_t StartEvictForRefused(cudaStream_t stream, const CudaKeyIndex& index, const uint64_t* keys, uint64_t count,
-                                 uint32_t stamp, const uint32_t* number_of, CudaTableTally* tally);
-// Finds or inserts those that have no number once more. They were counted as refused, and those that have one now are
-// no more.
-cudaError_t StartInsertRefused(cudaStream_t stream, const CudaKeyIndex& index, const CudaRowStart& start,
-                               const uint64_t* keys, uint64_t count, uint32_t stamp, uint32_t* number_of,
-                               CudaTableTally* tally);
+// Each key that has no number takes over that of the row in its way that was pushed longest ago, if that was before
+// `stamp`; it is not counted as refused any more. REQUIRES: behind StartFindOrInsert of these keys, with this stamp; no
+// key repeats.
+cudaError_t StartMakeRoom(cudaStream_t stream, const CudaKeyIndex& index, const CudaRowStart& start,
+                          const uint64_t* keys, uint64_t count, uint32_t stamp, uint32_t* number_of,
+                          CudaTableTally* tally);
 cudaError_t StartEvictBefore(cudaStream_t stream, const CudaKeyIndex& index, uint32_t stamp, CudaTableTally* tally);
 
 }  // namespace basin
