@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -28,6 +30,9 @@ class DeviceTable {
   virtual absl::StatusOr<const char*> Pull(const char* keys, size_t n) = 0;
   // Begins the eviction of what was not pushed for evict_unused, all of it, where a round is due.
   virtual absl::Status EvictUnused(absl::Time now) = 0;
+
+  // As HostTable::Evicted; INTERNAL: the device is lost. REQUIRES: nothing that was begun has not run.
+  virtual absl::StatusOr<uint64_t> Evicted(uint64_t since, size_t most, std::vector<uint64_t>* keys) = 0;
 
   // As of the last run. `bytes` are the device's.
   virtual TableCounters counters() const = 0;

@@ -317,17 +317,18 @@ absl::StatusOr<wire::v1::EvictedKeys> LaneRows::Evicted(const wire::v1::Evicted&
   const LaneTable& table = tables_[request.table()];
   const uint64_t end = CountersOf(table).evicted;
   answer.set_next(end);
-  if (table.device_rows && request.since() < end) {
-    answer.set_missed(true);  // a device's table counts what it evicts, and remembers none of the keys
-    return answer;
-  }
   if (request.since() >= end) {
     // More than there is is what another life of this ps had told.
     answer.set_missed(request.since() > end && request.since() != std::numeric_limits<uint64_t>::max());
     return answer;
   }
   std::vector<uint64_t> keys;
-  const uint64_t first = table.rows->Evicted(request.since(), kMostEvicted, &keys);
+  uint64_t first = 0;
+  if (table.device_rows) {
+    BASIN_ASSIGN_OR_RETURN(first, table.device_rows->Evicted(request.since(), kMostEvicted, &keys));
+  } else {
+    first = table.rows->Evicted(request.since(), kMostEvicted, &keys);
+  }
   answer.mutable_keys()->Add(keys.begin(), keys.end());
   answer.set_next(first + keys.size());
   answer.set_missed(first > request.since());

@@ -106,6 +106,24 @@ absl::Status CudaLaneTable::EvictUnused(absl::Time now) {
   return absl::OkStatus();
 }
 
+void CudaLaneTable::Ran(const CudaTableCounters& counters) {
+  // Where a batch evicted more than is remembered, keys of two numbers may have met in one place of the log.
+  if (counters.evicted - counters_.evicted > rows_->remembered()) log_begin_ = counters.evicted;
+  counters_ = counters;
+  begun_keys_ = 0;
+}
+
+absl::StatusOr<uint64_t> CudaLaneTable::Evicted(uint64_t since, size_t most, std::vector<uint64_t>* keys) {
+  const uint64_t end = counters_.evicted;
+  const uint64_t forgotten = end > rows_->remembered() ? end - rows_->remembered() : 0;
+  const uint64_t first = std::min(end, std::max({since, forgotten, log_begin_}));
+  const uint64_t last = first + std::min<uint64_t>(most, end - first);
+  if (first < last) {
+    BASIN_RETURN_IF_ERROR(lane_.Do([&] { return rows_->CopyEvicted(first, last, keys); }));
+  }
+  return first;
+}
+
 TableCounters CudaLaneTable::counters() const {
   return {.rows = counters_.rows,
           .bytes = rows_->bytes(),

@@ -30,6 +30,7 @@ class CudaLaneTable final : public DeviceTable {
                     DType type) override;
   absl::StatusOr<const char*> Pull(const char* keys, size_t n) override;
   absl::Status EvictUnused(absl::Time now) override;
+  absl::StatusOr<uint64_t> Evicted(uint64_t since, size_t most, std::vector<uint64_t>* keys) override;
   TableCounters counters() const override;
 
   // ---- For CudaTableBatch ----
@@ -40,10 +41,7 @@ class CudaLaneTable final : public DeviceTable {
   // Whether keys of the batch may find no room. Half of the numbers are far from where that begins.
   bool may_be_full() const { return counters_.rows + begun_keys_ > rows_->numbers() / 2; }
   // The batch has run.
-  void Ran(const CudaTableCounters& counters) {
-    counters_ = counters;
-    begun_keys_ = 0;
-  }
+  void Ran(const CudaTableCounters& counters);
 
  private:
   absl::Status StageAll(CudaTableBatch::Push push, const char* keys, size_t n, const char* gradients);
@@ -59,6 +57,7 @@ class CudaLaneTable final : public DeviceTable {
   StampClock clock_;
   absl::Time next_round_ = absl::InfinitePast();
   CudaTableCounters counters_;
+  uint64_t log_begin_ = 0;  // the first evicted key whose place in the log is known
   uint64_t begun_keys_ = 0;
   bool in_batch_ = false;
 };

@@ -242,15 +242,25 @@ absl::StatusOr<BlockRef> CudaShards::Download(const float* from, size_t bytes) {
   return block;
 }
 
+void CudaShards::Lose(const absl::Status& why) {
+  // Other lanes may get the blocks that copies of before the failure still write.
+  static_cast<void>(cudaStreamSynchronize(stream_.get()));
+  lost_ = absl::InternalError(
+      absl::StrCat(why.message(), "; the device is lost, and with it the shards and tables of this ps"));
+}
+
+absl::Status CudaShards::Do(absl::FunctionRef<absl::Status()> work) {
+  BASIN_RETURN_IF_ERROR(lost_);
+  absl::Status status = CudaStatus(cudaSetDevice(options_.number), options_.name, "use");
+  if (status.ok()) status = work();
+  if (!status.ok()) Lose(status);
+  return lost_;
+}
+
 absl::Status CudaShards::Run() {
   if (begun_.empty() && uploads_.empty() && downloads_.empty() && tables_.empty()) return lost_;
   if (lost_.ok()) {
-    if (absl::Status status = CarryOut(); !status.ok()) {
-      // Other lanes may get the blocks that copies of before the failure still write.
-      static_cast<void>(cudaStreamSynchronize(stream_.get()));
-      lost_ = absl::InternalError(
-          absl::StrCat(status.message(), "; the device is lost, and with it the shards of this ps"));
-    }
+    if (absl::Status status = CarryOut(); !status.ok()) Lose(status);
   }
   const auto* const flags = reinterpret_cast<const uint32_t*>(static_cast<const char*>(staging_.get()) + kFlagsAt);
   size_t item = 0;

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -58,6 +59,8 @@ class CudaShards final : public ShardDevice {
   uint64_t bytes() const override { return taken_; }
 
   const absl::Status& lost() const { return lost_; }
+  // Does something that waits, apart from the batch, with the device current. Where it fails the device is lost.
+  absl::Status Do(absl::FunctionRef<absl::Status()> work);
 
   // ---- For CudaValues ----
 
@@ -85,6 +88,7 @@ class CudaShards final : public ShardDevice {
   absl::Status OpenStream();
   void DropCopies();
   absl::Status CarryOut();
+  void Lose(const absl::Status& why);
   absl::Status ReserveShards(absl::Span<const ShardOptions> shards);
   // `taken` is what they take of the budget, and stays taken where it fails.
   absl::Status MakeTables(absl::Span<const StoredTableOptions> tables, uint64_t* taken,

@@ -288,14 +288,21 @@ TEST_F(GpuLaneTablesTest, UnusedRowsGoAsOnTheHost) {
   TestEntry again = Push(0, gone, 1);
   again.sequence = 1;
   EXPECT_TRUE(Both({again}).message.entries[0].flags & wire::kRepeat);
-  // It counts what it evicts, and says that it does not remember the keys.
-  wire::v1::Evicted ask;
-  ask.set_table(0);
-  const auto told = device_->Ask(1, wire::Kind::kEvicted, ask).at(0).As<wire::v1::EvictedKeys>();
-  EXPECT_EQ(told.keys_size(), 0);
-  EXPECT_EQ(told.next(), 5u);
-  EXPECT_TRUE(told.missed());
-  EXPECT_FALSE(told.more());
+  // It tells the same keys, in whichever order.
+  const auto told = [&](LaneHarness& lane, uint64_t since) {
+    wire::v1::Evicted ask;
+    ask.set_table(0);
+    ask.set_since(since);
+    return lane.Ask(1, wire::Kind::kEvicted, ask).at(0).As<wire::v1::EvictedKeys>();
+  };
+  for (const uint64_t since : {uint64_t{0}, uint64_t{5}, uint64_t{6}, std::numeric_limits<uint64_t>::max()}) {
+    auto found = told(*device_, since), expected = told(*host_, since);
+    std::sort(found.mutable_keys()->begin(), found.mutable_keys()->end());
+    std::sort(expected.mutable_keys()->begin(), expected.mutable_keys()->end());
+    EXPECT_EQ(found.SerializeAsString(), expected.SerializeAsString()) << "since " << since;
+  }
+  EXPECT_EQ(told(*device_, 0).keys_size(), 5);
+  EXPECT_EQ(told(*device_, 3).keys_size(), 2);
 }
 
 TEST_F(GpuLaneTablesTest, PastItsBoundTheRowsPushedLongestAgoMakeRoom) {
@@ -316,6 +323,16 @@ TEST_F(GpuLaneTablesTest, PastItsBoundTheRowsPushedLongestAgoMakeRoom) {
   EXPECT_EQ(counters.dropped_gradients.value(), 0u);
   EXPECT_GT(counters.rows.value(), most * 8 / 10);
   EXPECT_EQ(counters.rows.value() + counters.evicted.value(), 40u * 60u);
+  // The keys that went are told, as many as the table has rows, and that others are forgotten.
+  wire::v1::Evicted ask;
+  ask.set_table(0);
+  const auto told = device_->Ask(1, wire::Kind::kEvicted, ask).at(0).As<wire::v1::EvictedKeys>();
+  EXPECT_EQ(told.next(), counters.evicted.value());
+  EXPECT_EQ(static_cast<uint64_t>(told.keys_size()), std::min<uint64_t>(1024, counters.evicted.value()));
+  EXPECT_TRUE(told.missed());
+  const std::set<uint64_t> gone(told.keys().begin(), told.keys().end());
+  EXPECT_EQ(gone.size(), static_cast<size_t>(told.keys_size())) << "no key comes twice";
+  for (const uint64_t key : last) EXPECT_FALSE(gone.contains(key));
   // Those of the last message are all there, as the host has them.
   sequences_.clear();
   host_->Update(1, {Push(0, last, 39)});

@@ -277,8 +277,14 @@ TEST_F(CudaTableTest, RowsNotPushedForLongAreEvictedAndTheirRoomIsUsedAgain) {
     Keys keys = {round, round + 1, kLargest - round % 2};
     while (keys.size() < 40) keys.push_back(1000 * (round + keys.size() % 2) + keys.size() / 2);
     for (const uint32_t number : FindOrInsert(*table, keys, round)) ASSERT_NE(number, kNoCudaRow) << round;
+    const std::map<uint64_t, std::string> before = Rows(*table);
+    const uint64_t evicted = Counters(*table).evicted;
     ASSERT_TRUE(table->EvictBefore(round).ok());
     const std::map<uint64_t, std::string> rows = Rows(*table);
+    Keys gone;
+    ASSERT_TRUE(table->CopyEvicted(evicted, Counters(*table).evicted, &gone).ok());
+    EXPECT_EQ(gone.size(), before.size() - rows.size());
+    for (const uint64_t key : gone) EXPECT_TRUE(before.contains(key) && !rows.contains(key)) << key;
     EXPECT_EQ(rows.size(), std::set<uint64_t>(keys.begin(), keys.end()).size());
     for (const uint64_t key : keys) EXPECT_TRUE(rows.contains(key)) << key;
     const CudaTableCounters counters = Counters(*table);
@@ -370,7 +376,8 @@ TEST_F(CudaTableTest, OptionsItCannotKeepAreRefused) {
   EXPECT_EQ(CudaTable::Make("test", options, stream_).status().code(), absl::StatusCode::kUnimplemented);
   options = OptionsOf(4, 1);
   EXPECT_EQ(Make(options)->numbers(), 18);
-  EXPECT_LE(Make(options)->bytes() - sizeof(CudaTableTally) - 8, options.max_bytes);
+  EXPECT_EQ(Make(options)->remembered(), 32);
+  EXPECT_LE(Make(options)->bytes() - sizeof(CudaTableTally) - 8 - 32 * sizeof(uint64_t), options.max_bytes);
   --options.max_bytes;
   const absl::Status small = CudaTable::Make("test", options, stream_).status();
   EXPECT_EQ(small.code(), absl::StatusCode::kInvalidArgument);

@@ -129,6 +129,9 @@ class FakeShardDevice final : public ShardDevice {
       Begin([this, now] { host_.EvictUnused(now); });
       return absl::OkStatus();
     }
+    absl::StatusOr<uint64_t> Evicted(uint64_t since, size_t most, std::vector<uint64_t>* keys) override {
+      return host_.Evicted(since, most, keys);
+    }
     TableCounters counters() const override { return host_.counters(); }
 
    private:

@@ -1,6 +1,7 @@
 #include "ps/table/device/cuda_table.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -70,6 +71,9 @@ absl::Status CudaTable::Allocate() {
   BASIN_RETURN_IF_ERROR(stamps_.Resize(device_, uint64_t{numbers()} * sizeof(uint32_t)));
   BASIN_RETURN_IF_ERROR(reserved_.Resize(device_, CudaKeyIndex::kReserved * sizeof(uint32_t)));
   BASIN_RETURN_IF_ERROR(tally_.Resize(device_, sizeof(CudaTableTally)));
+  log_.size = std::min<uint64_t>(std::bit_ceil(numbers()), HostTable::kRemembered);
+  BASIN_RETURN_IF_ERROR(evicted_.Resize(device_, log_.size * sizeof(uint64_t)));
+  log_.keys = evicted_.as<uint64_t>();
   index_.keys = keys_.as<uint64_t>();
   index_.stamps = stamps_.as<uint32_t>();
   index_.reserved = reserved_.as<uint32_t>();
@@ -94,7 +98,7 @@ absl::Status CudaTable::Allocate() {
 
 uint64_t CudaTable::bytes() const {
   uint64_t bytes = 0;
-  for (const CudaMemory* memory : {&keys_, &stamps_, &reserved_, &rows_, &tally_, &corrections_}) {
+  for (const CudaMemory* memory : {&keys_, &stamps_, &reserved_, &rows_, &tally_, &corrections_, &evicted_}) {
     bytes += memory->bytes();
   }
   return bytes;
@@ -113,7 +117,7 @@ absl::Status CudaTable::FindOrInsert(const uint64_t* keys, uint64_t count, uint3
 
 absl::Status CudaTable::MakeRoom(const uint64_t* keys, uint64_t count, uint32_t stamp, uint32_t* number_of) {
   return Check(
-      StartMakeRoom(stream_, index_, start_, keys, count, stamp, number_of, tally_.as<CudaTableTally>()),
+      StartMakeRoom(stream_, index_, start_, log_, keys, count, stamp, number_of, tally_.as<CudaTableTally>()),
       "evict for new keys");
 }
 
@@ -131,7 +135,21 @@ absl::Status CudaTable::Apply(const uint64_t* keys, const uint32_t* number_of, u
 }
 
 absl::Status CudaTable::EvictBefore(uint32_t stamp) {
-  return Check(StartEvictBefore(stream_, index_, stamp, tally_.as<CudaTableTally>()), "evict");
+  return Check(StartEvictBefore(stream_, index_, log_, stamp, tally_.as<CudaTableTally>()), "evict");
+}
+
+absl::Status CudaTable::CopyEvicted(uint64_t first, uint64_t end, std::vector<uint64_t>* keys) const {
+  const size_t had = keys->size();
+  keys->resize(had + (end - first));
+  for (uint64_t number = first; number < end;) {
+    const uint64_t at = number & (log_.size - 1);
+    const uint64_t count = std::min(end - number, log_.size - at);
+    BASIN_RETURN_IF_ERROR(Check(cudaMemcpyAsync(keys->data() + had + (number - first), log_.keys + at,
+                                                count * sizeof(uint64_t), cudaMemcpyDeviceToHost, stream_),
+                                "copy evicted keys"));
+    number += count;
+  }
+  return Check(cudaStreamSynchronize(stream_), "wait for evicted keys");
 }
 
 absl::Status CudaTable::CopyTally(CudaTableTally* to) const {

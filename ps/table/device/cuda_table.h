@@ -79,6 +79,13 @@ class CudaTable final {
   // Evicts the rows that were last pushed before `stamp`.
   absl::Status EvictBefore(uint32_t stamp);
 
+  // How many of the last evicted keys are remembered: as many as there are numbers, HostTable::kRemembered at most. Their
+  // memory is not part of max_bytes.
+  uint64_t remembered() const { return log_.size; }
+  // Appends the evicted keys of numbers [first, end), of all that the counters know; waits for the stream. REQUIRES:
+  // they are among the last `remembered`, and no single call before evicted more than that since.
+  absl::Status CopyEvicted(uint64_t first, uint64_t end, std::vector<uint64_t>* keys) const;
+
   // Copies the counters to pinned host memory, where CountersOf reads them once the stream has come there.
   absl::Status CopyTally(CudaTableTally* to) const;
   static CudaTableCounters CountersOf(const CudaTableTally& tally);
@@ -99,9 +106,10 @@ class CudaTable final {
   const cudaStream_t stream_;
   const RowRule rule_;
   const CudaRowLayout layout_;
-  CudaMemory keys_, stamps_, reserved_, rows_, tally_, corrections_;
+  CudaMemory keys_, stamps_, reserved_, rows_, tally_, corrections_, evicted_;
   CudaKeyIndex index_;
   CudaRowStart start_;
+  CudaEvictedLog log_;
   RowNumbers numbers_of_rule_;
 };
 
