@@ -24,9 +24,9 @@ class DeviceTable {
   // REQUIRES: nothing that was begun, and has not run, pushes or pulls one of the keys.
   virtual absl::Status Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
                             DType type) = 0;
-  // Begins a pull, behind all pushes that were begun. Returns where the n rows of dim floats stand once it has run; they
-  // stay until ShardDevice::StartMessage. RESOURCE_EXHAUSTED: more than kMessageBytes of rows since then; INTERNAL: the
-  // device is lost.
+  // Begins a pull, behind all pushes that were begun. Returns where the n rows of dim floats stand once it has run;
+  // they stay until ShardDevice::StartMessage. RESOURCE_EXHAUSTED: more than kMessageBytes of rows since then;
+  // INTERNAL: the device is lost.
   virtual absl::StatusOr<const char*> Pull(const char* keys, size_t n) = 0;
   // Begins the eviction of what was not pushed for evict_unused, all of it, where a round is due.
   virtual absl::Status EvictUnused(absl::Time now) = 0;

@@ -62,9 +62,9 @@ struct LaneCoreOptions {
   size_t memory_limit_bytes = 0;
   // Shards of fewer bytes are copied into answers to that peer, others referred to. None: kInlinePayloadBytes.
   std::function<size_t(wire::PeerId)> inline_below;
-  std::shared_ptr<BlockPool> pool;         // shared by the lanes of a ps; none: the lane makes its own
-  std::shared_ptr<ShardDevice> device;     // where the lane's shards, and tables that it can hold, lie; none: on the host
-  std::shared_ptr<LaneCounters> counters;  // none: the lane makes its own
+  std::shared_ptr<BlockPool> pool;      // shared by the lanes of a ps; none: the lane makes its own
+  std::shared_ptr<ShardDevice> device;  // where the lane's shards, and tables that it can hold, lie; none: on the host
+  std::shared_ptr<LaneCounters> counters;                      // none: the lane makes its own
   std::vector<std::shared_ptr<const LaneCounters>> all_lanes;  // of this ps, for Stats; may be empty
   absl::Time started = absl::UnixEpoch();                      // for "uptime_s"
   std::function<void(uint64_t)> on_staleness;                  // of each push applied, for a histogram; may be empty

@@ -104,8 +104,7 @@ std::vector<std::string> LaneRows::Install(const RunModel& model) {
 
 void LaneRows::Touch(LaneTable& table) {
   if (!table.rows && !table.device_rows) table.rows = std::make_unique<HostTable>(table.options, options_.pool);
-  if (table.buckets.empty())
-    table.buckets.resize((end_bucket_ - first_bucket_ + options_.lanes - 1) / options_.lanes);
+  if (table.buckets.empty()) table.buckets.resize((end_bucket_ - first_bucket_ + options_.lanes - 1) / options_.lanes);
   if (table.touched) return;
   table.touched = true;
   touched_.push_back(static_cast<uint32_t>(&table - tables_.data()));

@@ -1,5 +1,5 @@
-// A lane's part of the model's tables: buckets with their records, and the rows of all buckets of a table in one HostTable,
-// or in one DeviceTable. Pure, as the rest of the lane: docs/wire.md, "Rows of tables".
+// A lane's part of the model's tables: buckets with their records, and the rows of all buckets of a table in one
+// HostTable, or in one DeviceTable. Pure, as the rest of the lane: docs/wire.md, "Rows of tables".
 #pragma once
 
 #include <cstddef>
@@ -112,9 +112,9 @@ class LaneRows {
   struct LaneTable {
     std::string name;
     StoredTableOptions options;
-    std::unique_ptr<HostTable> rows;            // on the host: from the first touch on
-    std::unique_ptr<DeviceTable> device_rows;   // instead of it
-    std::vector<Bucket> buckets;  // from the first touch on: this lane's, by their order
+    std::unique_ptr<HostTable> rows;           // on the host: from the first touch on
+    std::unique_ptr<DeviceTable> device_rows;  // instead of it
+    std::vector<Bucket> buckets;               // from the first touch on: this lane's, by their order
     absl::Time evict_at = absl::InfiniteFuture();
     bool touched = false;   // since Count
     TableCounters counted;  // is in the lane's counters

@@ -203,9 +203,9 @@ absl::Status Run(const Flags& flags, int signals) {
       server->run_id().empty() ? ", of the run of the first client" : absl::StrCat(", run ", server->run_id()),
       server->metrics_port() ? absl::StrCat(", metrics on port ", *server->metrics_port()) : ""));
   if (options.device) {
-    Info(absl::StrCat("variables, and tables that have max_bytes and admit every key, on ", options.device->name(), " (",
-                      options.device->detail(), "), in at most ", options.device->memory_limit_bytes() >> 20,
-                      " MiB of its memory; other tables on the host"));
+    Info(absl::StrCat("variables on ", options.device->name(), " (", options.device->detail(), "), in at most ",
+                      options.device->memory_limit_bytes() >> 20,
+                      " MiB of its memory; tables on the host unless they have max_bytes and admit every key"));
   } else if (flags.device == "auto") {
     Info("variables and tables on the host: no GPU can be used");
   }
@@ -303,9 +303,10 @@ int Main(int argc, char** argv) {
                  "Bytes that parameters and slots may take, such as 400GiB (default: 80% of the memory)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->group("Machine");
-  app.add_option("--device", flags.device,
-                 "Where variables and tables lie: cpu: the host's memory; cuda or cuda:N: that of a GPU, but for tables "
-                 "without max_bytes or with rules of admission; auto: of a GPU where one can be used (default: cpu)")
+  app.add_option(
+         "--device", flags.device,
+         "Where variables and tables lie: cpu: the host's memory; cuda or cuda:N: that of a GPU, but for tables "
+         "without max_bytes or with rules of admission; auto: of a GPU where one can be used (default: cpu)")
       ->group("Machine");
   app.add_option("--device-memory-limit", flags.device_memory_limit,
                  "Bytes that variables and tables may take of the GPU's memory, such as 60GiB (default: 15/16 of what "

@@ -1,5 +1,5 @@
-// The memory of a device, as a lane keeps its shards and tables there. What a message begins is carried out in one batch.
-// No CUDA type stands here: the twin is in ps/device.
+// The memory of a device, as a lane keeps its shards and tables there. What a message begins is carried out in one
+// batch. No CUDA type stands here: the twin is in ps/device.
 #pragma once
 
 #include <cstdint>
@@ -31,9 +31,9 @@ class ShardDevice {
   virtual std::unique_ptr<DeviceTable> MakeTable(const std::string& name) = 0;
   // Rows that tables pulled so far are not looked at any more.
   virtual void StartMessage() = 0;
-  // Carries out what was begun on all its values and tables, waits for it, and fills the frames that were read. It may have been
-  // called by the way, where a batch was full. An error says that the device is lost, which it then stays: what was
-  // begun is refused, and the frames hold nothing.
+  // Carries out what was begun on all its values and tables, waits for it, and fills the frames that were read. It may
+  // have been called by the way, where a batch was full. An error says that the device is lost, which it then stays:
+  // what was begun is refused, and the frames hold nothing.
   virtual absl::Status Run() = 0;
   // Taken from the device.
   virtual uint64_t bytes() const = 0;

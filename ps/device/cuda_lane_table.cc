@@ -29,11 +29,11 @@ absl::StatusOr<size_t> CudaLaneTable::RoomForPush(DType type) {
   return batch_.PushRoom(*this, row_bytes);
 }
 
-absl::Status CudaLaneTable::Push(const char* keys, size_t n, const char* gradients, float learning_rate,
-                                 absl::Time now, DType type) {
+absl::Status CudaLaneTable::Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
+                                 DType type) {
   BASIN_RETURN_IF_ERROR(lane_.lost());
-  // Looked at here, and not on the device, so that what becomes of an entry is known before anything of it is begun. Its
-  // bytes are copied next, so they are in the cache then.
+  // Looked at here, and not on the device, so that what becomes of an entry is known before anything of it is begun.
+  // Its bytes are copied next, so they are in the cache then.
   BASIN_RETURN_IF_ERROR(CheckFinite(options_, keys, n, gradients, type));
   const CudaTableBatch::Push push = {
       .table = this,

@@ -107,9 +107,9 @@ absl::Status CudaShards::MakeTables(absl::Span<const StoredTableOptions> tables,
     BASIN_RETURN_IF_ERROR(take(options.max_bytes, why));
     absl::StatusOr<std::unique_ptr<CudaTable>> rows = CudaTable::Make(options_.name, options, stream_.get());
     if (!rows.ok()) {
-      return absl::Status(rows.status().code(), absl::StrCat(why, " ", options.max_bytes, " bytes: ",
-                                                             rows.status().message(),
-                                                             "; others may use the device too"));
+      return absl::Status(rows.status().code(),
+                          absl::StrCat(why, " ", options.max_bytes, " bytes: ", rows.status().message(),
+                                       "; others may use the device too"));
     }
     // Numbers of rows come in buckets, and a little stands beside them.
     if (const uint64_t bytes = (*rows)->bytes(); bytes > options.max_bytes) {
@@ -246,7 +246,7 @@ void CudaShards::Lose(const absl::Status& why) {
   // Other lanes may get the blocks that copies of before the failure still write.
   static_cast<void>(cudaStreamSynchronize(stream_.get()));
   lost_ = absl::InternalError(
-      absl::StrCat(why.message(), "; the device is lost, and with it the shards and tables of this ps"));
+      absl::StrCat(why.message(), "; the device is lost, and with it the shards of this ps, tables included"));
 }
 
 absl::Status CudaShards::Do(absl::FunctionRef<absl::Status()> work) {

@@ -105,8 +105,8 @@ class CudaTableBatch final {
   absl::Status Check(cudaError_t error, const char* what) const;
 
   const std::string device_;
-  // Host: gradients, then keys; rows; counters of tables. Device: the same but for the counters, gradients of 16 bits as
-  // floats, numbers of rows.
+  // Host: gradients, then keys; rows; counters of tables. Device: the same but for the counters, gradients of 16 bits
+  // as floats, numbers of rows.
   std::unique_ptr<void, FreePinned> staging_;
   CudaMemory there_;
   std::vector<uint64_t> push_keys_, pull_keys_;

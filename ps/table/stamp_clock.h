@@ -17,9 +17,9 @@ class StampClock final {
     if (!epoch_) epoch_ = now;
     return Stamps(now - *epoch_);
   }
-  // How much older than now's the stamp of an unused row is: rows with a stamp below Of(now) - Span(unused) + 1 go, once
-  // Of(now) is that large. Rounded up, and at least one: a row may go a sixteenth of a second early, and never in the
-  // moment of its push.
+  // How much older than now's the stamp of an unused row is: rows with a stamp below Of(now) - Span(unused) + 1 go,
+  // once Of(now) is that large. Rounded up, and at least one: a row may go a sixteenth of a second early, and never in
+  // the moment of its push.
   uint32_t Span(absl::Duration unused) const { return std::max(1u, Stamps(unused + absl::Milliseconds(62))); }
 
  private:

@@ -31,7 +31,8 @@ uint64_t BytesFor(const StoredTableOptions& options, uint32_t buckets) {
   return (uint64_t{16} * buckets + 2) * (layout.stride + 12);
 }
 
-StoredTableOptions OptionsOf(uint32_t dim, uint32_t buckets, RuleKind kind = RuleKind::kSgd, DType storage = DType::kF32) {
+StoredTableOptions OptionsOf(uint32_t dim, uint32_t buckets, RuleKind kind = RuleKind::kSgd,
+                             DType storage = DType::kF32) {
   StoredTableOptions options;
   options.name = "emb";
   options.dim = dim;

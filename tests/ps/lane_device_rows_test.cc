@@ -61,11 +61,10 @@ class LaneDeviceRowsTest : public ::testing::Test {
 };
 
 TEST_F(LaneDeviceRowsTest, AMessageIsOneBatch) {
-  const Heard heard =
-      lane_.Update(1, {Row(1, 1, {1, 2}, wire::kPush | wire::kPull),
-                       {.flags = wire::kPush | wire::kPull, .sequence = 1, .payload = Floats({3, 4})},
-                       Row(2, 0, {}, wire::kPull),
-                       Row(3, 1, {5, 6})});
+  const Heard heard = lane_.Update(1, {Row(1, 1, {1, 2}, wire::kPush | wire::kPull),
+                                       {.flags = wire::kPush | wire::kPull, .sequence = 1, .payload = Floats({3, 4})},
+                                       Row(2, 0, {}, wire::kPull),
+                                       Row(3, 1, {5, 6})});
   EXPECT_EQ(device_->runs(), 1);
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(Code(heard, i), StatusCode::kOk) << i;
   EXPECT_EQ(Rows(heard, 0), (std::vector<float>{-1, -2}));
@@ -80,9 +79,9 @@ TEST_F(LaneDeviceRowsTest, AMessageIsOneBatch) {
 }
 
 TEST_F(LaneDeviceRowsTest, ABucketThatStandsAgainWaitsForWhatWasBegun) {
-  const Heard heard = lane_.Update(
-      1, {Row(1, 0, {}, wire::kPull), Row(1, 1, {1, 1}), Row(1, 2, {1, 1}, wire::kPush | wire::kPull), Row(2, 1, {1, 1}),
-          Row(1, 2, {1, 1}, wire::kPush | wire::kPull)});
+  const Heard heard =
+      lane_.Update(1, {Row(1, 0, {}, wire::kPull), Row(1, 1, {1, 1}), Row(1, 2, {1, 1}, wire::kPush | wire::kPull),
+                       Row(2, 1, {1, 1}), Row(1, 2, {1, 1}, wire::kPush | wire::kPull)});
   EXPECT_EQ(device_->runs(), 4);
   for (size_t i = 0; i < 5; ++i) EXPECT_EQ(Code(heard, i), StatusCode::kOk) << i;
   EXPECT_EQ(Rows(heard, 0), (std::vector<float>{0, 0}));
@@ -111,8 +110,8 @@ TEST_F(LaneDeviceRowsTest, WhatIsRefusedIsRefusedAlone) {
 TEST_F(LaneDeviceRowsTest, ALostDeviceAcknowledgesNothing) {
   EXPECT_EQ(Code(lane_.Update(1, {Row(1, 1, {1, 1})}), 0), StatusCode::kOk);
   device_->Lose();
-  const Heard heard = lane_.Update(
-      1, {Row(1, 2, {1, 1}, wire::kPush | wire::kPull), Row(2, 1, {1, 1}), Row(3, 0, {}, wire::kPull), Row(4, 2, {1, 1})});
+  const Heard heard = lane_.Update(1, {Row(1, 2, {1, 1}, wire::kPush | wire::kPull), Row(2, 1, {1, 1}),
+                                       Row(3, 0, {}, wire::kPull), Row(4, 2, {1, 1})});
   EXPECT_EQ(Code(heard, 0), StatusCode::kInternal);
   EXPECT_EQ(Code(heard, 1), StatusCode::kInternal);
   EXPECT_EQ(Code(heard, 2), StatusCode::kInternal);

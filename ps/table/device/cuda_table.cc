@@ -116,9 +116,8 @@ absl::Status CudaTable::FindOrInsert(const uint64_t* keys, uint64_t count, uint3
 }
 
 absl::Status CudaTable::MakeRoom(const uint64_t* keys, uint64_t count, uint32_t stamp, uint32_t* number_of) {
-  return Check(
-      StartMakeRoom(stream_, index_, start_, log_, keys, count, stamp, number_of, tally_.as<CudaTableTally>()),
-      "evict for new keys");
+  return Check(StartMakeRoom(stream_, index_, start_, log_, keys, count, stamp, number_of, tally_.as<CudaTableTally>()),
+               "evict for new keys");
 }
 
 absl::Status CudaTable::Apply(const uint64_t* keys, const uint32_t* number_of, uint64_t count, const float* gradients,

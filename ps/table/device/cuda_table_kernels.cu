@@ -395,8 +395,7 @@ cudaError_t StartMakeRoom(cudaStream_t stream, const CudaKeyIndex& index, const 
   if (count == 0) return cudaSuccess;
   const auto kernel =
       ForRows(start, [](auto kind) { return &MakeRoom<typename decltype(kind)::Storage, decltype(kind)::kWidth>; });
-  return Launch(kernel, BlocksFor(count), kThreads, stream, index, start, log, keys, count, stamp, number_of,
-                tally);
+  return Launch(kernel, BlocksFor(count), kThreads, stream, index, start, log, keys, count, stamp, number_of, tally);
 }
 
 cudaError_t StartEvictBefore(cudaStream_t stream, const CudaKeyIndex& index, const CudaEvictedLog& log, uint32_t stamp,
