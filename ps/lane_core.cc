@@ -45,6 +45,7 @@ LaneCore::LaneCore(LaneCoreOptions options)
                                                      .lane = options_.lane,
                                                      .lanes = options_.lanes,
                                                      .pool = pool_,
+                                                     .device = options_.device,
                                                      .counters = counters_});
   UpdateGauges();
 }
@@ -317,7 +318,7 @@ std::vector<Reply> LaneCore::OnTime(absl::Time now) {
       }
     }
   }
-  rows_->OnTime(now);
+  if (absl::Status status = rows_->OnTime(now); !status.ok()) failure_ = std::move(status);
   Forward();
   UpdateGauges();
   return std::exchange(replies_, {});

@@ -62,9 +62,9 @@ struct LaneCoreOptions {
   size_t memory_limit_bytes = 0;
   // Shards of fewer bytes are copied into answers to that peer, others referred to. None: kInlinePayloadBytes.
   std::function<size_t(wire::PeerId)> inline_below;
-  std::shared_ptr<BlockPool> pool;         // shared by the lanes of a ps; none: the lane makes its own
-  std::shared_ptr<ShardDevice> device;     // where the lane's shards of variables lie; none: on the host
-  std::shared_ptr<LaneCounters> counters;  // none: the lane makes its own
+  std::shared_ptr<BlockPool> pool;      // shared by the lanes of a ps; none: the lane makes its own
+  std::shared_ptr<ShardDevice> device;  // where the lane's shards, and tables that it can hold, lie; none: on the host
+  std::shared_ptr<LaneCounters> counters;                      // none: the lane makes its own
   std::vector<std::shared_ptr<const LaneCounters>> all_lanes;  // of this ps, for Stats; may be empty
   absl::Time started = absl::UnixEpoch();                      // for "uptime_s"
   std::function<void(uint64_t)> on_staleness;                  // of each push applied, for a histogram; may be empty
@@ -149,17 +149,25 @@ class LaneCore {
     absl::Status status;
     wire::Entry answer;
     wire::Frame pulled;
-    bool begun = false;  // a write on a device that has not ended
+    bool begun = false;          // a write on a device that has not ended
+    const char* rows = nullptr;  // pulled from a table on a device
   };
   // Of a variable's shard. On a device this begins a write, and EndWrite ends it; on the host this is all.
   absl::Status Carry(const Session& session, const wire::Header& header, const wire::Entry& entry,
                      absl::Span<const char> payload, Carried& carried);
   absl::Status EndWrite(const wire::Entry& entry, Shard& shard, Carried& carried);
-  // All entries of variables' shards, in one batch; an element an entry.
-  std::vector<Carried> CarryOnDevice(const Session& session, const wire::Parsed& parsed);
-  // Of buckets: rows that are pulled are written straight into the answer.
+  // All entries of variables' shards, and of buckets of tables on the device, in one batch; an element an entry.
+  std::vector<Carried> CarryOnDevice(const Session& session, const wire::Parsed& parsed, absl::Time now);
+  // Of buckets on the host: rows that are pulled are written straight into the answer.
   absl::Status CarryRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
                          absl::Span<const char> payload, absl::Time now, wire::Entry& answer);
+  // Of buckets on the device: begins a push and a pull. EndRows ends the push, once the device has run.
+  absl::Status BeginRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                         absl::Span<const char> payload, absl::Time now, Carried& carried);
+  void EndRows(const Session& session, const wire::Header& header, const wire::Entry& entry, absl::Time now,
+               Carried& carried);
+  // Counts what became of a push to a bucket.
+  void CountWrite(bool repeat, bool applied, uint64_t staleness, wire::Entry& answer);
 
   // lane_core.cc
   absl::Status CheckHeader(const Session& session, const wire::Header& header) const;

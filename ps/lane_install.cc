@@ -58,7 +58,7 @@ absl::Status LaneCore::MakeShards(const RunModel& model) {
     bytes += HostValues::Footprint(own.back());
   }
   if (options_.device) {
-    const absl::Status status = options_.device->Reserve(own);
+    const absl::Status status = options_.device->Reserve(own, rows_->ForDevice(model));
     if (!status.ok()) return absl::Status(status.code(), absl::StrCat(Me(), ": ", status.message()));
     counters_->device_bytes.Set(options_.device->bytes());
   } else if (!pool_->Plan(bytes)) {
@@ -74,7 +74,10 @@ absl::Status LaneCore::MakeShards(const RunModel& model) {
     shard = options_.device ? std::make_unique<Shard>(std::move(options), *options_.device)
                             : std::make_unique<Shard>(std::move(options), pool_);
   }
-  rows_->Install(model);
+  // All lanes say the same.
+  for (std::string& note : rows_->Install(model)) {
+    if (options_.lane.value() == 0) Note(std::move(note));
+  }
   return absl::OkStatus();
 }
 

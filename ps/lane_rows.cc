@@ -14,9 +14,11 @@
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "ps/block.h"
+#include "ps/device_table.h"
 #include "ps/gradient_view.h"
 #include "ps/mutants.h"
 #include "ps/run_spec.h"
+#include "ps/shard_device.h"
 #include "ps/variable_rules.h"
 
 namespace basin {
@@ -53,34 +55,56 @@ std::string LaneRows::Name(const Place& place) const {
   return absl::StrCat("table \"", tables_[place.table].name, "\" bucket ", place.bucket);
 }
 
-void LaneRows::Install(const RunModel& model) {
+StoredTableOptions LaneRows::OptionsOf(const RunModel& model, int index) const {
+  const wire::v1::Table& table = model.spec().model().tables(index);
+  const uint64_t shares = uint64_t{model.spec().ps_count()} * options_.lanes;
+  return {.name = table.name(),
+          .dim = table.dim(),
+          .storage = static_cast<DType>(table.storage()),
+          .init = InitOf(table.initializer()),
+          .rule = RuleOf(model.rule_of(table)),
+          .admit_after = table.admit_after(),
+          .admit_probability = table.admit_probability(),
+          .evict_unused = table.evict_unused_ms() == 0
+                              ? absl::InfiniteDuration()
+                              : absl::Milliseconds(static_cast<int64_t>(table.evict_unused_ms())),
+          .max_bytes = table.max_bytes() == 0 ? 0 : std::max<uint64_t>(1, table.max_bytes() / shares)};
+}
+
+std::vector<StoredTableOptions> LaneRows::ForDevice(const RunModel& model) const {
+  std::vector<StoredTableOptions> tables;
+  if (options_.device == nullptr) return tables;
+  for (int i = static_cast<int>(tables_.size()); i < model.spec().model().tables_size(); ++i) {
+    StoredTableOptions options = OptionsOf(model, i);
+    if (options_.device->CanHold(options).ok()) tables.push_back(std::move(options));
+  }
+  return tables;
+}
+
+std::vector<std::string> LaneRows::Install(const RunModel& model) {
   placement_ = model.table_placement();
   std::tie(first_bucket_, end_bucket_) = placement_.BucketsOf(options_.ordinal);
-  const uint64_t shares = uint64_t{model.spec().ps_count()} * options_.lanes;
+  std::vector<std::string> notes;
   for (int i = static_cast<int>(tables_.size()); i < model.spec().model().tables_size(); ++i) {
-    const wire::v1::Table& table = model.spec().model().tables(i);
     LaneTable added;
-    added.name = table.name();
-    added.options = {.name = table.name(),
-                     .dim = table.dim(),
-                     .storage = static_cast<DType>(table.storage()),
-                     .init = InitOf(table.initializer()),
-                     .rule = RuleOf(model.rule_of(table)),
-                     .admit_after = table.admit_after(),
-                     .admit_probability = table.admit_probability(),
-                     .evict_unused = table.evict_unused_ms() == 0
-                                         ? absl::InfiniteDuration()
-                                         : absl::Milliseconds(static_cast<int64_t>(table.evict_unused_ms())),
-                     .max_bytes = table.max_bytes() == 0 ? 0 : std::max<uint64_t>(1, table.max_bytes() / shares)};
+    added.options = OptionsOf(model, i);
+    added.name = added.options.name;
+    if (options_.device != nullptr) {
+      if (const absl::Status can = options_.device->CanHold(added.options); !can.ok()) {
+        notes.push_back(absl::StrCat("table \"", added.name, "\" stays on the host, not on ", options_.device->name(),
+                                     ": ", can.message()));
+      } else {
+        added.device_rows = options_.device->MakeTable(added.name);
+      }
+    }
     tables_.push_back(std::move(added));
   }
+  return notes;
 }
 
 void LaneRows::Touch(LaneTable& table) {
-  if (!table.rows) {
-    table.rows = std::make_unique<HostTable>(table.options, options_.pool);
-    table.buckets.resize((end_bucket_ - first_bucket_ + options_.lanes - 1) / options_.lanes);
-  }
+  if (!table.rows && !table.device_rows) table.rows = std::make_unique<HostTable>(table.options, options_.pool);
+  if (table.buckets.empty()) table.buckets.resize((end_bucket_ - first_bucket_ + options_.lanes - 1) / options_.lanes);
   if (table.touched) return;
   table.touched = true;
   touched_.push_back(static_cast<uint32_t>(&table - tables_.data()));
@@ -164,21 +188,27 @@ absl::StatusOr<LaneRows::Written> LaneRows::Carry(const Request& request, absl::
   return written;
 }
 
-absl::StatusOr<LaneRows::Written> LaneRows::Push(const Request& request, const Place& place, absl::Time now) {
+absl::StatusOr<bool> LaneRows::CheckWrite(const Request& request, const Place& place) {
   if (!request.may_write) return absl::PermissionDeniedError(absl::StrCat(Name(place), ": this client only reads"));
-  LaneTable& table = tables_[place.table];
-  Bucket& bucket = table.buckets[place.index];
-  const wire::Entry& entry = *request.entry;
-  const WriteRecord::Write write{request.worker, request.incarnation, entry.sequence};
-  WriteRecord::Entry* const record = bucket.record.Find(request.worker);
-  BASIN_ASSIGN_OR_RETURN(const bool repeat, bucket.record.IsRepeat(write, record, [&] { return Name(place); }));
+  const WriteRecord& record = tables_[place.table].buckets[place.index].record;
+  return record.IsRepeat({request.worker, request.incarnation, request.entry->sequence}, record.Find(request.worker),
+                         [&] { return Name(place); });
+}
+
+absl::StatusOr<LaneRows::Written> LaneRows::Push(const Request& request, const Place& place, absl::Time now) {
+  BASIN_ASSIGN_OR_RETURN(const bool repeat, CheckWrite(request, place));
   if (repeat) return Written{.repeat = true};
+  LaneTable& table = tables_[place.table];
+  const wire::Entry& entry = *request.entry;
   const char* const keys = request.payload.data();
   const char* const gradients = keys + entry.rows * kKeyBytes;
   const auto type = static_cast<DType>(entry.dtype);  // checked
   const absl::Status pushed = table.rows->Push(keys, entry.rows, gradients, request.learning_rate, now, type);
   if (!pushed.ok()) {
-    if (BASIN_MUTANT(kRefusedPushUsesSequence)) bucket.record.Note(write, record);
+    if (BASIN_MUTANT(kRefusedPushUsesSequence)) {
+      WriteRecord& record = table.buckets[place.index].record;
+      record.Note({request.worker, request.incarnation, entry.sequence}, record.Find(request.worker));
+    }
     if (BASIN_MUTANT(kApplyRowsOfRefusedPush)) {
       for (size_t i = 0; i < entry.rows; ++i) {
         const char* const gradient = gradients + i * table.options.dim * SizeOf(type);
@@ -187,15 +217,76 @@ absl::StatusOr<LaneRows::Written> LaneRows::Push(const Request& request, const P
     }
     return pushed;
   }
+  return NoteWrite(request, place, now);
+}
+
+LaneRows::Written LaneRows::NoteWrite(const Request& request, const Place& place, absl::Time now) {
+  LaneTable& table = tables_[place.table];
+  Bucket& bucket = table.buckets[place.index];
+  const wire::Entry& entry = *request.entry;
   if (table.options.evict_unused != absl::InfiniteDuration() && table.evict_at == absl::InfiniteFuture()) {
     table.evict_at = now + std::clamp(table.options.evict_unused / kLooks, kLookLeast, kLookMost);
     evicting_.push_back(place.table);
     next_wake_ = std::min(next_wake_, table.evict_at);
   }
   const uint64_t before = bucket.version.value();
-  if (!(BASIN_MUTANT(kForgetToRecordBucket) && before % 8 == 0)) bucket.record.Note(write, record);
+  if (!(BASIN_MUTANT(kForgetToRecordBucket) && before % 8 == 0)) {
+    bucket.record.Note({request.worker, request.incarnation, entry.sequence}, bucket.record.Find(request.worker));
+  }
   bucket.version = bucket.version.next();
   return Written{.applied = true, .staleness = before > entry.version.value() ? before - entry.version.value() : 0};
+}
+
+bool LaneRows::OnDevice(ShardId bucket) const {
+  const uint32_t table = TableOf(bucket);
+  return table < tables_.size() && tables_[table].device_rows != nullptr;
+}
+
+bool LaneRows::HasBegun(ShardId bucket) const {
+  if (begun_.empty()) return false;
+  const absl::StatusOr<Place> place = Find(bucket);
+  return place.ok() && place->index < tables_[place->table].buckets.size() &&
+         tables_[place->table].buckets[place->index].begun;
+}
+
+absl::StatusOr<LaneRows::Begun> LaneRows::Begin(const Request& request, absl::Time now, wire::Entry& answer) {
+  const wire::Entry& entry = *request.entry;
+  BASIN_ASSIGN_OR_RETURN(const Place place, Find(entry.shard));
+  LaneTable& table = tables_[place.table];
+  if (place.index < table.buckets.size()) answer.version = table.buckets[place.index].version;
+  BASIN_RETURN_IF_ERROR(CheckEntry(request, place));
+  Touch(table);
+  Bucket& bucket = table.buckets[place.index];
+  answer.version = bucket.version;
+  Begun begun;
+  const char* const keys = request.payload.data();
+  if (entry.flags & wire::kPush) {
+    BASIN_ASSIGN_OR_RETURN(begun.repeat, CheckWrite(request, place));
+    if (!begun.repeat) {
+      BASIN_RETURN_IF_ERROR(table.device_rows->Push(keys, entry.rows, keys + entry.rows * kKeyBytes,
+                                                    request.learning_rate, now, static_cast<DType>(entry.dtype)));
+      begun.writes = true;
+    }
+  }
+  if (entry.flags & wire::kPull) {
+    BASIN_ASSIGN_OR_RETURN(begun.rows, table.device_rows->Pull(keys, entry.rows));
+  }
+  if (!std::exchange(bucket.begun, true)) begun_.push_back(&bucket);
+  answer.rows = entry.rows;
+  answer.dtype = static_cast<uint8_t>(DType::kF32);
+  return begun;
+}
+
+LaneRows::Written LaneRows::End(const Request& request, absl::Time now, wire::Entry& answer) {
+  const Place place = *Find(request.entry->shard);
+  const Written written = NoteWrite(request, place, now);
+  answer.version = tables_[place.table].buckets[place.index].version;
+  return written;
+}
+
+void LaneRows::AllEnded() {
+  for (Bucket* bucket : begun_) bucket->begun = false;
+  begun_.clear();
 }
 
 void LaneRows::Read(const wire::Entry& entry, absl::Span<const char> payload, char* rows) const {
@@ -203,8 +294,18 @@ void LaneRows::Read(const wire::Entry& entry, absl::Span<const char> payload, ch
 }
 
 bool LaneRows::Row(uint32_t table, uint64_t key, float* row) const {
-  if (!Find(BucketShard(table, placement_.BucketOf(key))).ok() || !tables_[table].rows) return false;
-  tables_[table].rows->Pull(reinterpret_cast<const char*>(&key), 1, reinterpret_cast<char*>(row));
+  if (!Find(BucketShard(table, placement_.BucketOf(key))).ok()) return false;
+  const LaneTable& found = tables_[table];
+  const auto* const bytes = reinterpret_cast<const char*>(&key);
+  if (found.device_rows) {
+    options_.device->StartMessage();
+    const absl::StatusOr<const char*> rows = found.device_rows->Pull(bytes, 1);
+    if (!rows.ok() || !options_.device->Run().ok()) return false;
+    std::memcpy(row, *rows, found.options.dim * sizeof(float));
+    return true;
+  }
+  if (!found.rows) return false;
+  found.rows->Pull(bytes, 1, reinterpret_cast<char*>(row));
   return true;
 }
 
@@ -212,8 +313,8 @@ absl::StatusOr<wire::v1::EvictedKeys> LaneRows::Evicted(const wire::v1::Evicted&
   if (request.table() >= tables_.size())
     return absl::InvalidArgumentError(absl::StrCat(Me(), " has no table ", request.table()));
   wire::v1::EvictedKeys answer;
-  const HostTable* const table = tables_[request.table()].rows.get();
-  const uint64_t end = table == nullptr ? 0 : table->evicted_end();
+  const LaneTable& table = tables_[request.table()];
+  const uint64_t end = CountersOf(table).evicted;
   answer.set_next(end);
   if (request.since() >= end) {
     // More than there is is what another life of this ps had told.
@@ -221,7 +322,12 @@ absl::StatusOr<wire::v1::EvictedKeys> LaneRows::Evicted(const wire::v1::Evicted&
     return answer;
   }
   std::vector<uint64_t> keys;
-  const uint64_t first = table->Evicted(request.since(), kMostEvicted, &keys);
+  uint64_t first = 0;
+  if (table.device_rows) {
+    BASIN_ASSIGN_OR_RETURN(first, table.device_rows->Evicted(request.since(), kMostEvicted, &keys));
+  } else {
+    first = table.rows->Evicted(request.since(), kMostEvicted, &keys);
+  }
   answer.mutable_keys()->Add(keys.begin(), keys.end());
   answer.set_next(first + keys.size());
   answer.set_missed(first > request.since());
@@ -229,20 +335,27 @@ absl::StatusOr<wire::v1::EvictedKeys> LaneRows::Evicted(const wire::v1::Evicted&
   return answer;
 }
 
-void LaneRows::OnTime(absl::Time now) {
-  if (now < next_wake_) return;
+absl::Status LaneRows::OnTime(absl::Time now) {
+  if (now < next_wake_) return absl::OkStatus();
   next_wake_ = absl::InfiniteFuture();
   for (const uint32_t index : evicting_) {
     LaneTable& table = tables_[index];
     if (table.evict_at <= now) {
       Touch(table);
-      const bool more = table.rows->EvictUnused(now);
+      bool more = false;
+      if (table.device_rows) {
+        BASIN_RETURN_IF_ERROR(table.device_rows->EvictUnused(now));
+      } else {
+        more = table.rows->EvictUnused(now);
+      }
       table.evict_at =
           now + (more ? kLookAgain : std::clamp(table.options.evict_unused / kLooks, kLookLeast, kLookMost));
     }
     next_wake_ = std::min(next_wake_, table.evict_at);
   }
+  if (options_.device != nullptr) BASIN_RETURN_IF_ERROR(options_.device->Run());
   Count();
+  return absl::OkStatus();
 }
 
 void LaneRows::ListApplied(uint32_t worker, Incarnation incarnation, int most, wire::v1::Welcome* welcome) const {
@@ -265,6 +378,11 @@ void LaneRows::ForgetSequences(uint32_t worker) {
   }
 }
 
+TableCounters LaneRows::CountersOf(const LaneTable& table) const {
+  if (table.device_rows) return table.device_rows->counters();
+  return table.rows ? table.rows->counters() : TableCounters();
+}
+
 void LaneRows::Count() {
   LaneCounters& lane = *options_.counters;
   const auto move = [](Counter& sum, uint64_t& counted, uint64_t now) {
@@ -274,7 +392,7 @@ void LaneRows::Count() {
   for (const uint32_t index : touched_) {
     LaneTable& table = tables_[index];
     table.touched = false;
-    const TableCounters now = table.rows->counters();
+    const TableCounters now = CountersOf(table);
     move(lane.rows, table.counted.rows, now.rows);
     move(lane.row_candidates, table.counted.candidates, now.candidates);
     move(lane.table_bytes, table.counted.bytes, now.bytes);

@@ -1,5 +1,5 @@
-// A lane's part of the model's tables: buckets with their records, and the rows of all buckets of a table in one HostTable.
-// Pure, as the rest of the lane: docs/wire.md, "Rows of tables".
+// A lane's part of the model's tables: buckets with their records, and the rows of all buckets of a table in one
+// HostTable, or in one DeviceTable. Pure, as the rest of the lane: docs/wire.md, "Rows of tables".
 #pragma once
 
 #include <cstddef>
@@ -24,13 +24,16 @@
 namespace basin {
 
 class BlockPool;
+class DeviceTable;
 class RunModel;
+class ShardDevice;
 
 struct LaneRowsOptions {
   PsOrdinal ordinal;
   LaneIndex lane;
   uint32_t lanes = 1;
   std::shared_ptr<BlockPool> pool;
+  std::shared_ptr<ShardDevice> device;  // of tables that it can hold; none: all are on the host
   std::shared_ptr<LaneCounters> counters;
 };
 
@@ -40,8 +43,11 @@ class LaneRows {
   explicit LaneRows(LaneRowsOptions options);
   ~LaneRows();
 
-  // Takes the tables of the model that are not here yet. They cost next to nothing until they are touched.
-  void Install(const RunModel& model);
+  // Of the model's tables that are not here yet, those that the device will hold: what to Reserve before Install.
+  std::vector<StoredTableOptions> ForDevice(const RunModel& model) const;
+  // Takes the tables of the model that are not here yet. Those on the host cost next to nothing until they are touched.
+  // Returns a line for a person of each that stays on the host though there is a device.
+  std::vector<std::string> Install(const RunModel& model);
 
   // An entry of a message of a session. Everything in it may be hostile. Entry and payload go together.
   struct Request {
@@ -64,15 +70,32 @@ class LaneRows {
   // used up: INVALID_ARGUMENT: no such bucket here, sizes, flags, a key of another bucket, NaN or Inf; OUT_OF_RANGE: a
   // gap; PERMISSION_DENIED: writes, and may not. Sets the answer's version and rows.
   absl::StatusOr<Written> Carry(const Request& request, absl::Time now, wire::Entry& answer);
-  // Writes AnswerBytes bytes. REQUIRES: Carry of that very entry was OK.
+
+  // The same for a table on the device, in two steps; the device's Run is between them.
+  bool OnDevice(ShardId bucket) const;
+  // Whether something was begun on the bucket that has not ended. Then nothing else may be begun on it.
+  bool HasBegun(ShardId bucket) const;
+  struct Begun {
+    bool writes = false, repeat = false;  // a push that End ends; one that was applied before
+    const char* rows = nullptr;           // of a pull: AnswerBytes bytes, there once the device has run
+  };
+  // As Carry, but that a push is begun, and only End sets the version that it makes. Errors are Carry's, and INTERNAL:
+  // the device is lost.
+  absl::StatusOr<Begun> Begin(const Request& request, absl::Time now, wire::Entry& answer);
+  // The device has carried out the push. REQUIRES: Begin of that very entry said that it writes.
+  Written End(const Request& request, absl::Time now, wire::Entry& answer);
+  // All that was begun has ended, or the device is lost.
+  void AllEnded();
+
+  // Writes AnswerBytes bytes, of a table on the host. REQUIRES: Carry of that very entry was OK.
   void Read(const wire::Entry& entry, absl::Span<const char> payload, char* rows) const;
 
   // The key's row as it is now, where it would be on this lane; `row` has the table's dim floats.
   bool Row(uint32_t table, uint64_t key, float* row) const;
 
   absl::StatusOr<wire::v1::EvictedKeys> Evicted(const wire::v1::Evicted& request) const;
-  // Evicts what is due, a bounded number of rows.
-  void OnTime(absl::Time now);
+  // Evicts what is due: on the host a bounded number of rows. INTERNAL: the device is lost.
+  absl::Status OnTime(absl::Time now);
   absl::Time next_wake() const { return next_wake_; }
   // Adds the worker's last sequence in each bucket that it has written, or that the list is cut at `most`.
   void ListApplied(uint32_t worker, Incarnation incarnation, int most, wire::v1::Welcome* welcome) const;
@@ -84,12 +107,14 @@ class LaneRows {
   struct Bucket {
     WriteRecord record;
     Version version = Version(1);
+    bool begun = false;  // something that has not ended
   };
   struct LaneTable {
     std::string name;
     StoredTableOptions options;
-    std::unique_ptr<HostTable> rows;  // from the first touch on
-    std::vector<Bucket> buckets;  // likewise: this lane's, by their order
+    std::unique_ptr<HostTable> rows;           // on the host: from the first touch on
+    std::unique_ptr<DeviceTable> device_rows;  // instead of it
+    std::vector<Bucket> buckets;               // from the first touch on: this lane's, by their order
     absl::Time evict_at = absl::InfiniteFuture();
     bool touched = false;   // since Count
     TableCounters counted;  // is in the lane's counters
@@ -100,7 +125,13 @@ class LaneRows {
   };
   absl::StatusOr<Place> Find(ShardId id) const;
   absl::Status CheckEntry(const Request& request, const Place& place) const;
+  // Decides about a push before anything of it is applied: whether it is a repeat.
+  absl::StatusOr<bool> CheckWrite(const Request& request, const Place& place);
   absl::StatusOr<Written> Push(const Request& request, const Place& place, absl::Time now);
+  // It was applied.
+  Written NoteWrite(const Request& request, const Place& place, absl::Time now);
+  StoredTableOptions OptionsOf(const RunModel& model, int table) const;
+  TableCounters CountersOf(const LaneTable& table) const;
   void Touch(LaneTable& table);
   std::string Name(const Place& place) const;
   std::string Me() const;
@@ -111,6 +142,7 @@ class LaneRows {
   std::vector<LaneTable> tables_;
   std::vector<uint32_t> touched_;   // since Count
   std::vector<uint32_t> evicting_;  // those with rows that may be evicted for disuse
+  std::vector<Bucket*> begun_;      // on which something was begun
   absl::Time next_wake_ = absl::InfiniteFuture();
 };
 

@@ -1,4 +1,5 @@
 // Pushes, pulls and assignments.
+#include <cstring>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,16 @@ namespace {
 
 wire::Entry AnswerTo(const wire::Entry& entry) {
   return {.shard = entry.shard, .dtype = entry.dtype, .sequence = entry.sequence};
+}
+
+LaneRows::Request RowsRequest(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                              absl::Span<const char> payload) {
+  return {.entry = &entry,
+          .payload = payload,
+          .worker = session.worker(),
+          .incarnation = header.incarnation,
+          .learning_rate = header.learning_rate,
+          .may_write = session.trains()};
 }
 
 }  // namespace
@@ -119,53 +130,85 @@ absl::Status LaneCore::EndWrite(const wire::Entry& entry, Shard& shard, Carried&
   return absl::OkStatus();
 }
 
-std::vector<LaneCore::Carried> LaneCore::CarryOnDevice(const Session& session, const wire::Parsed& parsed) {
+std::vector<LaneCore::Carried> LaneCore::CarryOnDevice(const Session& session, const wire::Parsed& parsed,
+                                                       absl::Time now) {
+  options_.device->StartMessage();
   std::vector<Carried> all(parsed.entries.size());
   size_t ended = 0;  // of the entries
-  const auto end_until = [&](size_t end) {
+  const auto end = [&](const wire::Entry& entry, Carried& carried, const absl::Status& ran) {
+    if (!carried.begun) return ran;
+    if (!IsBucket(entry.shard)) return EndWrite(entry, *FindShard(entry.shard), carried);
+    if (ran.ok()) EndRows(session, parsed.header, entry, now, carried);
+    return ran;
+  };
+  const auto end_until = [&](size_t until) {
     const absl::Status ran = options_.device->Run();
     if (!ran.ok()) failure_ = ran;
-    for (; ended < end; ++ended) {
+    for (; ended < until; ++ended) {
       Carried& carried = all[ended];
-      const wire::Entry& entry = parsed.entries[ended];
       const bool begun = carried.begun;
-      absl::Status status = begun ? EndWrite(entry, *FindShard(entry.shard), carried) : ran;
+      absl::Status status = end(parsed.entries[ended], carried, ran);
       // What became of the write counts for more than that its pull was refused.
       if (status.ok() || (!begun && !carried.status.ok())) continue;
       carried.status = std::move(status);
       carried.answer.flags &= ~wire::kPull;
       carried.pulled = wire::Frame();
     }
+    rows_->AllEnded();
   };
   for (size_t i = 0; i < all.size(); ++i) {
     const wire::Entry& entry = parsed.entries[i];
-    if (IsBucket(entry.shard)) continue;
+    const absl::Span<const char> payload = parsed.payloads[i];
+    if (IsBucket(entry.shard)) {
+      if (!rows_->OnDevice(entry.shard)) continue;
+      if (rows_->HasBegun(entry.shard)) end_until(i);
+      all[i].status = BeginRows(session, parsed.header, entry, payload, now, all[i]);
+      continue;
+    }
     // Where a shard stands again, the record must say what became of the first write.
     if (const Shard* shard = FindShard(entry.shard); shard != nullptr && shard->changing()) end_until(i);
-    all[i].status = Carry(session, parsed.header, entry, parsed.payloads[i], all[i]);
+    all[i].status = Carry(session, parsed.header, entry, payload, all[i]);
   }
   end_until(all.size());
   return all;
 }
 
-absl::Status LaneCore::CarryRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
-                                 absl::Span<const char> payload, absl::Time now, wire::Entry& answer) {
-  BASIN_ASSIGN_OR_RETURN(const LaneRows::Written written, rows_->Carry({.entry = &entry,
-                                                                        .payload = payload,
-                                                                        .worker = session.worker(),
-                                                                        .incarnation = header.incarnation,
-                                                                        .learning_rate = header.learning_rate,
-                                                                        .may_write = session.trains()},
-                                                                       now, answer));
-  if (written.repeat) {
+void LaneCore::CountWrite(bool repeat, bool applied, uint64_t staleness, wire::Entry& answer) {
+  if (repeat) {
     answer.flags |= wire::kRepeat;
     counters_->repeats.Add();
-  } else if (written.applied) {
+  } else if (applied) {
     counters_->applied.Add();
-    if (options_.on_staleness) options_.on_staleness(written.staleness);
+    if (options_.on_staleness) options_.on_staleness(staleness);
   }
+}
+
+absl::Status LaneCore::CarryRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                                 absl::Span<const char> payload, absl::Time now, wire::Entry& answer) {
+  BASIN_ASSIGN_OR_RETURN(const LaneRows::Written written,
+                         rows_->Carry(RowsRequest(session, header, entry, payload), now, answer));
+  CountWrite(written.repeat, written.applied, written.staleness, answer);
   if (entry.flags & wire::kPull) answer.flags |= wire::kPull;
   return absl::OkStatus();
+}
+
+absl::Status LaneCore::BeginRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                                 absl::Span<const char> payload, absl::Time now, Carried& carried) {
+  carried.answer = AnswerTo(entry);
+  BASIN_ASSIGN_OR_RETURN(const LaneRows::Begun begun,
+                         rows_->Begin(RowsRequest(session, header, entry, payload), now, carried.answer));
+  carried.begun = begun.writes;
+  carried.rows = begun.rows;
+  CountWrite(begun.repeat, /*applied=*/false, 0, carried.answer);
+  if (entry.flags & wire::kPull) carried.answer.flags |= wire::kPull;
+  return absl::OkStatus();
+}
+
+void LaneCore::EndRows(const Session& session, const wire::Header& header, const wire::Entry& entry, absl::Time now,
+                       Carried& carried) {
+  carried.begun = false;
+  const LaneRows::Written written = rows_->End(RowsRequest(session, header, entry, {}), now, carried.answer);
+  CountWrite(written.repeat, written.applied, written.staleness, carried.answer);
 }
 
 void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl::Time now) {
@@ -178,7 +221,7 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
   wire::DataBuilder builder(InlineBelow(session.peer));
   builder.Reserve(parsed.entries.size());
   std::vector<Carried> on_device;
-  if (options_.device) on_device = CarryOnDevice(session, parsed);
+  if (options_.device) on_device = CarryOnDevice(session, parsed, now);
   for (size_t i = 0; i < parsed.entries.size(); ++i) {
     const wire::Entry& entry = parsed.entries[i];
     const absl::Span<const char> payload = parsed.payloads[i];
@@ -186,7 +229,7 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
       rows_->Prefetch(parsed.entries[i + 1], parsed.payloads[i + 1]);
     const bool is_bucket = IsBucket(entry.shard);
     Carried carried;
-    if (is_bucket) {
+    if (is_bucket && !rows_->OnDevice(entry.shard)) {
       carried.answer = AnswerTo(entry);
       carried.status = CarryRows(session, parsed.header, entry, payload, now, carried.answer);
     } else if (options_.device) {
@@ -206,7 +249,10 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
     }
     const bool pulled = (carried.answer.flags & wire::kPull) != 0;
     if (pulled) counters_->pulled.Add();
-    if (is_bucket && pulled) {
+    if (carried.rows != nullptr && pulled) {
+      const size_t bytes = rows_->AnswerBytes(entry);
+      std::memcpy(builder.AddInline(carried.answer, bytes), carried.rows, bytes);
+    } else if (is_bucket && pulled) {
       rows_->Read(entry, payload, builder.AddInline(carried.answer, rows_->AnswerBytes(entry)));
     } else {
       builder.Add(carried.answer, std::move(carried.pulled));

@@ -204,9 +204,10 @@ absl::Status Run(const Flags& flags, int signals) {
       server->metrics_port() ? absl::StrCat(", metrics on port ", *server->metrics_port()) : ""));
   if (options.device) {
     Info(absl::StrCat("variables on ", options.device->name(), " (", options.device->detail(), "), in at most ",
-                      options.device->memory_limit_bytes() >> 20, " MiB of its memory; tables on the host"));
+                      options.device->memory_limit_bytes() >> 20,
+                      " MiB of its memory; tables on the host unless they have max_bytes and admit every key"));
   } else if (flags.device == "auto") {
-    Info("variables on the host: no GPU can be used");
+    Info("variables and tables on the host: no GPU can be used");
   }
   if (options.token.empty()) Info("no token: any peer on this network may take part (--token-file)");
 
@@ -302,12 +303,13 @@ int Main(int argc, char** argv) {
                  "Bytes that parameters and slots may take, such as 400GiB (default: 80% of the memory)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->group("Machine");
-  app.add_option("--device", flags.device,
-                 "Where the variables lie: cpu: the host's memory; cuda or cuda:N: that of a GPU; auto: of a GPU where "
-                 "one can be used (default: cpu)")
+  app.add_option(
+         "--device", flags.device,
+         "Where variables and tables lie: cpu: the host's memory; cuda or cuda:N: that of a GPU, but for tables "
+         "without max_bytes or with rules of admission; auto: of a GPU where one can be used (default: cpu)")
       ->group("Machine");
   app.add_option("--device-memory-limit", flags.device_memory_limit,
-                 "Bytes that parameters and slots may take of the GPU's memory, such as 60GiB (default: 15/16 of what "
+                 "Bytes that variables and tables may take of the GPU's memory, such as 60GiB (default: 15/16 of what "
                  "is free)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->group("Machine");

@@ -27,6 +27,10 @@ class WriteRecord {
     const auto at = entries_.find(worker);
     return at == entries_.end() ? nullptr : &at->second;
   }
+  const Entry* Find(uint32_t worker) const {
+    const auto at = entries_.find(worker);
+    return at == entries_.end() ? nullptr : &at->second;
+  }
   // Whether the write was applied before; false: it is the next one. OUT_OF_RANGE: it comes after a gap;
   // INVALID_ARGUMENT: sequence 0; ABORTED: of a life of the task that was replaced. `entry` is the worker's; `place`
   // names the target, for the message.

@@ -69,8 +69,69 @@ absl::Status CudaShards::NoMemory(uint64_t wanted, absl::string_view why) const 
       " bytes are taken already; use more ps, or start basin-ps with a larger --device-memory-limit"));
 }
 
-absl::Status CudaShards::Reserve(absl::Span<const ShardOptions> shards) {
+absl::Status CudaShards::Reserve(absl::Span<const ShardOptions> shards, absl::Span<const StoredTableOptions> tables) {
   BASIN_RETURN_IF_ERROR(lost_);
+  uint64_t taken = 0;
+  std::vector<std::unique_ptr<CudaLaneTable>> made;
+  absl::Status status = MakeTables(tables, &taken, &made);
+  if (status.ok()) status = ReserveShards(shards);
+  if (!status.ok()) {
+    made.clear();
+    options_.budget->GiveBack(taken);
+    return status;
+  }
+  taken_ += taken;
+  for (std::unique_ptr<CudaLaneTable>& table : made) {
+    reserved_tables_[table->options().name] = std::move(table);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaShards::MakeTables(absl::Span<const StoredTableOptions> tables, uint64_t* taken,
+                                    std::vector<std::unique_ptr<CudaLaneTable>>* made) {
+  if (tables.empty()) return absl::OkStatus();
+  const auto take = [&](uint64_t bytes, absl::string_view why) {
+    if (!options_.budget->Take(bytes)) return NoMemory(bytes, why);
+    *taken += bytes;
+    return absl::OkStatus();
+  };
+  BASIN_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(options_.number), options_.name, "use"));
+  if (!tables_.allocated()) {
+    BASIN_RETURN_IF_ERROR(take(CudaTableBatch::DeviceBytes(), "a lane's batch for tables needs"));
+    BASIN_RETURN_IF_ERROR(tables_.Allocate());
+    // It stays, whatever becomes of the tables.
+    taken_ += std::exchange(*taken, 0);
+  }
+  for (const StoredTableOptions& options : tables) {
+    const std::string why = absl::StrCat("table \"", options.name, "\" takes all of its part of max_bytes at once,");
+    BASIN_RETURN_IF_ERROR(take(options.max_bytes, why));
+    absl::StatusOr<std::unique_ptr<CudaTable>> rows = CudaTable::Make(options_.name, options, stream_.get());
+    if (!rows.ok()) {
+      return absl::Status(rows.status().code(),
+                          absl::StrCat(why, " ", options.max_bytes, " bytes: ", rows.status().message(),
+                                       "; others may use the device too"));
+    }
+    // Numbers of rows come in buckets, and a little stands beside them.
+    if (const uint64_t bytes = (*rows)->bytes(); bytes > options.max_bytes) {
+      BASIN_RETURN_IF_ERROR(take(bytes - options.max_bytes, why));
+    } else {
+      options_.budget->GiveBack(options.max_bytes - bytes);
+      *taken -= options.max_bytes - bytes;
+    }
+    made->push_back(std::make_unique<CudaLaneTable>(options, *std::move(rows), *this, tables_));
+  }
+  return absl::OkStatus();
+}
+
+std::unique_ptr<DeviceTable> CudaShards::MakeTable(const std::string& name) {
+  const auto at = reserved_tables_.find(name);
+  BASIN_CHECK(at != reserved_tables_.end());
+  std::unique_ptr<DeviceTable> table = std::move(at->second);
+  reserved_tables_.erase(at);
+  return table;
+}
+
+absl::Status CudaShards::ReserveShards(absl::Span<const ShardOptions> shards) {
   BlockPlan plan = plan_;
   for (const ShardOptions& shard : shards) plan.Add(shard);
   const uint64_t more = plan.bytes() - plan_.bytes();
@@ -181,19 +242,30 @@ absl::StatusOr<BlockRef> CudaShards::Download(const float* from, size_t bytes) {
   return block;
 }
 
+void CudaShards::Lose(const absl::Status& why) {
+  // Other lanes may get the blocks that copies of before the failure still write.
+  static_cast<void>(cudaStreamSynchronize(stream_.get()));
+  lost_ = absl::InternalError(
+      absl::StrCat(why.message(), "; the device is lost, and with it the shards of this ps, tables included"));
+}
+
+absl::Status CudaShards::Do(absl::FunctionRef<absl::Status()> work) {
+  BASIN_RETURN_IF_ERROR(lost_);
+  absl::Status status = CudaStatus(cudaSetDevice(options_.number), options_.name, "use");
+  if (status.ok()) status = work();
+  if (!status.ok()) Lose(status);
+  return lost_;
+}
+
 absl::Status CudaShards::Run() {
-  if (begun_.empty() && uploads_.empty() && downloads_.empty()) return lost_;
+  if (begun_.empty() && uploads_.empty() && downloads_.empty() && tables_.empty()) return lost_;
   if (lost_.ok()) {
-    if (absl::Status status = CarryOut(); !status.ok()) {
-      // Other lanes may get the blocks that copies of before the failure still write.
-      static_cast<void>(cudaStreamSynchronize(stream_.get()));
-      lost_ = absl::InternalError(
-          absl::StrCat(status.message(), "; the device is lost, and with it the shards of this ps"));
-    }
+    if (absl::Status status = CarryOut(); !status.ok()) Lose(status);
   }
   const auto* const flags = reinterpret_cast<const uint32_t*>(static_cast<const char*>(staging_.get()) + kFlagsAt);
   size_t item = 0;
   for (const Begun& begun : begun_) begun.values->Ended(lost_, begun.has_item && flags[item++] != 0);
+  if (!tables_.empty()) tables_.Ended(lost_.ok());
   staged_ = widened_ = changed_ = uploaded_ = 0;
   items_.clear();
   halves_.clear();
@@ -239,6 +311,7 @@ absl::Status CudaShards::CarryOut() {
         cudaMemcpyAsync(wanted.to.mutable_floats(), wanted.from, wanted.bytes, cudaMemcpyDeviceToHost, stream_.get()),
         "read parameters"));
   }
+  if (!tables_.empty()) BASIN_RETURN_IF_ERROR(tables_.Start(stream_.get()));
   return check(cudaStreamSynchronize(stream_.get()), "wait for a batch");
 }
 

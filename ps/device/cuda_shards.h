@@ -1,9 +1,9 @@
-// A lane's part of a CUDA device: blocks for its shards, a stream, and the batch of what a message begins.
+// A lane's part of a CUDA device: blocks for its shards, tables, a stream, and the batch of what a message begins.
 //
 // A batch is one copy of all gradients to the device, one kernel over all shards, and one wait. The kernel reads the
 // blocks that hold values and writes fresh ones; where a gradient held a NaN or an infinity the fresh ones are given
 // back, else the old ones. So nothing is read or written by the device between two batches, and blocks change hands
-// without events.
+// without events. What it begins on tables (cuda_table_batch.h) is part of the batch, and of the same wait.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -22,6 +23,8 @@
 #include "common/rules/cuda_apply.h"
 #include "ps/block.h"
 #include "ps/device/block_plan.h"
+#include "ps/device/cuda_lane_table.h"
+#include "ps/device/cuda_table_batch.h"
 #include "ps/device/device_budget.h"
 #include "ps/shard_device.h"
 
@@ -30,9 +33,6 @@ namespace basin {
 class CudaValues;
 
 // What fails here is told by the next call that waits, if the device is lost.
-struct FreePinned {
-  void operator()(void* memory) const { static_cast<void>(cudaFreeHost(memory)); }
-};
 struct DestroyStream {
   void operator()(cudaStream_t stream) const { static_cast<void>(cudaStreamDestroy(stream)); }
 };
@@ -50,10 +50,17 @@ class CudaShards final : public ShardDevice {
   ~CudaShards() override;
 
   const std::string& name() const override { return options_.name; }
-  absl::Status Reserve(absl::Span<const ShardOptions> shards) override;
+  absl::Status CanHold(const StoredTableOptions& table) const override { return CudaTable::CanHold(table); }
+  absl::Status Reserve(absl::Span<const ShardOptions> shards, absl::Span<const StoredTableOptions> tables) override;
   std::unique_ptr<ShardValues> Make(const ShardOptions& options) override;
+  std::unique_ptr<DeviceTable> MakeTable(const std::string& name) override;
+  void StartMessage() override { tables_.ForgetRows(); }
   absl::Status Run() override;
   uint64_t bytes() const override { return taken_; }
+
+  const absl::Status& lost() const { return lost_; }
+  // Does something that waits, apart from the batch, with the device current. Where it fails the device is lost.
+  absl::Status Do(absl::FunctionRef<absl::Status()> work);
 
   // ---- For CudaValues ----
 
@@ -77,10 +84,15 @@ class CudaShards final : public ShardDevice {
   void GiveBack(float* block, size_t bytes);
 
  private:
-  explicit CudaShards(CudaShardsOptions options) : options_(std::move(options)) {}
+  explicit CudaShards(CudaShardsOptions options) : options_(std::move(options)), tables_(options_.name) {}
   absl::Status OpenStream();
   void DropCopies();
   absl::Status CarryOut();
+  void Lose(const absl::Status& why);
+  absl::Status ReserveShards(absl::Span<const ShardOptions> shards);
+  // `taken` is what they take of the budget, and stays taken where it fails.
+  absl::Status MakeTables(absl::Span<const StoredTableOptions> tables, uint64_t* taken,
+                          std::vector<std::unique_ptr<CudaLaneTable>>* made);
   absl::Status NoMemory(uint64_t wanted, absl::string_view why) const;
 
   struct Begun {
@@ -125,6 +137,8 @@ class CudaShards final : public ShardDevice {
   std::vector<Halves> halves_;
   std::vector<Piece> uploads_;
   std::vector<Wanted> downloads_;
+  CudaTableBatch tables_;
+  std::map<std::string, std::unique_ptr<CudaLaneTable>> reserved_tables_;  // until they are asked for
 
   static constexpr size_t kMostKept = 64;
   std::array<CudaValues*, kMostKept> kept_ = {};

@@ -1,14 +1,13 @@
 #include "ps/table/host_table.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
 #include "common/codec/half.h"
-#include "ps/gradient_view.h"
 #include "ps/table/fetch_line.h"
+#include "ps/table/finite_rows.h"
 #include "ps/table/key_block.h"
 #include "ps/table/host_table_state.h"
 
@@ -20,16 +19,6 @@ constexpr int kSegmentsPerCall = 2;
 constexpr int kRoundsPerEviction = 16;
 // A refusal of memory is taken for an answer for so many pushes.
 constexpr uint64_t kCallsBetweenTries = 64;
-
-absl::Status NotFinite(const StoredTableOptions& options, const char* keys, const GradientView& gradients) {
-  const size_t at = std::min(gradients.FirstNotFinite(), gradients.elements - 1);
-  uint64_t key = 0;
-  std::memcpy(&key, keys + at / options.dim * sizeof(key), sizeof(key));
-  return absl::InvalidArgumentError(absl::StrCat("table \"", options.name, "\": the gradient of key ", key, " is ",
-                                                 gradients.At(at), " at element ", at % options.dim,
-                                                 ", expected finite numbers; nothing of the push was applied; look at "
-                                                 "the loss or the learning rate of the worker"));
-}
 
 }  // namespace
 
@@ -70,10 +59,9 @@ absl::Status HostTable::Push(const char* keys, size_t n, const char* gradients, 
                          DType type) {
   State& s = *state_;
   const size_t dim = s.options.dim;
-  const GradientView all{.type = type, .data = gradients, .elements = n * dim};
-  if (!all.AllFinite()) return NotFinite(s.options, keys, all);
+  BASIN_RETURN_IF_ERROR(CheckFinite(s.options, keys, n, gradients, type));
   const float rate = std::isnan(learning_rate) ? s.options.rule.learning_rate : learning_rate;
-  const uint32_t stamp = s.StampOf(now);
+  const uint32_t stamp = s.clock.Of(now);
   if (++s.calls % kCallsBetweenTries == 0) s.rows.TryAgain();
   const size_t row_bytes = s.rule.row_bytes();
   KeyBlock blocks[2];
@@ -114,13 +102,12 @@ bool HostTable::EvictUnused(absl::Time now) {
   State& s = *state_;
   const absl::Duration unused = s.options.evict_unused;
   if (unused == absl::InfiniteDuration()) return false;
-  const uint32_t stamp = s.StampOf(now);
+  const uint32_t stamp = s.clock.Of(now);
   if (s.next_segment == 0) {
     if (now < s.next_round) return false;
     s.next_round = now + unused / kRoundsPerEviction;
   }
-  // Rounded up, and at least one: a row may go a sixteenth of a second early, and never in the moment of its push.
-  const uint32_t span = std::max(1u, s.StampOf(*s.epoch + unused + absl::Milliseconds(62)));
+  const uint32_t span = s.clock.Span(unused);
   if (stamp >= span) {
     for (int i = 0; i < kSegmentsPerCall && s.next_segment < s.index.segments(); ++i) {
       s.index.EvictBefore(s.next_segment++, stamp - span + 1, &s.evicted);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 #include "common/base/random.h"
@@ -10,7 +9,6 @@
 namespace basin {
 namespace {
 
-constexpr int64_t kStampsPerSecond = 16;
 // What a candidate costs: an entry of the index, at the index's usual load.
 constexpr uint64_t kCandidateBytes = 20;
 // Candidates may have this part of the memory before they make room for one another.
@@ -33,14 +31,6 @@ HostTable::State::State(StoredTableOptions given, std::shared_ptr<BlockPool> poo
   index.Grow(0);
   if (const std::optional<uint32_t> row = rows.Take()) rows.Free(*row);
   Account();
-}
-
-uint32_t HostTable::State::StampOf(absl::Time now) {
-  if (!epoch) epoch = now;
-  const int64_t milliseconds = absl::ToInt64Milliseconds(now - *epoch);
-  if (milliseconds <= 0) return 0;
-  const int64_t stamp = milliseconds / 1000 * kStampsPerSecond + milliseconds % 1000 * kStampsPerSecond / 1000;
-  return static_cast<uint32_t>(std::min<int64_t>(stamp, std::numeric_limits<uint32_t>::max()));
 }
 
 bool HostTable::State::Admits(uint64_t key, uint32_t count, bool remembered) const {

@@ -13,6 +13,7 @@
 #include "ps/table/key_index.h"
 #include "ps/table/row_slab.h"
 #include "ps/table/host_table.h"
+#include "ps/table/stamp_clock.h"
 #include "ps/table/table_memory.h"
 
 namespace basin {
@@ -20,8 +21,6 @@ namespace basin {
 struct HostTable::State {
   State(StoredTableOptions given, std::shared_ptr<BlockPool> pool);
 
-  // Sixteenths of a second since the first call; 2^32 of them are 8.5 years.
-  uint32_t StampOf(absl::Time now);
   // The row of a key that had none when it was looked up, made if the key is admitted and there is room, or else null:
   // its gradient is to be dropped, and is counted.
   char* RowForPush(uint64_t hash, uint64_t key, uint32_t stamp);
@@ -45,7 +44,7 @@ struct HostTable::State {
   RowSlab rows;
   EvictedLog log;
   uint64_t dropped = 0;
-  std::optional<absl::Time> epoch;
+  StampClock clock;
   uint64_t calls = 0;
   // EvictUnused: the next segment to look at, 0 between two rounds; and when a round may begin.
   uint32_t next_segment = 0;

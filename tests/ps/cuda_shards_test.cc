@@ -64,7 +64,7 @@ class GpuShardsTest : public ::testing::Test {
     std::unique_ptr<Shard> host, device;
   };
   Pair Make(const ShardOptions& options) {
-    const absl::Status reserved = lane_->Reserve({&options, 1});
+    const absl::Status reserved = lane_->Reserve({&options, 1}, {});
     EXPECT_TRUE(reserved.ok()) << reserved;
     return {std::make_unique<Shard>(options, pool_), std::make_unique<Shard>(options, *lane_)};
   }
@@ -299,9 +299,9 @@ TEST_F(GpuShardsTest, WithoutDeviceMemoryShardsAreRefusedWithBothNumbers) {
   const uint64_t limit = lane_->bytes() + 4 * 4096;
   Open({.name = "cuda", .memory_limit_bytes = limit});
   const ShardOptions fits = OptionsOf(1024, wire::v1::RULE_KIND_MOMENTUM), more = OptionsOf(1024);
-  ASSERT_TRUE(lane_->Reserve({&fits, 1}).ok());
+  ASSERT_TRUE(lane_->Reserve({&fits, 1}, {}).ok());
   EXPECT_EQ(lane_->bytes(), limit);
-  const absl::Status refused = lane_->Reserve({&more, 1});
+  const absl::Status refused = lane_->Reserve({&more, 1}, {});
   EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(
       refused.message(),
@@ -316,7 +316,7 @@ TEST_F(GpuShardsTest, WithoutDeviceMemoryShardsAreRefusedWithBothNumbers) {
 TEST_F(GpuShardsTest, MoreThanTheDeviceHasIsRefused) {
   Open({.name = "cuda", .memory_limit_bytes = uint64_t{1} << 60});
   const ShardOptions all = OptionsOf(uint64_t{1} << 50, wire::v1::RULE_KIND_SGD);
-  const absl::Status refused = lane_->Reserve({&all, 1});
+  const absl::Status refused = lane_->Reserve({&all, 1}, {});
   EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted) << refused;
   Pair pair = Make(OptionsOf(10));
   PushBoth(pair, Random(10, 1), 1);

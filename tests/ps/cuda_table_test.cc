@@ -31,7 +31,8 @@ uint64_t BytesFor(const StoredTableOptions& options, uint32_t buckets) {
   return (uint64_t{16} * buckets + 2) * (layout.stride + 12);
 }
 
-StoredTableOptions OptionsOf(uint32_t dim, uint32_t buckets, RuleKind kind = RuleKind::kSgd, DType storage = DType::kF32) {
+StoredTableOptions OptionsOf(uint32_t dim, uint32_t buckets, RuleKind kind = RuleKind::kSgd,
+                             DType storage = DType::kF32) {
   StoredTableOptions options;
   options.name = "emb";
   options.dim = dim;
@@ -277,8 +278,14 @@ TEST_F(CudaTableTest, RowsNotPushedForLongAreEvictedAndTheirRoomIsUsedAgain) {
     Keys keys = {round, round + 1, kLargest - round % 2};
     while (keys.size() < 40) keys.push_back(1000 * (round + keys.size() % 2) + keys.size() / 2);
     for (const uint32_t number : FindOrInsert(*table, keys, round)) ASSERT_NE(number, kNoCudaRow) << round;
+    const std::map<uint64_t, std::string> before = Rows(*table);
+    const uint64_t evicted = Counters(*table).evicted;
     ASSERT_TRUE(table->EvictBefore(round).ok());
     const std::map<uint64_t, std::string> rows = Rows(*table);
+    Keys gone;
+    ASSERT_TRUE(table->CopyEvicted(evicted, Counters(*table).evicted, &gone).ok());
+    EXPECT_EQ(gone.size(), before.size() - rows.size());
+    for (const uint64_t key : gone) EXPECT_TRUE(before.contains(key) && !rows.contains(key)) << key;
     EXPECT_EQ(rows.size(), std::set<uint64_t>(keys.begin(), keys.end()).size());
     for (const uint64_t key : keys) EXPECT_TRUE(rows.contains(key)) << key;
     const CudaTableCounters counters = Counters(*table);
@@ -300,6 +307,48 @@ TEST_F(CudaTableTest, ARowThatIsMadeAgainBeginsAnew) {
   Push(*table, {5, kLargest}, Floats(8, 0.5f), 1);
   reference.Push({5, kLargest}, Floats(8, 0.5f), 1);
   EXPECT_EQ(Rows(*table), reference.rows());
+}
+
+TEST_F(CudaTableTest, AKeyWithoutRoomTakesThatOfTheOldestRow) {
+  const StoredTableOptions options = OptionsOf(4, 40);
+  const std::unique_ptr<CudaTable> table = Make(options);
+  Random random(9);
+  std::map<uint64_t, uint32_t> pushed;  // when
+  for (uint32_t round = 1; round <= 12; ++round) {
+    Keys keys = DifferentKeys(random, 160, 1 << 20);
+    keys.push_back(kLargest - round % 2);
+    const OnDevice<uint64_t> there(keys);
+    const OnDevice<uint32_t> numbers(Numbers(keys.size(), 1234567));
+    ASSERT_TRUE(table->FindOrInsert(there.data(), keys.size(), round, nullptr, numbers.data()).ok());
+    const Numbers first = numbers.Copy();
+    ASSERT_TRUE(table->MakeRoom(there.data(), keys.size(), round, numbers.data()).ok());
+    const Numbers second = numbers.Copy();
+    std::set<uint32_t> different;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      ASSERT_NE(second[i], kNoCudaRow) << "round " << round << ", key " << keys[i];
+      if (first[i] != kNoCudaRow) {
+        ASSERT_EQ(second[i], first[i]) << "a number that was found moved";
+      }
+      EXPECT_TRUE(different.insert(second[i]).second) << "two keys share a row";
+      pushed[keys[i]] = round;
+    }
+    const std::map<uint64_t, std::string> rows = Rows(*table);
+    const CudaTableCounters counters = Counters(*table);
+    EXPECT_EQ(counters.rows, rows.size());
+    EXPECT_EQ(counters.refused, 0);
+    EXPECT_EQ(FindOrInsert(*table, keys, round), second) << "keys moved";
+    // What is left are the rows of the last rounds, as far as one look at 128 rows can tell.
+    const uint32_t kept = static_cast<uint32_t>(table->numbers() / 161);
+    for (const auto& [key, row] : rows) EXPECT_GE(pushed[key] + kept + 2, round) << key;
+  }
+  EXPECT_GT(Counters(*table).evicted, 1000);
+  // No row is older than this one: it is refused.
+  const Keys more = DifferentKeys(random, 700, 1 << 20);
+  const OnDevice<uint64_t> there(more);
+  const OnDevice<uint32_t> numbers(Numbers(more.size(), 0));
+  ASSERT_TRUE(table->FindOrInsert(there.data(), more.size(), 1, nullptr, numbers.data()).ok());
+  ASSERT_TRUE(table->MakeRoom(there.data(), more.size(), 1, numbers.data()).ok());
+  EXPECT_GT(Counters(*table).refused, 300);
 }
 
 TEST_F(CudaTableTest, ABadGradientChangesNothing) {
@@ -328,7 +377,8 @@ TEST_F(CudaTableTest, OptionsItCannotKeepAreRefused) {
   EXPECT_EQ(CudaTable::Make("test", options, stream_).status().code(), absl::StatusCode::kUnimplemented);
   options = OptionsOf(4, 1);
   EXPECT_EQ(Make(options)->numbers(), 18);
-  EXPECT_LE(Make(options)->bytes() - sizeof(CudaTableTally) - 8, options.max_bytes);
+  EXPECT_EQ(Make(options)->remembered(), 32);
+  EXPECT_LE(Make(options)->bytes() - sizeof(CudaTableTally) - 8 - 32 * sizeof(uint64_t), options.max_bytes);
   --options.max_bytes;
   const absl::Status small = CudaTable::Make("test", options, stream_).status();
   EXPECT_EQ(small.code(), absl::StatusCode::kInvalidArgument);

@@ -1,6 +1,7 @@
 #include "ps/table/device/cuda_table.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -14,6 +15,11 @@ namespace {
 
 // Rows that are copied from the device at once.
 constexpr size_t kExportBytes = size_t{16} << 20;
+// A bucket, and the numbers of the keys that mark free ones.
+constexpr uint64_t kLeastRows = CudaKeyIndex::kBucket + CudaKeyIndex::kReserved;
+
+// With its key and its time.
+uint64_t RowBytes(const CudaRowLayout& layout) { return layout.stride + sizeof(uint64_t) + sizeof(uint32_t); }
 
 }  // namespace
 
@@ -29,11 +35,25 @@ absl::Status CudaTable::Check(cudaError_t error, const char* what) const {
   return CudaStatus(error, device_, absl::StrCat("table \"", options_.name, "\": ", what));
 }
 
+absl::Status CudaTable::CanHold(const StoredTableOptions& options) {
+  if (options.admit_after > 1 || options.admit_probability < 1) {
+    return absl::UnimplementedError("it admits keys by count or probability, which a device's table does not");
+  }
+  if (options.max_bytes == 0) {
+    return absl::UnimplementedError("it has no max_bytes, and a device's table takes all of its memory at once");
+  }
+  const uint64_t least = kLeastRows * RowBytes(MakeCudaRowLayout(options.rule, options.storage, options.dim));
+  if (options.max_bytes >= least) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("its part of max_bytes is ", options.max_bytes, ", expected at least ",
+                                                 least, " for ", kLeastRows,
+                                                 " rows, since a device's table takes its memory at once"));
+}
+
 absl::StatusOr<std::unique_ptr<CudaTable>> CudaTable::Make(std::string device, StoredTableOptions options,
                                                            cudaStream_t stream) {
-  if (options.admit_after > 1 || options.admit_probability < 1) {
-    return absl::UnimplementedError(absl::StrCat("table \"", options.name, "\": admission of keys is not there on ",
-                                                 device, "; admit all of them, or keep the table on the host"));
+  if (const absl::Status can = CanHold(options); !can.ok()) {
+    return absl::Status(can.code(),
+                        absl::StrCat("table \"", options.name, "\" cannot lie on ", device, ": ", can.message()));
   }
   auto table = std::unique_ptr<CudaTable>(new CudaTable(std::move(device), std::move(options), stream));
   BASIN_RETURN_IF_ERROR(table->Allocate());
@@ -42,13 +62,8 @@ absl::StatusOr<std::unique_ptr<CudaTable>> CudaTable::Make(std::string device, S
 
 absl::Status CudaTable::Allocate() {
   constexpr uint64_t kMostNumbers = (kNoCudaRow - CudaKeyIndex::kReserved) / CudaKeyIndex::kBucket;  // in buckets
-  const uint64_t row = layout_.stride + sizeof(uint64_t) + sizeof(uint32_t), bucket = row * CudaKeyIndex::kBucket;
-  const uint64_t beside = row * CudaKeyIndex::kReserved;
-  if (options_.max_bytes < beside + bucket) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "table \"", options_.name, "\" on ", device_, ": max_bytes is ", options_.max_bytes, ", expected at least ",
-        beside + bucket, " for ", CudaKeyIndex::kBucket + CudaKeyIndex::kReserved, " rows; its memory is taken once"));
-  }
+  const uint64_t bucket = RowBytes(layout_) * CudaKeyIndex::kBucket;
+  const uint64_t beside = RowBytes(layout_) * CudaKeyIndex::kReserved;
   const uint64_t buckets = std::min<uint64_t>((options_.max_bytes - beside) / bucket, kMostNumbers);
   index_.numbers = static_cast<uint32_t>(buckets * CudaKeyIndex::kBucket);
   BASIN_RETURN_IF_ERROR(rows_.Resize(device_, uint64_t{numbers()} * layout_.stride));
@@ -56,6 +71,9 @@ absl::Status CudaTable::Allocate() {
   BASIN_RETURN_IF_ERROR(stamps_.Resize(device_, uint64_t{numbers()} * sizeof(uint32_t)));
   BASIN_RETURN_IF_ERROR(reserved_.Resize(device_, CudaKeyIndex::kReserved * sizeof(uint32_t)));
   BASIN_RETURN_IF_ERROR(tally_.Resize(device_, sizeof(CudaTableTally)));
+  log_.size = std::min<uint64_t>(std::bit_ceil(numbers()), HostTable::kRemembered);
+  BASIN_RETURN_IF_ERROR(evicted_.Resize(device_, log_.size * sizeof(uint64_t)));
+  log_.keys = evicted_.as<uint64_t>();
   index_.keys = keys_.as<uint64_t>();
   index_.stamps = stamps_.as<uint32_t>();
   index_.reserved = reserved_.as<uint32_t>();
@@ -80,7 +98,7 @@ absl::Status CudaTable::Allocate() {
 
 uint64_t CudaTable::bytes() const {
   uint64_t bytes = 0;
-  for (const CudaMemory* memory : {&keys_, &stamps_, &reserved_, &rows_, &tally_, &corrections_}) {
+  for (const CudaMemory* memory : {&keys_, &stamps_, &reserved_, &rows_, &tally_, &corrections_, &evicted_}) {
     bytes += memory->bytes();
   }
   return bytes;
@@ -97,6 +115,11 @@ absl::Status CudaTable::FindOrInsert(const uint64_t* keys, uint64_t count, uint3
       "find or insert keys");
 }
 
+absl::Status CudaTable::MakeRoom(const uint64_t* keys, uint64_t count, uint32_t stamp, uint32_t* number_of) {
+  return Check(StartMakeRoom(stream_, index_, start_, log_, keys, count, stamp, number_of, tally_.as<CudaTableTally>()),
+               "evict for new keys");
+}
+
 absl::Status CudaTable::Apply(const uint64_t* keys, const uint32_t* number_of, uint64_t count, const float* gradients,
                               float learning_rate, const uint32_t* bad_key) {
   RowNumbers numbers = rule_.NumbersAt(learning_rate);
@@ -111,15 +134,36 @@ absl::Status CudaTable::Apply(const uint64_t* keys, const uint32_t* number_of, u
 }
 
 absl::Status CudaTable::EvictBefore(uint32_t stamp) {
-  return Check(StartEvictBefore(stream_, index_, stamp, tally_.as<CudaTableTally>()), "evict");
+  return Check(StartEvictBefore(stream_, index_, log_, stamp, tally_.as<CudaTableTally>()), "evict");
+}
+
+absl::Status CudaTable::CopyEvicted(uint64_t first, uint64_t end, std::vector<uint64_t>* keys) const {
+  const size_t had = keys->size();
+  keys->resize(had + (end - first));
+  for (uint64_t number = first; number < end;) {
+    const uint64_t at = number & (log_.size - 1);
+    const uint64_t count = std::min(end - number, log_.size - at);
+    BASIN_RETURN_IF_ERROR(Check(cudaMemcpyAsync(keys->data() + had + (number - first), log_.keys + at,
+                                                count * sizeof(uint64_t), cudaMemcpyDeviceToHost, stream_),
+                                "copy evicted keys"));
+    number += count;
+  }
+  return Check(cudaStreamSynchronize(stream_), "wait for evicted keys");
+}
+
+absl::Status CudaTable::CopyTally(CudaTableTally* to) const {
+  return Check(cudaMemcpyAsync(to, tally_.data(), sizeof(*to), cudaMemcpyDeviceToHost, stream_), "copy counters");
+}
+
+CudaTableCounters CudaTable::CountersOf(const CudaTableTally& tally) {
+  return {.rows = tally.made - tally.evicted, .refused = tally.refused, .evicted = tally.evicted};
 }
 
 absl::StatusOr<CudaTableCounters> CudaTable::Counters() const {
   CudaTableTally tally = {};
-  BASIN_RETURN_IF_ERROR(
-      Check(cudaMemcpyAsync(&tally, tally_.data(), sizeof(tally), cudaMemcpyDeviceToHost, stream_), "copy counters"));
+  BASIN_RETURN_IF_ERROR(CopyTally(&tally));
   BASIN_RETURN_IF_ERROR(Check(cudaStreamSynchronize(stream_), "wait for counters"));
-  return CudaTableCounters{.rows = tally.made - tally.evicted, .refused = tally.refused, .evicted = tally.evicted};
+  return CountersOf(tally);
 }
 
 absl::Status CudaTable::Export(uint32_t first, uint32_t end, std::vector<uint64_t>* keys,

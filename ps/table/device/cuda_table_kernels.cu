@@ -228,10 +228,99 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0 && refused > 0) atomicAdd(&tally->refused, static_cast<unsigned long long>(refused));
 }
 
-__global__ void __launch_bounds__(kThreads) EvictBefore(CudaKeyIndex index, uint32_t stamp, CudaTableTally* tally) {
-  __shared__ uint32_t evicted;
-  if (threadIdx.x == 0) evicted = 0;
+// Numbers for `count` evicted keys, from the result on.
+__device__ uint64_t CountEvicted(CudaTableTally* tally, uint32_t count) {
+  return atomicAdd(&tally->evicted, static_cast<unsigned long long>(count));
+}
+__device__ void Note(const CudaEvictedLog& log, uint64_t number, uint64_t key) {
+  log.keys[number & (log.size - 1)] = key;
+}
+
+// While others may claim it.
+__device__ uint32_t StampAt(const CudaKeyIndex& index, uint32_t number) {
+#ifdef __CUDACC__
+  return *static_cast<const volatile uint32_t*>(index.stamps + number);
+#else
+  return __atomic_load_n(index.stamps + number, __ATOMIC_RELAXED);
+#endif
+}
+
+// The number in the home bucket's window whose row was pushed longest ago, if that was before `stamp`, and when; or
+// kNoCudaRow. REQUIRES: no number in the window is free.
+struct Oldest {
+  uint32_t number, stamp;
+};
+__device__ Oldest OldestInWindow(const CudaKeyIndex& index, const Tile& tile, uint32_t home, uint32_t stamp) {
+  Oldest oldest = {kNoCudaRow, stamp};
+  uint32_t bucket = home;
+  for (uint32_t left = WindowOf(index); left > 0; --left) {
+    const uint32_t number = bucket * kBucket + tile.lane;
+    const uint32_t pushed = StampAt(index, number);
+    if (pushed < oldest.stamp) oldest = {number, pushed};
+    bucket = Next(index, bucket);
+  }
+  for (int width = kTile / 2; width >= 1; width /= 2) {
+    const uint32_t other_number = __shfl_xor_sync(tile.mask, oldest.number, width, kTile);
+    const uint32_t other_stamp = __shfl_xor_sync(tile.mask, oldest.stamp, width, kTile);
+    if (other_stamp < oldest.stamp || (other_stamp == oldest.stamp && other_number < oldest.number)) {
+      oldest = {other_number, other_stamp};
+    }
+  }
+  return oldest;
+}
+
+// The key takes over the number of the oldest row in its way. A number is claimed by its stamp, which then is too young
+// for others; so its key and row are this tile's alone.
+__device__ uint32_t TakeOldest(const CudaKeyIndex& index, const CudaEvictedLog& log, const Tile& tile, uint64_t key,
+                               uint32_t stamp, CudaTableTally* tally) {
+  const uint32_t home = HomeOf(index, key);
+  // Each further turn saw another thread claim the number that this one wanted.
+  while (true) {
+    const Oldest oldest = OldestInWindow(index, tile, home, stamp);
+    if (oldest.number == kNoCudaRow) return kNoCudaRow;
+    uint32_t before = 0;
+    if (tile.lane == 0) {
+      before = atomicCAS(index.stamps + oldest.number, oldest.stamp, stamp);
+      if (before == oldest.stamp) {
+        Note(log, CountEvicted(tally, 1), index.keys[oldest.number]);
+        index.keys[oldest.number] = key;  // nobody looks at keys meanwhile
+      }
+    }
+    if (__shfl_sync(tile.mask, before, 0, kTile) == oldest.stamp) return oldest.number;
+  }
+}
+
+template <class Storage, int kWidth>
+__global__ void __launch_bounds__(kThreads)
+    MakeRoom(CudaKeyIndex index, CudaRowStart start, CudaEvictedLog log, const uint64_t* __restrict__ keys,
+             uint64_t count, uint32_t stamp, uint32_t* __restrict__ number_of, CudaTableTally* tally) {
+  __shared__ uint32_t made;
+  if (threadIdx.x == 0) made = 0;
   __syncthreads();
+  const Tile tile = ThisTile();
+  for (uint64_t i = tile.first; i < count; i += tile.step) {
+    const uint32_t had = number_of[i];
+    __syncwarp(tile.mask);  // all have read it
+    if (had != kNoCudaRow) continue;
+    const uint64_t key = keys[i];
+    const uint32_t number = TakeOldest(index, log, tile, key, stamp, tally);
+    if (number == kNoCudaRow) continue;
+    StartRow<Storage, kWidth>(start, tile, key, number);
+    if (tile.lane == 0) {
+      number_of[i] = number;
+      atomicAdd(&made, 1u);
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x == 0 && made > 0) {
+    const unsigned long long moved = made;
+    atomicAdd(&tally->made, moved);
+    atomicAdd(&tally->refused, ~moved + 1);  // modulo 2^64: they were counted, and are taken away again
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    EvictBefore(CudaKeyIndex index, CudaEvictedLog log, uint32_t stamp, CudaTableTally* tally) {
   const Tile tile = ThisTile();
   for (uint64_t bucket = tile.first; bucket < index.numbers / kBucket; bucket += tile.step) {
     const uint64_t number = bucket * kBucket + tile.lane;
@@ -239,18 +328,21 @@ __global__ void __launch_bounds__(kThreads) EvictBefore(CudaKeyIndex index, uint
     const bool old = !IsReserved(key) && index.stamps[number] < stamp;
     // No search went on from a bucket with a number that never was taken, so in it the others may look so again.
     const bool never_full = VoteOf(tile, key == CudaKeyIndex::kEmpty) != 0;
+    const uint32_t olds = VoteOf(tile, old);
+    if (olds == 0) continue;
+    uint64_t first = 0;
+    if (tile.lane == 0) first = CountEvicted(tally, static_cast<uint32_t>(__popc(olds)));
+    first = __shfl_sync(tile.mask, first, 0, kTile);
     if (old) {
       index.keys[number] = never_full ? CudaKeyIndex::kEmpty : CudaKeyIndex::kGone;
-      atomicAdd(&evicted, 1u);
+      Note(log, first + static_cast<uint32_t>(__popc(olds & ((1u << tile.lane) - 1))), key);
     }
   }
   const uint64_t thread = uint64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (thread < CudaKeyIndex::kReserved && index.reserved[thread] != 0 && index.stamps[index.numbers + thread] < stamp) {
     index.reserved[thread] = 0;
-    atomicAdd(&evicted, 1u);
+    Note(log, CountEvicted(tally, 1), CudaKeyIndex::kGone + thread);
   }
-  __syncthreads();
-  if (threadIdx.x == 0 && evicted > 0) atomicAdd(&tally->evicted, static_cast<unsigned long long>(evicted));
 }
 
 unsigned BlocksFor(uint64_t tiles) {
@@ -297,8 +389,18 @@ cudaError_t StartFindOrInsert(cudaStream_t stream, const CudaKeyIndex& index, co
                 tally);
 }
 
-cudaError_t StartEvictBefore(cudaStream_t stream, const CudaKeyIndex& index, uint32_t stamp, CudaTableTally* tally) {
-  return Launch(EvictBefore, BlocksFor(index.numbers / kBucket), kThreads, stream, index, stamp, tally);
+cudaError_t StartMakeRoom(cudaStream_t stream, const CudaKeyIndex& index, const CudaRowStart& start,
+                          const CudaEvictedLog& log, const uint64_t* keys, uint64_t count, uint32_t stamp,
+                          uint32_t* number_of, CudaTableTally* tally) {
+  if (count == 0) return cudaSuccess;
+  const auto kernel =
+      ForRows(start, [](auto kind) { return &MakeRoom<typename decltype(kind)::Storage, decltype(kind)::kWidth>; });
+  return Launch(kernel, BlocksFor(count), kThreads, stream, index, start, log, keys, count, stamp, number_of, tally);
+}
+
+cudaError_t StartEvictBefore(cudaStream_t stream, const CudaKeyIndex& index, const CudaEvictedLog& log, uint32_t stamp,
+                             CudaTableTally* tally) {
+  return Launch(EvictBefore, BlocksFor(index.numbers / kBucket), kThreads, stream, index, log, stamp, tally);
 }
 
 }  // namespace basin

@@ -32,6 +32,12 @@ struct CudaTableTally {
   unsigned long long made, refused, evicted;
 };
 
+// The last evicted keys: that of number n at n modulo size, of all that CudaTableTally counts as evicted.
+struct CudaEvictedLog {
+  uint64_t* keys = nullptr;  // in device memory
+  uint64_t size = 0;         // a power of two
+};
+
 // How a row begins.
 struct CudaRowStart {
   InitSpec init;
@@ -46,6 +52,13 @@ cudaError_t StartPull(cudaStream_t stream, const CudaKeyIndex& index, const Cuda
 cudaError_t StartFindOrInsert(cudaStream_t stream, const CudaKeyIndex& index, const CudaRowStart& start,
                               const uint64_t* keys, uint64_t count, uint32_t stamp, const uint32_t* bad_key,
                               uint32_t* number_of, CudaTableTally* tally);
-cudaError_t StartEvictBefore(cudaStream_t stream, const CudaKeyIndex& index, uint32_t stamp, CudaTableTally* tally);
+// Each key that has no number takes over that of the row in its way that was pushed longest ago, if that was before
+// `stamp`; it is not counted as refused any more. REQUIRES: behind StartFindOrInsert of these keys, with this stamp; no
+// key repeats.
+cudaError_t StartMakeRoom(cudaStream_t stream, const CudaKeyIndex& index, const CudaRowStart& start,
+                          const CudaEvictedLog& log, const uint64_t* keys, uint64_t count, uint32_t stamp,
+                          uint32_t* number_of, CudaTableTally* tally);
+cudaError_t StartEvictBefore(cudaStream_t stream, const CudaKeyIndex& index, const CudaEvictedLog& log, uint32_t stamp,
+                             CudaTableTally* tally);
 
 }  // namespace basin

@@ -1,0 +1,16 @@
+// What a push's gradients are checked for, wherever the table lies.
+#pragma once
+
+#include <cstddef>
+
+#include "absl/status/status.h"
+#include "common/base/dtype.h"
+#include "ps/table/host_table.h"
+
+namespace basin {
+
+// INVALID_ARGUMENT: one of n rows of gradients holds a NaN or an infinity, named by its key and place.
+absl::Status CheckFinite(const StoredTableOptions& table, const char* keys, size_t n, const char* gradients,
+                         DType type);
+
+}  // namespace basin
