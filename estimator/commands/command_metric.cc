@@ -30,7 +30,8 @@ struct MetricFlags {
 absl::Status LogMetric(const CommandContext& context, const MetricFlags& flags) {
   BASIN_RETURN_IF_ERROR(CheckMetricName(flags.name));
   MetricPoint point{flags.name, 0, flags.step, absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()), {}};
-  if (!absl::SimpleAtod(flags.value, &point.value)) {
+  // Hexadecimal would be read, and is hardly meant.
+  if (flags.value.find_first_of("xX") != std::string::npos || !absl::SimpleAtod(flags.value, &point.value)) {
     return absl::InvalidArgumentError(absl::StrCat("metric ", flags.name, ": \"", flags.value, "\" is no number"));
   }
   if (context.metrics_file.empty()) {

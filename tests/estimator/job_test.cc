@@ -254,12 +254,12 @@ TEST(JobTest, OverridesReplaceAndAdd) {
 
 TEST(JobTest, OverrideOfAnInputThatTheFileLacksIsRefused) {
   JobOverrides overrides;
-  overrides.inputs = {"mnits=/elsewhere"};
+  overrides.inputs = {"mnst=/elsewhere"};
   const absl::Status misspelt =
       ParseJob(absl::StrCat(kSmallest, "inputs: [{name: mnist, path: /here}]\n"), "job.yaml", overrides).status();
   EXPECT_EQ(misspelt.message(),
-            "--input mnits=/elsewhere: no input is named \"mnits\"; did you mean \"mnist\"? inputs: mnist; correct the "
-            "name, or add {name: mnits, path: PATH} to inputs in job.yaml");
+            "--input mnst=/elsewhere: no input is named \"mnst\"; did you mean \"mnist\"? inputs: mnist; correct the "
+            "name, or add {name: mnst, path: PATH} to inputs in job.yaml");
   const absl::Status without = ParseJob(kSmallest, "job.yaml", overrides).status();
   EXPECT_TRUE(absl::StrContains(without.message(), "inputs: none; correct")) << without;
 }

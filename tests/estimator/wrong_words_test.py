@@ -78,7 +78,7 @@ class WrongWordsTest(unittest.TestCase):
         with open(self.path('data.bin'), 'wb') as file:
             file.truncate(2_000_000)
         limited = self.write('limited.yaml', 'entry_script: train.sh\nsnapshot_limit_mb: 1\n')
-        self.assertIn('add data.bin to .basinignore', self.refuses('submit', limited))
+        self.assertIn('data.bin to .basinignore', self.refuses('submit', limited))
 
     def test_job_file_that_cannot_be_read_is_said_to_be_one(self):
         for command in ('submit', 'doctor'):
