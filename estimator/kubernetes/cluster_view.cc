@@ -115,7 +115,7 @@ PodView ReadPod(const json& pod) {
   return view;
 }
 
-void ReadController(const json& object, const std::string& kind, ClusterView* view) {
+void ReadController(const json& object, const std::string& kind, PodsView* view) {
   view->has_controller = true;
   const std::string name = Text(At(object, {"metadata", "name"}));
   for (const char* type : {"Failed", "FailureTarget"}) {
@@ -131,12 +131,12 @@ void ReadController(const json& object, const std::string& kind, ClusterView* vi
 
 }  // namespace
 
-absl::StatusOr<ClusterView> ReadClusterView(absl::string_view text) {
+absl::StatusOr<PodsView> ReadClusterView(absl::string_view text) {
   const json list = json::parse(ToStd(text), nullptr, /*allow_exceptions=*/false);
   if (!list.is_object() || !At(list, {"items"}).is_array()) {
     return absl::InvalidArgumentError("kubectl get: no list of objects came");
   }
-  ClusterView view;
+  PodsView view;
   for (const json& item : list["items"]) {
     const std::string kind = Text(At(item, {"kind"}));
     if (kind == "JobSet" || kind == "Job") ReadController(item, kind, &view);

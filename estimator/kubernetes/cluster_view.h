@@ -26,7 +26,7 @@ struct PodView {
   bool never_starts = false;  // and waiting is no use: no such image by its name, no such Secret
 };
 
-struct ClusterView {
+struct PodsView {
   std::map<TaskId, PodView> pods;  // of two of one task, the one that is not being deleted, or the newer
   // Why there are fewer pods than tasks: the JobSet is suspended by a queue, a Job could not make them.
   std::string waiting;
@@ -36,7 +36,7 @@ struct ClusterView {
 };
 
 // INVALID_ARGUMENT for what is no list of Kubernetes.
-absl::StatusOr<ClusterView> ReadClusterView(absl::string_view json);
+absl::StatusOr<PodsView> ReadClusterView(absl::string_view json);
 
 // Of `kubectl get events -o json`: the newest warning about what was made for this run; empty where there is none.
 std::string NewestWarning(absl::string_view json, absl::string_view object_name);

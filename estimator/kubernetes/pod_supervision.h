@@ -105,7 +105,7 @@ class PodSupervision {
 
   // pod_supervision_cluster.cc: what the cluster and the pods' logs say.
   void ServicePoll(absl::Time now);
-  void TakeView(const ClusterView& view, absl::Time now);
+  void TakeView(const PodsView& view, absl::Time now);
   bool CauseMayCome(size_t index, absl::Time now) const;
   void TakePodView(size_t index, absl::Time now);
   void JudgeEnding(size_t index, absl::Time now);

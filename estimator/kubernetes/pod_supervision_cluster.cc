@@ -66,7 +66,7 @@ void PodSupervision::ServicePoll(absl::Time now) {
       next_poll_ = now + (settled ? kPollEvery : now < begun_ + kOften ? kPollOften : kPollSoon);
       absl::Status status = KubectlStatus(settings_, "look at the run's pods", *result);
       if (status.ok()) {
-        const absl::StatusOr<ClusterView> view = ReadClusterView(result->out);
+        const absl::StatusOr<PodsView> view = ReadClusterView(result->out);
         status = view.status();
         if (view.ok()) {
           answered_ = now;
@@ -91,7 +91,7 @@ void PodSupervision::ServicePoll(absl::Time now) {
   is_silent_ = now >= answered_ + options_.limits.lease && !no_answer_.empty();
 }
 
-void PodSupervision::TakeView(const ClusterView& view, absl::Time now) {
+void PodSupervision::TakeView(const PodsView& view, absl::Time now) {
   controller_failed_ = view.failed;
   std::vector<std::string> waiting;
   if (!view.waiting.empty()) waiting.push_back(view.waiting);

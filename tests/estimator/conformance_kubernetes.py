@@ -193,6 +193,13 @@ class KubernetesCases(conformance_faults.Faults, conformance_jobs.Jobs, conforma
         self.check_count("worker-0")
         self.nothing_left()
 
+    def test_cancel_deletes_what_a_killed_submitter_left(self):
+        submitted = self.submit(STAY)
+        run = self.wait_until_up(submitted)["run_id"]
+        submitted.kill()
+        self.assertEqual(self.asks("cancel", run)["run_id"], run)
+        self.nothing_left()
+
     def test_cancel_while_pods_build_their_environment(self):
         silent = processes.listen_on(7777, self.target.start)  # an index that never answers
         self.write("requirements.txt", "--index-url http://127.0.0.1:7777/simple\nbasin-not-there==7\n")

@@ -304,7 +304,7 @@ TEST(ClusterViewTest, SaysWhyPodsWaitAndHowTheyEnded) {
            std::string(R"({"kind": "JobSet", "metadata": {"name": "r"}, "spec": {"suspend": true}, "status": {}})")},
           ","),
       "]}");
-  const absl::StatusOr<ClusterView> view = ReadClusterView(list);
+  const absl::StatusOr<PodsView> view = ReadClusterView(list);
   ASSERT_TRUE(view.ok()) << view.status();
   const auto pod = [&view](uint32_t index) { return view->pods.at({Role::kWorker, index}); };
   EXPECT_EQ(pod(0).reason, "Unschedulable: 0/3 nodes");
