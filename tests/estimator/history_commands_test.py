@@ -93,9 +93,9 @@ class RunsCommand(RunsTest):
 
     def test_what_cannot_be_read_is_not_called_none(self):
         self.runs.write_text('no folder')
-        self.basin('runs', code=1)
+        self.basin('runs', code=2)
         self.assertIn(f'list {self.runs}: Not a directory', self.errors)
-        self.basin('show', 'latest', code=1)
+        self.basin('show', 'latest', code=2)
         self.assertIn(f'list {self.runs}: Not a directory', self.errors)
 
     def test_damaged_runs_are_told_of(self):
