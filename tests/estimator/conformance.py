@@ -44,7 +44,7 @@ class KubernetesConformance(conformance_kubernetes.KubernetesCases):
     pass
 
 
-class LocalMpi(conformance_mpi.Mpi):
+class LocalMpi(conformance_mpi.OneWord, conformance_mpi.Mpi):
     pass
 
 
