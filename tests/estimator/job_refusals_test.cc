@@ -137,8 +137,12 @@ TEST(JobRefusalsTest, ConflictsNameBothFieldsAndTheChange) {
        "process_count_per_node: found 4, but no backend is given, and without one the "
        "job is one process; set distributed_backend: mpi (or ps with worker_count: 4)"},
       {"worker_count: 2\n", "worker_count: found 2, but no backend"},
-      {"custom_docker_image: 'a b'\n", "custom_docker_image: \"a b\" is no image; write its name as docker pull takes it"},
+      {"custom_docker_image: 'a b'\n",
+       "custom_docker_image: \"a b\" is no image; write its name as docker pull takes it"},
       {"custom_docker_image: -v\n", "custom_docker_image: \"-v\" is no image"},
+      {"custom_docker_image: Conda/image:1\n",
+       "\"Conda/image:1\" is no image: in the name of one only the tag may have"},
+      {"custom_docker_image: quay.io/a/B\n", "\"quay.io/a/B\" is no image: in the name of one only the tag"},
       {"custom_docker_image: a\nshm_size: big\n", "shm_size: expected a size such as 512m or 2g, found \"big\""},
       {"custom_docker_image: a\nshm_size: 0\n", "shm_size: expected a size"},
       {"custom_docker_image: a\nshm_size: 1g\ndistributed_backend: mpi\n", "shm_size: conflicts with the mpi backend"},
