@@ -48,7 +48,7 @@ class LocalMpi(conformance_mpi.OneWord, conformance_mpi.Mpi):
     pass
 
 
-class SlurmMpi(conformance_mpi.MpiWork):
+class SlurmMpi(conformance_slurm.SlurmMpiCases):
     pass
 
 
