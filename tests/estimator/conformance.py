@@ -52,12 +52,16 @@ class SlurmMpi(conformance_slurm.SlurmMpiCases):
     pass
 
 
+class PodmanMpi(conformance_podman.PodmanMpiCases):
+    pass
+
+
 class SshMpi(conformance_mpi.MpiOverSsh):
     pass
 
 
 CASES = {"local": [LocalConformance, LocalMpi], "ssh": [SshConformance, SshMpi], "slurm": [SlurmConformance, SlurmMpi],
-         "podman": [PodmanConformance], "kubernetes": [KubernetesConformance]}
+         "podman": [PodmanConformance, PodmanMpi], "kubernetes": [KubernetesConformance]}
 
 
 def load_tests(loader, tests, pattern):

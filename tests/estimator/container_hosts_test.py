@@ -64,15 +64,10 @@ class OnHosts(unittest.TestCase):
         cls.addClassCleanup(cls.hosts.stop)
         root = os.path.join(cls.hosts.shared, "image")
         os.makedirs(root)
-        plugins = [os.path.join(place, name) for place, _, names in os.walk(OPEN_MPI) for name in names if name.endswith(".so")]
-        extensions = [os.path.join(MPI4PY, name) for name in os.listdir(MPI4PY) if ".so" in name]
-        pmix = "/usr/lib/x86_64-linux-gnu/pmix2/lib"
-        plugins += [os.path.join(place, name) for place, _, names in os.walk(pmix) for name in names if ".so" in name]
-        images.lay_out(root, [*images.SHELL, images.PYTHON, *plugins, *extensions], {"/etc/image": "keras\n"})
-        images.copy_tree(MPI4PY, root)
-        for folder in ("/usr/share/openmpi", "/etc/openmpi", "/usr/share/pmix", "/etc/pmix"):
-            if os.path.exists(folder):
-                images.copy_tree(folder, root)
+        plugins, folders = images.mpi()
+        images.lay_out(root, [*images.SHELL, images.PYTHON, *plugins], {"/etc/image": "keras\n"})
+        for folder in folders:
+            images.copy_tree(folder, root)
         cls.engine = ["--root", "/var/lib/images", "--runroot", "/run/images", *images.Podman.storage_driver(), *images.ENGINE_OPTIONS]
         for host in cls.hosts:
             for words in (["sh", "-c", CGROUPS], ["sh", "-c", f"tar -C /shared/image -c . | podman {' '.join(cls.engine)} import -q - {IMAGE}"]):
