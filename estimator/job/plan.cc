@@ -41,9 +41,9 @@ void Set(const std::string& name, const std::string& value, PlannedTask* task) {
   task->environment.emplace_back(name, value);
 }
 
-// GPUs of a node go to its training tasks in turn; with mpi all of them to each. A rank on the node itself inherits what
-// the node shows; in a container nothing is inherited, and the engine shows every GPU of the machine: the rank is told
-// which are the job's (of those that Slurm granted, NodeFacts has no others).
+// GPUs of a node go to its training tasks in turn; with mpi all of them to each. A rank on the node itself inherits
+// what the node shows; in a container nothing is inherited, and the engine shows every GPU of the machine: the rank is
+// told which are the job's (of those that Slurm granted, NodeFacts has no others).
 class Devices {
  public:
   Devices(const Job& job, const std::vector<NodeFacts>& nodes) : job_(job), nodes_(nodes), given_(nodes.size(), 0) {}
