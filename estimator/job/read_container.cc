@@ -85,7 +85,8 @@ absl::Status ReadContainer(const YamlFields& fields, Job* job) {
     return fields.ErrorAt(
         "shm_size",
         "is of a container, and without custom_docker_image tasks run on the node itself, with all of "
-        "its /dev/shm; remove shm_size, or name an image");
+        "its /dev/shm; remove shm_size, or name an image, or for a target of kind kubernetes, whose "
+        "pods have an image anyway, write kubernetes: {shm_size: 512Mi}");
   }
   if (job->backend == Backend::kMpi) {
     return fields.ErrorAt("shm_size",
