@@ -22,6 +22,8 @@ class YamlFields {
 
   // A field whose value is null (None in Python), "", [] or {} counts as not given.
   bool Has(absl::string_view name) const;
+  // Whether its key stands there, be the value empty or not.
+  bool IsNamed(absl::string_view name) const { return Find(name) != nullptr; }
   // REQUIRES: Has(name).
   YAML::Node Value(absl::string_view name) const;
 

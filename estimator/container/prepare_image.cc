@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -27,6 +28,21 @@ using Say = std::function<void(absl::string_view line)>;
 void Nothing(absl::string_view) {}
 
 constexpr size_t kIdentityDigits = 12;
+
+// What was found, and what to do (kNextStep).
+std::string Advised(const std::string& found, absl::string_view next) { return absl::StrCat(found, kNextStep, next); }
+
+const char* HowToInstall(ContainerEngine engine) {
+  switch (engine) {
+    case ContainerEngine::kPodman:
+      return "podman (Debian: apt-get install podman)";
+    case ContainerEngine::kDocker:
+      return "docker (Debian: apt-get install docker.io)";
+    case ContainerEngine::kApptainer:
+      return "apptainer (packages: github.com/apptainer/apptainer/releases)";
+  }
+  return "it";
+}
 
 class ImagePreparation {
  public:
@@ -56,10 +72,10 @@ class ImagePreparation {
       found_.program = outcome->last.back();
       return absl::OkStatus();
     }
-    return absl::FailedPreconditionError(
-        absl::StrCat("there is no ", absl::StrJoin(names, ", no "), " on PATH, which image ", request_.image,
-                     " needs; install one (Debian: apt-get install podman), name another in the ",
-                     "target's container_engine, or remove custom_docker_image"));
+    return absl::FailedPreconditionError(Advised(
+        absl::StrCat("there is no ", absl::StrJoin(names, ", no "), " on PATH, which image ", request_.image, " needs"),
+        absl::StrCat("install ", HowToInstall(request_.settings.engines.front()),
+                     ", name another in the target's container_engine, or remove custom_docker_image")));
   }
 
   std::vector<std::string> Words(const std::vector<std::string>& words) const {
@@ -70,8 +86,12 @@ class ImagePreparation {
   }
 
   absl::Status Fails(const InstallerOutcome& outcome, absl::string_view next) const {
-    return absl::FailedPreconditionError(
-        absl::StrCat(EngineName(), " (", found_.program, ") does not work: ", outcome.Ending(), "\n  ", next));
+    // In one line, whatever it printed.
+    const std::string ending = outcome.Ending();
+    std::vector<absl::string_view> said = {absl::string_view(ending).substr(0, ending.find('\n'))};
+    for (const std::string& line : outcome.last) said.push_back(absl::StripAsciiWhitespace(line));
+    return absl::FailedPreconditionError(Advised(
+        absl::StrCat(EngineName(), " (", found_.program, ") does not work: ", absl::StrJoin(said, "; ")), next));
   }
 
   // Its version, whether it works at all, and whose it is.
@@ -113,10 +133,10 @@ class ImagePreparation {
 
   absl::Status FindImage() {
     if (IsImageFile(request_.image)) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("custom_docker_image: ", request_.image, " is a file, which ", EngineName(),
-                       " does not run; name apptainer in the target's container_engine, or load the image there (",
-                       EngineName(), " load --input FILE) and name it"));
+      return absl::FailedPreconditionError(Advised(
+          absl::StrCat("custom_docker_image: ", request_.image, " is a file, which ", EngineName(), " does not run"),
+          absl::StrCat("name apptainer in the target's container_engine, or load the image there (", EngineName(),
+                       " load --input FILE) and name it")));
     }
     BASIN_ASSIGN_OR_RETURN(const bool is_there, Inspect(request_.image));
     if (is_there) return absl::OkStatus();
@@ -135,20 +155,21 @@ class ImagePreparation {
 
   absl::Status NotPulled(const std::string& full, const InstallerOutcome& outcome) const {
     const std::string registry = full.substr(0, full.find('/'));
-    return absl::FailedPreconditionError(absl::StrCat(
-        EngineName(), " has no image ", request_.image, " and could not pull ", full, ": ", outcome.Ending(),
-        "\n  correct custom_docker_image; see that the node reaches ", registry, " and is logged in (", EngineName(),
-        " login ", registry, "); or bring the image there: ", EngineName(), " save on a machine that has it, ",
-        EngineName(), " load there"));
+    return absl::FailedPreconditionError(
+        Advised(absl::StrCat(EngineName(), " has no image ", request_.image, " and could not pull ", full, ": ",
+                             outcome.Ending()),
+                absl::StrCat("correct custom_docker_image; see that the node reaches ", registry, " and is logged in (",
+                             EngineName(), " login ", registry, "); or bring the image there: ", EngineName(),
+                             " save on a machine that has it, ", EngineName(), " load there")));
   }
 
   // A file's identity is what it is called and when it was last written: it may have many gigabytes.
   absl::Status UseFile(const std::string& path) {
     struct stat info;
     if (stat(path.c_str(), &info) != 0) {
-      return absl::FailedPreconditionError(absl::StrCat("custom_docker_image: ", path, ": ",
-                                                        ErrnoStatus(errno, "look at it").message(),
-                                                        "; correct the path, which must be the same on every node"));
+      return absl::FailedPreconditionError(
+          Advised(absl::StrCat("custom_docker_image: ", path, ": ", ErrnoStatus(errno, "look at it").message()),
+                  "correct the path, which must be the same on every node"));
     }
     found_.image = path;
     found_.identity = DigestOf(absl::StrCat(path, "\n", info.st_size, "\n", info.st_mtim.tv_sec, "\n",

@@ -10,6 +10,9 @@
 
 namespace basin {
 
+// Stands in the messages of FAILED_PRECONDITION between what was found and what to do about it; the last one counts.
+constexpr char kNextStep[] = "\n  ";
+
 // The first of the engines that is on PATH; an image that is there is taken as it is, another one is pulled, what the
 // engine prints meanwhile going to `say`. `base`: where a file of apptainer's is kept (BASE/images/).
 // FAILED_PRECONDITION where there is no engine, it does not work, or the image can be had neither here nor from its

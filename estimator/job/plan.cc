@@ -41,7 +41,9 @@ void Set(const std::string& name, const std::string& value, PlannedTask* task) {
   task->environment.emplace_back(name, value);
 }
 
-// GPUs of a node go to its training tasks in turn; with mpi all of them to each.
+// GPUs of a node go to its training tasks in turn; with mpi all of them to each. A rank on the node itself inherits
+// what the node shows; in a container nothing is inherited, and the engine shows every GPU of the machine: the rank is
+// told which are the job's (of those that Slurm granted, NodeFacts has no others).
 class Devices {
  public:
   Devices(const Job& job, const std::vector<NodeFacts>& nodes) : job_(job), nodes_(nodes), given_(nodes.size(), 0) {}
@@ -60,7 +62,7 @@ class Devices {
                          node.gpu_problem.empty() ? "" : absl::StrCat(" (", node.gpu_problem, ")"),
                          "; set use_gpu: false, or take a compute_target whose nodes have one"));
       }
-      // Ranks see all GPUs of their node.
+      // Ranks see all GPUs of the job on their node.
       if (job_.backend == Backend::kMpi) continue;
       const size_t each = GpusOfEach();
       if (each > 1 && wanted[i] * each > node.gpus.size()) {
@@ -80,9 +82,10 @@ class Devices {
   }
 
   // Of the next training task on a node.
-  std::vector<std::string> Next(int node) {
-    if (!job_.use_gpu || job_.backend == Backend::kMpi) return {};
+  std::vector<std::string> Next(int node, bool in_container) {
+    if (!job_.use_gpu) return {};
     const std::vector<std::string>& gpus = nodes_[node].gpus;
+    if (job_.backend == Backend::kMpi) return in_container ? gpus : std::vector<std::string>();
     std::vector<std::string> devices;
     for (size_t i = 0; i < GpusOfEach(); ++i) devices.push_back(gpus[given_[node]++ % gpus.size()]);
     return devices;
@@ -216,7 +219,7 @@ absl::StatusOr<Plan> MakePlan(const Job& job, const PlanFacts& facts) {
     task.uses_snapshot = !job.source_directory.empty() && !RunsBasinPs(job, role);
     // Basin's own servers need nothing of an image.
     if (!task.takes_listener) task.image = job.image;
-    if (Trains(role)) task.devices = devices.Next(place.node);
+    if (Trains(role)) task.devices = devices.Next(place.node, !task.image.empty());
     SetEnvironment(job, facts.run_id, shares_node, &task);
     if (Trains(role)) {
       rank.local = trainers_of_node[place.node]++;

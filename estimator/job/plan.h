@@ -17,7 +17,7 @@ namespace basin {
 struct NodeFacts {
   std::string host;               // name or address, as the other tasks reach it
   std::vector<int> free_ports;    // held for this run, the preferred first
-  std::vector<std::string> gpus;  // UUIDs, in the order of their numbers
+  std::vector<std::string> gpus;  // UUIDs of the job's, in the order of their numbers, or of Slurm's grant
   std::string gpu_problem;        // why there are none, for people
 };
 

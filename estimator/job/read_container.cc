@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "common/base/status_macros.h"
+#include "estimator/container/container.h"
 #include "estimator/job/job_fields.h"
 #include "estimator/job/job_readers.h"
 
@@ -43,6 +44,16 @@ bool IsImage(const std::string& name) {
          });
 }
 
+// Registries refuse capitals in a repository's path; hosts and tags may have some.
+bool HasCapitals(absl::string_view name) {
+  name = name.substr(0, name.find('@'));
+  const size_t slash = name.find('/');
+  const absl::string_view first = slash == absl::string_view::npos ? "" : name.substr(0, slash);
+  if (absl::StrContains(first, '.') || absl::StrContains(first, ':')) name.remove_prefix(slash + 1);
+  if (const size_t tag = name.rfind(':'); tag != absl::string_view::npos) name = name.substr(0, tag);
+  return std::any_of(name.begin(), name.end(), [](char c) { return absl::ascii_isupper(c); });
+}
+
 }  // namespace
 
 absl::Status ReadContainer(const YamlFields& fields, Job* job) {
@@ -53,6 +64,12 @@ absl::Status ReadContainer(const YamlFields& fields, Job* job) {
     return fields.ErrorAt(field, absl::StrCat("\"", job->image,
                                               "\" is no image; write its name as docker pull takes it, such as "
                                               "continuumio/miniconda3:24.1.2-0"));
+  }
+  if (!IsImageFile(job->image) && HasCapitals(job->image)) {
+    return fields.ErrorAt(field,
+                          absl::StrCat("\"", job->image,
+                                       "\" is no image: in the name of one only the tag may have capitals; write it "
+                                       "in small letters, or a file's path beginning with / or ./"));
   }
   if (!job->image.empty() && job->script.empty()) {
     return fields.ErrorAt(field, absl::StrCat("conflicts with entry_script: basin:", job->program,

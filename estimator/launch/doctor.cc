@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/wire/resolve.h"
+#include "estimator/container/prepare_image.h"
 #include "estimator/job/plan.h"
 
 namespace basin {
@@ -321,7 +322,10 @@ class Diagnosis {
       } else if (!look.container_found.empty()) {
         Warning("container", look.container_problem, "nothing, if the node may pull it; the first run waits for that");
       } else {
-        Problem("container", look.container_problem, "see docs/containers.md");
+        const size_t next = look.container_problem.rfind(kNextStep);
+        Problem("container", look.container_problem.substr(0, next),
+                next == std::string::npos ? "see docs/containers.md"
+                                          : look.container_problem.substr(next + absl::string_view(kNextStep).size()));
       }
     }
     for (const DoctorPath& one : look.input_problems) {

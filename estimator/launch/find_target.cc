@@ -25,6 +25,12 @@ absl::StatusOr<std::vector<Target>> KnownTargets(const TargetSources& sources) {
     if (file.empty()) continue;
     const absl::StatusOr<std::string> text = ReadFile(file, size_t{4} << 20);
     if (absl::IsNotFound(text.status()) && !must_exist) continue;
+    if (!text.ok() && must_exist) {
+      return absl::Status(text.status().code(),
+                          absl::StrCat("--targets ", file, ": ", text.status().message(),
+                                       "; correct the path, or leave --targets out: targets.yaml beside the job and ",
+                                       "~/.config/basin/targets.yaml are looked at by themselves"));
+    }
     if (!text.ok()) return text.status();
     BASIN_ASSIGN_OR_RETURN(const std::vector<Target> targets, ParseTargets(*text, file));
     for (const Target& target : targets) {

@@ -12,8 +12,9 @@ absl::Status ReadEngine(const YamlFields& fields, const YAML::Node& node, std::v
   const std::optional<ContainerEngine> engine =
       node.IsScalar() ? ContainerEngineOf(node.Scalar()) : std::optional<ContainerEngine>();
   if (!engine) {
-    return fields.ErrorAt("container_engine",
-                          absl::StrCat("expected podman, docker or apptainer, or a list of them, found ", Describe(node)));
+    return fields.ErrorAt(
+        "container_engine",
+        absl::StrCat("expected podman, docker or apptainer, or a list of them, found ", Describe(node)));
   }
   if (std::find(out->begin(), out->end(), *engine) != out->end()) {
     return fields.ErrorAt("container_engine", absl::StrCat(Name(*engine), " is listed twice; remove one"));
@@ -46,6 +47,11 @@ void ReadWords(const nlohmann::json& target, const char* name, std::vector<std::
 }  // namespace
 
 absl::Status ReadContainerSettings(const YamlFields& fields, ContainerSettings* out) {
+  if (fields.IsNamed("container_engine") && !fields.Has("container_engine")) {
+    return fields.ErrorAt(
+        "container_engine",
+        "names no engine; write podman, docker or apptainer, or remove it for the first that a node has");
+  }
   if (fields.Has("container_engine")) {
     out->engines.clear();
     const YAML::Node given = fields.Value("container_engine");

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -92,8 +93,10 @@ absl::Status ReadKubernetesTarget(const YamlFields& fields, const std::string& f
 absl::Status ReadSshTarget(const YamlFields& fields, const std::string& file, Target* target) {
   target->kind = TargetKind::kSsh;
   if (!fields.Has("nodes") || !fields.Value("nodes").IsSequence() || fields.Value("nodes").size() == 0) {
-    return fields.ErrorAt(fields.Has("nodes") ? "nodes" : "kind",
-                          absl::StrCat("target ", target->name, " needs its machines: nodes: [h0, h1]"));
+    const std::string needed = absl::StrCat("target ", target->name, " needs its machines: nodes: [h0, h1]");
+    if (!fields.IsNamed("nodes")) return fields.ErrorAt("kind", needed);
+    const YAML::Node found = fields.Value("nodes");
+    return fields.ErrorAt("nodes", absl::StrCat(needed, "; found ", found.IsSequence() ? "none" : Describe(found)));
   }
   std::set<std::string> seen;
   for (const YAML::Node& one : fields.Value("nodes")) {
@@ -134,6 +137,17 @@ absl::Status ReadLocalTarget(const YamlFields& fields, Target* target) {
   return ReadContainerSettings(fields, &target->containers);
 }
 
+// Others have a kind of target for what is here a job's.
+absl::Status UnknownKind(const YamlFields& fields, const std::string& kind) {
+  std::string next;
+  if (kind == "mpi") next = "set distributed_backend: mpi in the job; ";
+  if (kind == "docker" || kind == "podman" || kind == "apptainer") {
+    next = absl::StrCat("set custom_docker_image in the job, and container_engine: ", kind, " in the target; ");
+  }
+  return fields.ErrorAt("kind", absl::StrCat(next.empty() ? "unknown kind \"" : "is where the machines are, not \"",
+                                             kind, "\"; ", next, "write kind: ssh, slurm, kubernetes or local"));
+}
+
 absl::StatusOr<Target> ReadTarget(const std::string& name, const YAML::Node& node, const std::string& file) {
   Target target;
   target.name = name;
@@ -163,14 +177,16 @@ absl::StatusOr<Target> ReadTarget(const std::string& name, const YAML::Node& nod
   } else if (kind == "kubernetes") {
     BASIN_RETURN_IF_ERROR(ReadKubernetesTarget(fields, file, &target));
   } else {
-    const bool later = kind == "mpi" || kind == "docker";
-    return later ? fields.Unimplemented("kind",
-                                        absl::StrCat(kind, ": this version knows ssh, slurm, kubernetes and local"))
-                 : fields.ErrorAt("kind", absl::StrCat("unknown kind \"", kind,
-                                                       "\"; write kind: ssh, slurm, kubernetes or local"));
+    return UnknownKind(fields, kind);
   }
   BASIN_RETURN_IF_ERROR(fields.Read("folder", &target.folder));
   BASIN_RETURN_IF_ERROR(fields.Read("programs", &target.programs));
+  if (!target.programs.empty() && target.programs[0] != '/' && !absl::StartsWith(target.programs, "~/")) {
+    return fields.ErrorAt(
+        "programs",
+        absl::StrCat("expected the folder of basin on the machines, /opt/basin/bin or ~/basin/bin, found \"",
+                     target.programs, "\"; write its whole path"));
+  }
   if (fields.Has("shared_folders")) {
     const YAML::Node folders = fields.Value("shared_folders");
     if (!folders.IsSequence()) return fields.ErrorAt("shared_folders", "expected a list of folders: [/data]");
@@ -186,8 +202,11 @@ absl::StatusOr<Target> ReadTarget(const std::string& name, const YAML::Node& nod
   BASIN_RETURN_IF_ERROR(ReadSeconds(fields, "detach_grace_seconds", 0, &target.detach_grace));
   BASIN_RETURN_IF_ERROR(ReadSeconds(fields, "ping_seconds", 1, &target.ping));
   if (target.ping * 2 > target.lease) {
-    return fields.ErrorAt(fields.Has("ping_seconds") ? "ping_seconds" : "lease_seconds",
-                          "the lease must hold at least two pings; raise lease_seconds or lower ping_seconds");
+    return fields.ErrorAt(
+        fields.Has("ping_seconds") ? "ping_seconds" : "lease_seconds",
+        absl::StrCat("the lease must hold at least two pings: lease_seconds is ", absl::ToInt64Seconds(target.lease),
+                     ", ping_seconds ", absl::ToInt64Seconds(target.ping), "; set lease_seconds to ",
+                     absl::ToInt64Seconds(target.ping * 2), " or more, or lower ping_seconds"));
   }
   return target;
 }

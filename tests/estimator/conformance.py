@@ -44,11 +44,15 @@ class KubernetesConformance(conformance_kubernetes.KubernetesCases):
     pass
 
 
-class LocalMpi(conformance_mpi.Mpi):
+class LocalMpi(conformance_mpi.OneWord, conformance_mpi.Mpi):
     pass
 
 
-class SlurmMpi(conformance_mpi.MpiWork):
+class SlurmMpi(conformance_slurm.SlurmMpiCases):
+    pass
+
+
+class PodmanMpi(conformance_podman.PodmanMpiCases):
     pass
 
 
@@ -57,7 +61,7 @@ class SshMpi(conformance_mpi.MpiOverSsh):
 
 
 CASES = {"local": [LocalConformance, LocalMpi], "ssh": [SshConformance, SshMpi], "slurm": [SlurmConformance, SlurmMpi],
-         "podman": [PodmanConformance], "kubernetes": [KubernetesConformance]}
+         "podman": [PodmanConformance, PodmanMpi], "kubernetes": [KubernetesConformance]}
 
 
 def load_tests(loader, tests, pattern):

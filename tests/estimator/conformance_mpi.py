@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 
-from conformance_case import FINAL, STAY, STUBBORN, ConformanceCase, processes, ssh_hosts
+from conformance_case import FINAL, STAY, STUBBORN, ConformanceCase, clusters, processes, ssh_hosts
 import needs  # its folder is on the path since conformance_targets
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # where Debian's mpirun and python3 are, whatever else this machine has
@@ -48,6 +48,13 @@ def missing():
     if subprocess.run(["/usr/bin/python3", "-c", "import mpi4py.MPI, numpy"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
         return "mpi4py and numpy are not there (Debian: python3-mpi4py python3-numpy)"
     return ""
+
+
+def shapes_of(path):
+    """{name: shape} of a safetensors file."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: one["shape"] for name, one in header.items() if name != "__metadata__"}
 
 
 class MpiWork(ConformanceCase):
@@ -138,6 +145,40 @@ if [ $me = {last} ]; then until_flag up-worker-0; for i in $(seq 30); do echo "l
         os.kill(self.pid_of(record, name), signal.SIGKILL)
         record = self.ends(submitted, 1, "Failed")
         self.assertRegex(record["reason"], f"^{name.replace('-', ' ').replace('mpirun 0', 'mpirun')} was ended by SIGKILL on ")
+        self.nothing_left()
+
+
+class OneWord(MpiWork):
+    """Where basin-worker finds libbasin_mpi.so, which no bundle holds."""
+
+    def test_one_job_of_a_built_in_program_runs_with_either_backend(self):
+        if not os.path.exists(os.path.join(os.environ["BASIN_BINARY_DIR"], "lib", "libbasin_mpi.so")):
+            needs.skip("libbasin_mpi.so is not built (Debian: libopenmpi-dev)")
+        data = os.path.join(self.target.shared, "images")
+        os.makedirs(self.target.seen(data), exist_ok=True)
+        clusters.write_data(self.target.seen(data))
+        jobs, records = [], {}
+        for backend in ("ps", "mpi"):
+            path = self.job(entry_script="basin:mlp", source_directory=None, script_params={"--hidden": "32", "--epochs": 4, "--batch-size": 16},
+                            inputs=[{"name": "data", "path": data}], parameter_server_count=1, evaluator_count=1, distributed_backend=backend,
+                            environment_variables={"PATH": PATH}, training={"rule": {"name": "adam", "learning_rate": 0.01}})
+            with open(self.target.seen(path), encoding="utf-8") as file:
+                jobs.append(file.read())
+            records[backend] = self.ends(self.basin("submit", path, "--json", *self.target.submit_flags))
+        self.assertEqual(jobs[0].replace('"distributed_backend": "ps"', '"distributed_backend": "mpi"'), jobs[1])
+        roles = {backend: [task["role"] for task in record["tasks"]] for backend, record in records.items()}
+        self.assertEqual(roles["ps"], ["ps", "worker", "worker", "evaluator"])
+        self.assertEqual(roles["mpi"], ["worker", "worker", "mpirun"] + ["orted"] * (len(self.target.nodes) - 1))
+        models = []
+        for record in records.values():
+            # Ten classes that are easy to tell apart: both have learnt them.
+            self.assertGreater(record["metrics"]["test_accuracy"], 0.8, record["metrics"])
+            folder = self.target.seen(record["folder"])
+            with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as file:
+                self.assertIn("loss", {json.loads(line)["name"] for line in file})
+            models.append(shapes_of(os.path.join(folder, "outputs", "model.safetensors")))
+        self.assertTrue(models[0])
+        self.assertEqual(models[0], models[1])
         self.nothing_left()
 
 

@@ -5,6 +5,7 @@ import os
 
 import conformance_faults
 import conformance_jobs
+import conformance_mpi
 import conformance_runs
 import conformance_targets
 import images
@@ -21,7 +22,8 @@ class PodmanTarget(conformance_targets.LocalTarget):
         self.podman = images.Podman()
         try:
             # basin itself is the node's, and finds its libraries in the image.
-            self.podman.make(self.image, [*images.SHELL, images.PYTHON], needed_by=[conformance_targets.BASIN])
+            plugins, folders = images.mpi()
+            self.podman.make(self.image, [*images.SHELL, images.PYTHON, *plugins], needed_by=[conformance_targets.BASIN], folders=folders)
             path = os.path.join(self.home, ".config/basin/targets.yaml")
             os.makedirs(os.path.dirname(path))
             target = {"kind": "local", **self.podman.target()}
@@ -47,11 +49,17 @@ class PodmanTarget(conformance_targets.LocalTarget):
         self.podman.stop()
 
 
-class PodmanCases(conformance_faults.Faults, conformance_jobs.Jobs, conformance_runs.Runs):
+class NoContainerLeft:
     def nothing_left(self, *words, **more):
         super().nothing_left(*words, **more)
         self.assertEqual(self.target.podman.containers(), [])
 
+
+class PodmanMpiCases(NoContainerLeft, conformance_mpi.Mpi):
+    """mpirun is on the node, each rank in a container."""
+
+
+class PodmanCases(NoContainerLeft, conformance_faults.Faults, conformance_jobs.Jobs, conformance_runs.Runs):
     def test_missing_interpreter_is_named_with_its_node(self):
         # The agent does not look into images: the image's shell says it, in the task's log.
         self.write("main.run", "#!/not/there/lua\n", 0o755)

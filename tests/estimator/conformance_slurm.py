@@ -8,6 +8,7 @@ import signal
 
 import conformance_faults
 import conformance_jobs
+import conformance_mpi
 import conformance_runs
 import slurm_hosts
 from conformance_case import STAY, processes
@@ -121,3 +122,30 @@ class SlurmCases(conformance_faults.Faults, conformance_jobs.Jobs, conformance_r
 
     # Whoever attaches only follows: the supervisor lives in the job, and with it the run ends.
     test_supervisor_that_cannot_begin_says_why_and_leaves_the_run_to_the_next = None
+
+
+class SlurmMpiCases(conformance_mpi.OneWord, conformance_mpi.Mpi):
+    """The cases of mpi; the supervisor, and with it the run, is in Slurm's hands here too."""
+
+    def test_killed_submitter_leaves_no_process(self):
+        """The run goes on, and is followed again."""
+        submitted, record = self.running()
+        submitted.kill()
+        attached = self.basin("attach", record["run_id"], "--json")
+        attached.wait_for_line("is Running")
+        self.raise_flag("enough")
+        self.ends(attached)
+        for me in self.ranks():
+            self.assertIn("is done\n", self.read("logs", f"{me}.txt"))
+        self.nothing_left()
+
+    def test_detached_run_goes_on_with_a_new_supervisor(self):
+        """Slurm ends the job with its supervisor, mpirun and the ranks with it."""
+        detached = self.mpi("", "--detach")
+        self.assertEqual(detached.wait(), 0, detached.text())
+        run = json.loads(detached.text("out"))["run_id"]
+        self.wait_until_up(tasks=self.ranks())
+        os.kill(self.supervisor_of(run), signal.SIGKILL)
+        record = self.ends(self.basin("attach", run, "--json"), 1, "Failed")
+        self.assertRegex(record["reason"], r"Slurm's job \d+: FAILED")
+        self.nothing_left(folders=False)

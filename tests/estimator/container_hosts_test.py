@@ -1,5 +1,5 @@
-"""The distributed sample of the Azure page on two hosts by ssh: mpi, two nodes, an image of one's own, packages. Each rank runs in a
-container of its host's own podman; mpirun stays outside. As root; otherwise skipped."""
+"""The distributed sample of the Azure page on two hosts, by ssh and under Slurm: mpi, two nodes, an image of one's own, packages. Each
+rank runs in a container of its host's own podman; mpirun stays outside. As root; otherwise skipped."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import container_jobs_test  # noqa: E402
 import images  # noqa: E402
+import slurm_hosts  # noqa: E402
 import ssh_hosts  # noqa: E402
 
 processes = images.processes
@@ -43,27 +44,30 @@ if rank == 0:
 """
 
 
-class ContainersOnHosts(unittest.TestCase):
+class OnHosts(unittest.TestCase):
+    """Two hosts with an image that has mpi4py, and the submitter."""
+
+    home = "/root"
+    target = {}
+
+    @classmethod
+    def make_hosts(cls):
+        raise NotImplementedError
+
     @classmethod
     def setUpClass(cls):
         images.Podman.skip_if_missing()
-        ssh_hosts.skip_if_missing()
         for path in (MPI4PY, OPEN_MPI):
             if not os.path.exists(path):
                 images.needs.skip(f"{path} is not there (Debian: python3-mpi4py openmpi-bin)")
-        cls.hosts = ssh_hosts.Hosts(2)
+        cls.hosts = cls.make_hosts()
         cls.addClassCleanup(cls.hosts.stop)
         root = os.path.join(cls.hosts.shared, "image")
         os.makedirs(root)
-        plugins = [os.path.join(place, name) for place, _, names in os.walk(OPEN_MPI) for name in names if name.endswith(".so")]
-        extensions = [os.path.join(MPI4PY, name) for name in os.listdir(MPI4PY) if ".so" in name]
-        pmix = "/usr/lib/x86_64-linux-gnu/pmix2/lib"
-        plugins += [os.path.join(place, name) for place, _, names in os.walk(pmix) for name in names if ".so" in name]
-        images.lay_out(root, [*images.SHELL, images.PYTHON, *plugins, *extensions], {"/etc/image": "keras\n"})
-        images.copy_tree(MPI4PY, root)
-        for folder in ("/usr/share/openmpi", "/etc/openmpi", "/usr/share/pmix", "/etc/pmix"):
-            if os.path.exists(folder):
-                images.copy_tree(folder, root)
+        plugins, folders = images.mpi()
+        images.lay_out(root, [*images.SHELL, images.PYTHON, *plugins], {"/etc/image": "keras\n"})
+        for folder in folders:
+            images.copy_tree(folder, root)
         cls.engine = ["--root", "/var/lib/images", "--runroot", "/run/images", *images.Podman.storage_driver(), *images.ENGINE_OPTIONS]
         for host in cls.hosts:
             for words in (["sh", "-c", CGROUPS], ["sh", "-c", f"tar -C /shared/image -c . | podman {' '.join(cls.engine)} import -q - {IMAGE}"]):
@@ -73,19 +77,31 @@ class ContainersOnHosts(unittest.TestCase):
 
     def setUp(self):
         self.submitter = self.hosts.submitter
-        self.submitter.write("/root/.config/basin/targets.yaml", json.dumps({"lab": {
-            "kind": "ssh", "nodes": ["h0", "h1"], "container_engine": "podman", "container_engine_options": self.engine,
-            "container_options": images.OPTIONS}}))
+        self.write(".config/basin/targets.yaml", json.dumps({"lab": {
+            **self.target, "container_engine": "podman", "container_engine_options": self.engine, "container_options": images.OPTIONS}}))
+
+    def write(self, path, text):
+        path = self.seen(path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def seen(self, path):
+        """One of the home's, as the test sees it."""
+        return self.submitter.path(self.home, path)
 
     def submit(self, script, **fields):
-        self.submitter.write("/root/my-keras-proj/train.py", script)
-        self.submitter.write("/root/job.json", json.dumps({
+        self.write("my-keras-proj/train.py", script)
+        self.write("job.json", json.dumps({
             "experiment": "keras", "compute_target": "lab", "source_directory": "./my-keras-proj", "entry_script": "train.py", "node_count": 2,
             "distributed_training": {"MpiConfiguration": {"process_count_per_node": 1}}, "custom_docker_image": IMAGE, **fields}))
-        return self.submitter.run([BASIN, "submit", "job.json", "--json"], deadline_s=180)
+        return self.submitter.run([BASIN, "submit", "job.json", "--json"], cwd=self.home, deadline_s=180, **self.hosts_variables())
+
+    def hosts_variables(self):
+        return {}
 
     def read(self, *parts):
-        runs = self.submitter.path("/root/.local/state/basin/runs/keras")
+        runs = self.seen(".local/state/basin/runs/keras")
         with open(os.path.join(runs, max(os.listdir(runs)), *parts), encoding="utf-8") as file:
             return file.read()
 
@@ -106,7 +122,7 @@ class ContainersOnHosts(unittest.TestCase):
         self.assertEqual(self.read("outputs/model.txt"), "3 2 2 1048576")
         for rank in (0, 1):
             self.assertIn(f"rank {rank} of 2 on h{rank}: sum 3, image keras", self.read(f"logs/worker-{rank}.txt"))
-            self.assertIn("in /root/.cache/basin/environments/pip-", self.read(f"logs/environment-{rank}.txt"))
+            self.assertIn(f"in {self.home}/.cache/basin/environments/pip-", self.read(f"logs/environment-{rank}.txt"))
         self.nothing_left()
 
     def test_a_failing_rank_is_named_with_its_host_and_no_container_stays(self):
@@ -120,6 +136,36 @@ time.sleep(3600)
         self.assertEqual(code, 1, err)
         self.assertIn("worker 1 exited with code 3 on h1", err)
         self.nothing_left()
+
+
+class ContainersOnHosts(OnHosts):
+    target = {"kind": "ssh", "nodes": ["h0", "h1"]}
+
+    @classmethod
+    def make_hosts(cls):
+        ssh_hosts.skip_if_missing()
+        return ssh_hosts.Hosts(2)
+
+
+class ContainersUnderSlurm(OnHosts):
+    """All hosts share their HOME, as clusters have it; each has its own image."""
+
+    home = slurm_hosts.HOME
+    target = {"kind": "slurm", "slurm": {"partition": "main"}}
+
+    @classmethod
+    def make_hosts(cls):
+        return slurm_hosts.SlurmHosts(2)
+
+    def hosts_variables(self):
+        return self.hosts.environment
+
+    def seen(self, path):
+        return os.path.join(self.hosts.shared, "home", path)
+
+
+def load_tests(loader, tests, pattern):
+    return unittest.TestSuite(map(loader.loadTestsFromTestCase, (ContainersOnHosts, ContainersUnderSlurm)))
 
 
 if __name__ == "__main__":

@@ -280,7 +280,7 @@ echo kept >outputs/model.txt
 
     def test_missing_engine_is_named_with_the_node_and_what_to_do(self):
         self.target(container_engine=["apptainer"])
-        self.fails(self.submit("echo never"), r"(?s)node localhost.*there is no apptainer on PATH, which image localhost/basin-test:1 needs; install")
+        self.fails(self.submit("echo never"), r"(?s)node localhost.*there is no apptainer on PATH, which image localhost/basin-test:1 needs\s+install apptainer")
 
     def test_engine_that_does_not_work_is_told_in_its_own_words(self):
         self.target(container_engine_options=["--storage-driver", "nonsense"])

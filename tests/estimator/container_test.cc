@@ -18,6 +18,7 @@
 #include "estimator/agent/task_container.h"
 #include "estimator/container/image_place.h"
 #include "estimator/container/in_container.h"
+#include "estimator/container/prepare_image.h"
 #include "estimator/container/removal.h"
 
 namespace basin {
@@ -283,6 +284,56 @@ TEST(ContainerTest, AHomeThatCannotBeWrittenIsReplaced) {
   EXPECT_EQ(RunScript(command, "env -u HOME", &code), "/runs/home\n");
   EXPECT_EQ(RunScript(command, "HOME=/not/there", &code), "/runs/home\n");
   EXPECT_EQ(RunScript(command, "HOME=/tmp", &code), "/tmp\n");
+}
+
+// A PATH of its own, with a shell and what the test puts there.
+class EngineTest : public testing::Test {
+ protected:
+  EngineTest() : before_(getenv("PATH")) {
+    std::filesystem::create_directories(folder_);
+    std::filesystem::create_symlink("/bin/sh", folder_ + "/sh");
+    setenv("PATH", folder_.c_str(), 1);
+  }
+  ~EngineTest() override {
+    setenv("PATH", before_.c_str(), 1);
+    std::filesystem::remove_all(folder_);
+  }
+
+  std::string Problem(std::vector<ContainerEngine> engines) {
+    ContainerRequest request;
+    request.image = "a/b";
+    request.settings.engines = std::move(engines);
+    const auto image = PrepareImage(request, folder_, [](absl::string_view) {});
+    EXPECT_EQ(image.status().code(), absl::StatusCode::kFailedPrecondition) << image.status();
+    return std::string(image.status().message());
+  }
+
+  const std::string before_;
+  const std::string folder_ = testing::TempDir() + "/basin_engine_test_" + std::to_string(getpid());
+};
+
+TEST_F(EngineTest, TheEngineThatWasAskedForIsAdvised) {
+  const std::pair<ContainerEngine, const char*> rows[] = {
+      {ContainerEngine::kPodman, "install podman (Debian: apt-get install podman)"},
+      {ContainerEngine::kDocker, "install docker (Debian: apt-get install docker.io)"},
+      {ContainerEngine::kApptainer, "install apptainer (packages: github.com/apptainer/apptainer/releases)"}};
+  for (const auto& [engine, advice] : rows) {
+    EXPECT_EQ(Problem({engine}),
+              absl::StrCat("there is no ", Name(engine), " on PATH, which image a/b needs", kNextStep, advice,
+                           ", name another in the target's container_engine, or remove ", "custom_docker_image"));
+  }
+}
+
+TEST_F(EngineTest, WhatABrokenEngineSaysIsOneLine) {
+  const std::string docker = folder_ + "/docker";
+  ASSERT_TRUE(
+      WriteFileAtomically(docker, "#!/bin/sh\necho Client:\necho '  Cannot connect to the daemon'\nexit 1\n", 0700)
+          .ok());
+  EXPECT_EQ(
+      Problem({ContainerEngine::kDocker}),
+      absl::StrCat("docker (", docker, ") does not work: exit code 1; Client:; Cannot connect to the daemon", kNextStep,
+                   "start its daemon there, and let this user use it (group docker), or name another engine in ",
+                   "the target's container_engine"));
 }
 
 TEST(ContainerTest, ShortNamesAreReadAsDockerReadsThem) {

@@ -299,6 +299,17 @@ TEST_F(DoctorTest, MpirunIsLookedFor) {
   EXPECT_EQ(Bad(), Strings{"problem h2 mpi"});
 }
 
+TEST_F(DoctorTest, WhatToDoAboutAnEngineIsTheFix) {
+  needs_.image = "a/b";
+  for (NodeVisit& visit : visits_) visit.look.container_found = "podman 4.3.1, image 0123456789ab";
+  EXPECT_EQ(Bad(), Strings());
+  visits_[1].look.container_found = "";
+  visits_[1].look.container_problem = "docker (/usr/bin/docker) does not work: exit code 1\n  start its daemon there";
+  EXPECT_EQ(Bad(), Strings{"problem h1 container"});
+  EXPECT_EQ(The("h1", "container").found, "docker (/usr/bin/docker) does not work: exit code 1");
+  EXPECT_EQ(The("h1", "container").fix, "start its daemon there");
+}
+
 TEST_F(DoctorTest, JobsInputsAndPythonAreLookedAt) {
   needs_.inputs = {{"data", "/data/mnist"}, {"words", "/data/words"}};
   needs_.pip = true;

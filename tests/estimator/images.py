@@ -78,10 +78,13 @@ class Podman:
             raise AssertionError(f"podman {' '.join(words)} ended with {done.returncode}: {done.stderr}")
         return done.stdout
 
-    def make(self, name, programs, files=(), needed_by=()):
-        """An image of programs, with what they need to run, and what others need that are not in it. files: {path: text}. Returns its id."""
+    def make(self, name, programs, files=(), needed_by=(), folders=()):
+        """An image of programs, with what they need to run, and what others need that are not in it; and of whole folders.
+        files: {path: text}. Returns its id."""
         with tempfile.TemporaryDirectory(dir=self.folder) as root:
             lay_out(root, programs, dict(files), needed_by)
+            for folder in folders:
+                copy_tree(folder, root)
             return self.load(root, name)
 
     def load(self, root, name):
@@ -135,6 +138,16 @@ def limits():
         most = int(file.read())
     files, tasks = resource.getrlimit(resource.RLIMIT_NOFILE), [min(limit, most) for limit in resource.getrlimit(resource.RLIMIT_NPROC)]
     return [f"--ulimit=nofile={files[0]}:{files[1]}", f"--ulimit=nproc={tasks[0]}:{tasks[1]}"]
+
+
+def mpi():
+    """What an image needs for ranks of mpi4py: (programs and plugins, folders), of this machine's Open MPI."""
+    packages = [os.path.join("/usr/lib/python3/dist-packages", name) for name in ("mpi4py", "numpy")]
+    plugins = []
+    for top in (*packages, "/usr/lib/x86_64-linux-gnu/openmpi", "/usr/lib/x86_64-linux-gnu/pmix2/lib"):
+        plugins += [os.path.join(place, name) for place, _, names in os.walk(top) for name in names if ".so" in name]
+    folders = [*packages, "/usr/share/openmpi", "/etc/openmpi", "/usr/share/pmix", "/etc/pmix"]
+    return plugins, [folder for folder in folders if os.path.exists(folder)]
 
 
 def libraries(paths):

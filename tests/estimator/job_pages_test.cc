@@ -74,7 +74,8 @@ std::string Page(const std::string& name) {
 
 TEST(JobPagesTest, JobFilesThatAreShownAreAccepted) {
   int tried = 0;
-  for (const char* name : {"estimator.md", "migrating_from_azureml.md", "slurm.md", "tensorflow.md"}) {
+  for (const char* name : {"containers.md", "estimator.md", "migrating_from_azureml.md", "mpi.md", "slurm.md",
+                           "targets.md", "tensorflow.md"}) {
     for (const Example& example : ExamplesOf(Page(name), "")) {
       if (!absl::StrContains(example.job, "entry_script")) continue;  // a line to add to another
       const auto job = ParseJob(example.job, name);

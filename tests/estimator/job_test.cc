@@ -296,14 +296,19 @@ TEST(JobTest, AnImageAndItsSharedMemoryAreRead) {
                                     {"65536", 65536},
                                     {"64k", 65536},
                                     {"10b", 10}}) {
-    const auto job = ParseJob(absl::StrCat("entry_script: train.py\ncustom_docker_image: a/b:1\nshm_size: ", text, "\n"),
-                              "job.yaml");
+    const auto job = ParseJob(
+        absl::StrCat("entry_script: train.py\ncustom_docker_image: a/b:1\nshm_size: ", text, "\n"), "job.yaml");
     ASSERT_TRUE(job.ok()) << job.status();
     EXPECT_EQ(job->image, "a/b:1");
     EXPECT_EQ(job->shm_bytes, bytes) << text;
     const auto again = ParseJob(JobToJson(*job), "job.json");
     ASSERT_TRUE(again.ok()) << again.status();
     EXPECT_EQ(*again, *job);
+  }
+  for (const char* image : {"a/b:Cuda12", "Host:5000/a/b", "/images/Train.sif", "Quay.io/a@sha256:00ff"}) {
+    const auto capitals =
+        ParseJob(absl::StrCat("entry_script: train.py\ncustom_docker_image: ", image, "\n"), "job.yaml");
+    EXPECT_TRUE(capitals.ok()) << capitals.status();
   }
   const auto older = ParseJob("entry_script: train.py\ncustom_docker_base_image: a\n", "job.yaml");
   ASSERT_TRUE(older.ok()) << older.status();

@@ -4,6 +4,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "estimator/agent/granted_gpus.h"
 #include "tests/estimator/planned_job.h"
 
 namespace basin {
@@ -92,6 +93,26 @@ TEST(PlanMpiTest, AllGpusOfANodeAreSeenByEachRank) {
   const auto none = MakePlan(job, TwoNodes());
   ASSERT_FALSE(none.ok());
   EXPECT_TRUE(absl::StrContains(none.status().message(), "use_gpu: node h0 has no GPU")) << none.status();
+}
+
+// The engine shows a container every GPU of the machine, and none of the node's variables: what Slurm granted, which is
+// what the node's facts have, must be said again.
+TEST(PlanMpiTest, RanksInContainersAreToldTheGpusOfTheGrant) {
+  const Job job = JobOf(absl::StrCat(kJob, "use_gpu: true\ncustom_docker_image: a/b\n"));
+  const GrantedGpus granted = GpusGrantedBySlurm({"GPU-a", "GPU-b", "GPU-c", "GPU-d"},
+                                                 {{"SLURM_JOB_ID", "7"}, {"CUDA_VISIBLE_DEVICES", "3,1"}});
+  const Plan plan = PlanOf(job, TwoNodes(granted.gpus));
+  for (const PlannedTask& task : plan.tasks) {
+    EXPECT_EQ(Variable(task, "CUDA_VISIBLE_DEVICES"), task.is_rank ? "GPU-d,GPU-b" : "(not set)")
+        << task.place.name.Name();
+    EXPECT_EQ(task.devices, task.is_rank ? granted.gpus : std::vector<std::string>());
+  }
+  const auto parsed = ParsePlan(PlanToJson(plan));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(*parsed, plan);
+  // A job that asks for no GPU gets none, whatever was granted.
+  const Job without = JobOf(absl::StrCat(kJob, "custom_docker_image: a/b\n"));
+  EXPECT_EQ(Variable(PlanOf(without, TwoNodes(granted.gpus)).tasks[0], "CUDA_VISIBLE_DEVICES"), "(not set)");
 }
 
 TEST(PlanMpiTest, PlanIsReadBackAndShown) {

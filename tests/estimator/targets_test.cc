@@ -57,18 +57,26 @@ TEST(TargetsFileTest, WhatIsWrongIsNamedWithItsPlace) {
   const std::pair<const char*, const char*> rows[] = {
       {"lab: {nodes: [h0], foldr: /x}", "t.yaml:1:20: unknown field \"lab.foldr\"; did you mean \"folder\"?"},
       {"lab: {kind: ssh}", "target lab needs its machines: nodes: [h0, h1]"},
-      {"lab: {nodes: []}", "target lab needs its machines"},
+      {"lab:\n  nodes: []", "t.yaml:2:3: lab.nodes: target lab needs its machines: nodes: [h0, h1]; found none"},
+      {"lab: {nodes: h0}", "lab.nodes: target lab needs its machines: nodes: [h0, h1]; found \"h0\""},
       {"lab: {nodes: [h0, h0]}", "h0 is listed twice"},
       {"lab: {nodes: [\"-oProxyCommand=x\"]}", "\"-oProxyCommand=x\" is no host"},
       {"lab: {nodes: [\"h0:70000\"]}", "is no host"},
       {"lab: {nodes: [{name: h0, adress: x}]}", "did you mean \"address\"?"},
       {"lab: {kind: slurm, nodes: [h0]}", "lab.nodes: is not of kind: slurm"},
-      {"lab: {kind: mpi, nodes: [h0]}", "mpi: this version knows ssh, slurm, kubernetes and local"},
+      {"lab: {kind: mpi, nodes: [h0]}",
+       "not \"mpi\"; set distributed_backend: mpi in the job; write kind: ssh, slurm,"},
+      {"lab: {kind: docker, nodes: [h0]}",
+       "not \"docker\"; set custom_docker_image in the job, and container_engine: docker in the target; write kind:"},
+      {"lab: {nodes: [h0], programs: build/bin}", "found \"build/bin\"; write its whole path"},
+      {"lab: {nodes: [h0], container_engine: []}", "container_engine: names no engine; write podman, docker or"},
+      {"here: {kind: local, container_engine: ''}", "container_engine: names no engine"},
       {"lab: {kind: shh, nodes: [h0]}", "unknown kind \"shh\""},
       {"local: {nodes: [h0]}", "the target local is this machine"},
       {"\"a b\": {nodes: [h0]}", "a target's name has letters"},
       {"lab: {nodes: [h0], shared_folders: [data]}", "expected absolute paths"},
-      {"lab: {nodes: [h0], lease_seconds: 6, ping_seconds: 5}", "the lease must hold at least two pings"},
+      {"lab: {nodes: [h0], lease_seconds: 6, ping_seconds: 5}",
+       "the lease must hold at least two pings: lease_seconds is 6, ping_seconds 5; set lease_seconds to 10 or more"},
       {"lab: [h0", "t.yaml:"}};
   for (const auto& [text, expected] : rows) {
     const auto targets = ParseTargets(text, "t.yaml");
@@ -116,7 +124,11 @@ TEST_F(FindTargetTest, TheProjectsFileWinsOverTheUsersAndTheGivenOneOverBoth) {
   EXPECT_EQ(FindTarget("lab", sources_)->nodes[0].name, "project");
   EXPECT_EQ(FindTarget("home", sources_)->nodes[0].name, "h");
   sources_.given_file = folder_ + "/given.yaml";
-  EXPECT_FALSE(FindTarget("lab", sources_).ok());  // it was named, so it must be there
+  const auto missing = FindTarget("lab", sources_);
+  ASSERT_FALSE(missing.ok());  // it was named, so it must be there
+  EXPECT_TRUE(absl::StartsWith(missing.status().message(), absl::StrCat("--targets ", sources_.given_file, ": ")) &&
+              absl::StrContains(missing.status().message(), "correct the path, or leave --targets out"))
+      << missing.status();
   Write(sources_.given_file, "lab: {nodes: [given]}\n");
   EXPECT_EQ(FindTarget("lab", sources_)->nodes[0].name, "given");
 }
