@@ -18,7 +18,7 @@ namespace {
 
 using nlohmann::json;
 
-std::string TextOf(const json& object, const char* name) {
+std::string TextAt(const json& object, const char* name) {
   const auto found = object.find(name);
   return found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
@@ -46,19 +46,19 @@ absl::StatusOr<SupervisorNote> ReadSupervisorNote(absl::string_view journal) {
   for (const absl::string_view line : absl::StrSplit(journal, '\n', absl::SkipEmpty())) {
     const json event = json::parse(ToStd(line), nullptr, /*allow_exceptions=*/false);
     if (!event.is_object()) continue;
-    const std::string kind = TextOf(event, "event");
+    const std::string kind = TextAt(event, "event");
     if (kind == "supervisor") {
       if (!event.contains("epoch") || !event["epoch"].is_number_unsigned() || !event.contains("target")) continue;
       note.epoch = event["epoch"].get<uint64_t>();
-      note.host = TextOf(event, "host");
-      note.version = TextOf(event, "version");
+      note.host = TextAt(event, "host");
+      note.version = TextAt(event, "version");
       note.pid = event.contains("pid") && event["pid"].is_number_integer() ? event["pid"].get<int>() : 0;
       note.detached = event.contains("detached") && event["detached"].is_boolean() && event["detached"].get<bool>();
       BASIN_ASSIGN_OR_RETURN(note.target, ParseTargetJson(event["target"].dump()));
     } else if (kind == "plan") {
-      planned = TimeFromText(TextOf(event, "time")).value_or(absl::InfiniteFuture());
+      planned = TimeFromText(TextAt(event, "time")).value_or(absl::InfiniteFuture());
       note.begun = absl::InfiniteFuture();
-    } else if (kind == "state" && TextOf(event, "state") == RunPhaseName(RunPhase::kRunning)) {
+    } else if (kind == "state" && TextAt(event, "state") == RunPhaseName(RunPhase::kRunning)) {
       note.begun = planned;
     }
   }
