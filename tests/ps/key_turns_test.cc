@@ -13,7 +13,8 @@ namespace basin {
 namespace {
 
 std::string BytesOf(const std::vector<uint64_t>& keys) {
-  return "x" + std::string(reinterpret_cast<const char*>(keys.data()), keys.size() * sizeof(uint64_t));  // not aligned
+  std::string bytes(1, 'x');  // so that they are not aligned
+  return bytes.append(reinterpret_cast<const char*>(keys.data()), keys.size() * sizeof(uint64_t));
 }
 
 uint32_t CountOf(KeyTurns& turns, const std::vector<uint64_t>& keys) {
