@@ -90,7 +90,7 @@ class WrongWordsTest(unittest.TestCase):
                 ('entry_script: nosuch.sh', 'entry_script: .*/nosuch.sh does not exist'),
                 ('entry_script: train.sh\npip_requirements_file: nosuch.txt', 'pip_requirements_file: .*/nosuch.txt does not exist'),
                 ('entry_script: train.sh\nsecrets: [NO_SUCH_KEY]', 'secrets: NO_SUCH_KEY is not set here; export it'),
-                ('entry_script: train.sh\ndistributed_backend: ps\nroles: {worker: {cpus: 2}}', 'roles: worker.cpus: only Slurm grants it, and the target local '),
+                ('entry_script: train.sh\ndistributed_backend: ps\nroles: {worker: {cpus: 2}}', 'roles: worker.cpus: only Slurm and Kubernetes grant it, and the target local '),
         ):
             job = self.write('wrong.yaml', text + '\n')
             for command in (('submit', '--dry-run'), ('doctor',)):
