@@ -10,12 +10,10 @@
 // another batch. Invariants, which let many threads insert at once, the same key too:
 //   1. While a kernel inserts, a number that is free becomes taken, once, and nothing becomes free.
 //   2. A key takes the first free number of its window, and only when it is nowhere in the window before the first
-//   bucket
-//      with a number that never was taken. So of two threads with one key, the second fails to take that number, or
-//      sees the key there.
+//      bucket with a number that never was taken. So of two threads with one key, the second fails to take that number,
+//      or sees the key there.
 //   3. A bucket that was full at some time has no number that "never was taken": eviction marks those as gone, over
-//   which
-//      searches go on.
+//      which searches go on.
 #pragma once
 
 #include <cuda_runtime_api.h>
