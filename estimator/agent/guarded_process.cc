@@ -15,38 +15,16 @@
 #include "common/base/status_macros.h"
 #include "estimator/agent/guard.h"
 #include "estimator/agent/inherited_settings.h"
+#include "estimator/agent/raised_fd.h"
 #include "estimator/container/input_file.h"
 
 namespace basin {
 namespace {
 
-// Above the descriptors that the child's dup2 fills.
-constexpr int kFirstFreeFd = 16;
-
-absl::StatusOr<UniqueFd> MovedUp(UniqueFd fd, const char* what) {
-  UniqueFd moved(fcntl(fd.get(), F_DUPFD_CLOEXEC, kFirstFreeFd));
-  if (moved.get() < 0) return ErrnoStatus(errno, what);
-  return moved;
-}
-
-struct Pipe {
-  UniqueFd read_end;
-  UniqueFd write_end;
-};
-
-absl::StatusOr<Pipe> MakePipe() {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus(errno, "make a pipe");
-  Pipe pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
-  BASIN_ASSIGN_OR_RETURN(pipe.read_end, MovedUp(std::move(pipe.read_end), "make a pipe"));
-  BASIN_ASSIGN_OR_RETURN(pipe.write_end, MovedUp(std::move(pipe.write_end), "make a pipe"));
-  return pipe;
-}
-
 absl::StatusOr<UniqueFd> OpenFile(const std::string& path, int flags) {
   UniqueFd fd(open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd.get() < 0) return ErrnoStatus(errno, absl::StrCat("open ", path));
-  return MovedUp(std::move(fd), "open a descriptor");
+  return Raised(fd.get(), "open a descriptor");
 }
 
 std::vector<char*> Pointers(const std::vector<std::string>& words) {
@@ -59,15 +37,15 @@ std::vector<char*> Pointers(const std::vector<std::string>& words) {
 }  // namespace
 
 absl::StatusOr<GuardedProcess> GuardedProcess::Start(const GuardedCommand& command) {
-  BASIN_ASSIGN_OR_RETURN(Pipe lifeline, MakePipe());
-  BASIN_ASSIGN_OR_RETURN(Pipe status, MakePipe());
+  BASIN_ASSIGN_OR_RETURN(Pipe lifeline, MakeRaisedPipe());
+  BASIN_ASSIGN_OR_RETURN(Pipe status, MakeRaisedPipe());
   UniqueFd log;
   if (!command.log_path.empty()) {
     BASIN_ASSIGN_OR_RETURN(log, OpenFile(command.log_path, O_WRONLY | O_CREAT | O_APPEND));
   }
   BASIN_ASSIGN_OR_RETURN(UniqueFd input,
                          command.input.empty() ? OpenFile("/dev/null", O_RDONLY) : InputFile(command.input));
-  BASIN_ASSIGN_OR_RETURN(input, MovedUp(std::move(input), "open a descriptor"));
+  BASIN_ASSIGN_OR_RETURN(input, Raised(input.get(), "open a descriptor"));
 
   std::vector<std::string> argv = {"basin", "guard", "--grace-ms",
                                    absl::StrCat(absl::ToInt64Milliseconds(command.grace))};
@@ -88,8 +66,7 @@ absl::StatusOr<GuardedProcess> GuardedProcess::Start(const GuardedCommand& comma
   // close-on-exec.
   UniqueFd listener;
   if (command.listener >= 0) {
-    listener = UniqueFd(fcntl(command.listener, F_DUPFD_CLOEXEC, kFirstFreeFd));
-    if (listener.get() < 0) return ErrnoStatus(errno, "hand over a listener");
+    BASIN_ASSIGN_OR_RETURN(listener, Raised(command.listener, "hand over a listener"));
   }
 
   const pid_t pid = fork();

@@ -10,6 +10,8 @@
 
 namespace basin {
 
+inline bool Trains(Role role) { return role == Role::kChief || role == Role::kWorker; }
+
 // Consecutive nodes.
 struct NodeSpan {
   int first = 0;

@@ -28,7 +28,6 @@ absl::StatusOr<ClusterSpec> ClusterOf(const std::vector<PlacedTask>& tasks) {
   return ClusterSpec::Make(std::move(jobs));
 }
 
-bool Trains(Role role) { return role == Role::kChief || role == Role::kWorker; }
 bool StartsRanks(Role role) { return role == Role::kMpirun || role == Role::kOrted; }
 
 // The later of two equal names wins, at the place of the first.

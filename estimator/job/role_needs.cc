@@ -15,8 +15,6 @@ namespace {
 
 constexpr Role kInOrder[] = {Role::kPs, Role::kChief, Role::kWorker, Role::kEvaluator};
 
-bool Trains(Role role) { return role == Role::kChief || role == Role::kWorker; }
-
 RoleResources ResourcesOf(const Job& job, Role role) {
   const auto found = job.roles.find(role);
   return found == job.roles.end() ? RoleResources() : found->second;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "estimator/job/layout.h"
 #include "estimator/kubernetes/pod_plan.h"
 
 namespace basin {
@@ -12,8 +13,6 @@ using Json = nlohmann::ordered_json;
 
 // How much later than the supervisor the cluster ends a pod by itself.
 constexpr int kDeadlineSlackSeconds = 120;
-
-bool Trains(Role role) { return role == Role::kChief || role == Role::kWorker; }
 
 Json ResourcesOf(const ManifestInput& input, Role role) {
   Json amounts = Json::object();

@@ -21,11 +21,11 @@
 #include "estimator/agent/steady_now.h"
 #include "estimator/kubernetes/manifests.h"
 #include "estimator/kubernetes/pod_plan.h"
+#include "estimator/run/run_limits.h"
 
 namespace basin {
 namespace {
 
-constexpr int kShownLogLines = 20;
 constexpr absl::Duration kGoneLimit = absl::Seconds(20);
 constexpr absl::Duration kDeleteLimit = absl::Seconds(60);
 constexpr absl::Duration kHardDeletion = absl::Seconds(15);

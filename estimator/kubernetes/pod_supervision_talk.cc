@@ -10,11 +10,11 @@
 #include "estimator/kubernetes/pod_supervision.h"
 #include "estimator/launch/spawn.h"
 #include "estimator/run/chunk_streams.h"
+#include "estimator/run/run_limits.h"
 
 namespace basin {
 namespace {
 
-constexpr uint64_t kOutputsLimit = uint64_t{100} << 30;
 constexpr absl::Duration kPodLease = absl::Minutes(2);
 // For a connection to be made, and between two signs of life of one.
 constexpr absl::Duration kMostSilence = absl::Seconds(60);
@@ -24,7 +24,6 @@ constexpr absl::Duration kDeleteAgain = absl::Seconds(1);
 // For a pod that runs to say that its agent is there.
 constexpr absl::Duration kMostAgentWait = absl::Seconds(10);
 constexpr int kMostLinkFailures = 3;
-constexpr int kConnectionBits = 24;
 
 }  // namespace
 

@@ -12,24 +12,10 @@
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/base/unique_fd.h"
+#include "estimator/agent/raised_fd.h"
 
 namespace basin {
 namespace {
-
-struct Pipe {
-  UniqueFd read_end;
-  UniqueFd write_end;
-};
-
-// Both ends above the descriptors that the child's dup2 writes over.
-absl::StatusOr<Pipe> MakePipe() {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe");
-  const UniqueFd low_read(ends[0]), low_write(ends[1]);
-  Pipe pipe{UniqueFd(fcntl(ends[0], F_DUPFD_CLOEXEC, 16)), UniqueFd(fcntl(ends[1], F_DUPFD_CLOEXEC, 16))};
-  if (pipe.read_end.get() < 0 || pipe.write_end.get() < 0) return ErrnoStatus(errno, "pipe");
-  return pipe;
-}
 
 int Released(UniqueFd* fd) {
   const int number = fcntl(fd->get(), F_DUPFD_CLOEXEC, 16);
@@ -40,10 +26,10 @@ int Released(UniqueFd* fd) {
 }  // namespace
 
 absl::StatusOr<AgentPipe> SpawnPiped(const std::string& program, const std::vector<std::string>& argv) {
-  BASIN_ASSIGN_OR_RETURN(Pipe input, MakePipe());
-  BASIN_ASSIGN_OR_RETURN(Pipe output, MakePipe());
-  BASIN_ASSIGN_OR_RETURN(Pipe errors, MakePipe());
-  BASIN_ASSIGN_OR_RETURN(Pipe failure, MakePipe());
+  BASIN_ASSIGN_OR_RETURN(Pipe input, MakeRaisedPipe());
+  BASIN_ASSIGN_OR_RETURN(Pipe output, MakeRaisedPipe());
+  BASIN_ASSIGN_OR_RETURN(Pipe errors, MakeRaisedPipe());
+  BASIN_ASSIGN_OR_RETURN(Pipe failure, MakeRaisedPipe());
   std::vector<char*> pointers;
   for (const std::string& word : argv) pointers.push_back(const_cast<char*>(word.c_str()));
   pointers.push_back(nullptr);

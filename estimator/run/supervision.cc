@@ -12,12 +12,11 @@
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
 #include "estimator/agent/steady_now.h"
+#include "estimator/run/run_limits.h"
 
 namespace basin {
 namespace {
 
-constexpr int kShownLogLines = 20;
-constexpr uint64_t kOutputsLimit = uint64_t{100} << 30;
 constexpr uint64_t kMegabyte = 1'000'000;
 
 std::vector<RunTask> TasksOf(const Plan& plan) {

@@ -10,15 +10,13 @@
 #include "estimator/agent/steady_now.h"
 #include "estimator/job/mpi_command.h"
 #include "estimator/run/chunk_streams.h"
+#include "estimator/run/run_limits.h"
 #include "estimator/run/supervision.h"
 
 namespace basin {
 namespace {
 
 using nlohmann::json;
-
-// An agent takes each connection with a larger epoch only: the supervisor's, then the connection's.
-constexpr int kConnectionBits = 24;
 
 std::string Compact(const json& fields) { return fields.dump(-1, ' ', false, json::error_handler_t::replace); }
 
