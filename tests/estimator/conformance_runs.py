@@ -274,12 +274,12 @@ os.system(os.path.join(os.environ["BASIN_RUN_DIR"], "wait.sh"))
         self.assertEqual([task["role"] for task in record["tasks"]], ["ps", "worker", "worker"])
         self.nothing_left()
 
-    def trains(self):
+    def trains(self, ps=1):
         """An MLP of MODEL_BYTES on the little data set; 16 steps together, and each pulls and pushes all of it."""
         data = os.path.join(self.target.shared, "images")
         os.makedirs(self.target.seen(data), exist_ok=True)
         clusters.write_data(self.target.seen(data))
         submitted = self.submit(entry_script="basin:mlp", script_params={"--hidden": "4096", "--epochs": 1, "--batch-size": 32},
-                                inputs=[{"name": "data", "path": data}], parameter_server_count=1,
+                                inputs=[{"name": "data", "path": data}], parameter_server_count=ps,
                                 training={"rule": {"name": "sgd", "learning_rate": 0.05}})
         return self.ends(submitted)
