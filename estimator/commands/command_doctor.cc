@@ -24,6 +24,8 @@
 #include "estimator/launch/doctor_node.h"
 #include "estimator/launch/doctor_visit.h"
 #include "estimator/launch/slurm_doctor.h"
+#include "estimator/launch/ssh_launcher.h"
+#include "estimator/run/send_programs.h"
 
 namespace basin {
 namespace {
@@ -31,6 +33,7 @@ namespace {
 struct DoctorFlags {
   std::string job;
   TargetFlags target;
+  bool send = false;
   bool json = false;
 };
 
@@ -58,6 +61,30 @@ absl::StatusOr<int> ExamineSlurm(const CommandContext& context, const DoctorFlag
   return Report(DiagnoseSlurm(target, job, LookAtSlurm(target, job, ProgramFor(target, ""), runs)), flags.json);
 }
 
+// All nodes once more where any of them lacked the programs, since they try each other; `visits` where none did.
+std::vector<NodeVisit> SendAndVisitAgain(const Target& target, const DoctorNeeds& needs, const DoctorWay& way,
+                                         Launcher& sender, std::vector<NodeVisit> visits) {
+  std::vector<ProgramsReceiver> receivers;
+  std::vector<size_t> nodes;
+  for (size_t i = 0; i < visits.size(); ++i) {
+    if (!visits[i].programs_missing) continue;
+    nodes.push_back(i);
+    receivers.push_back({{"doctor", static_cast<uint32_t>(i), target.nodes[i]},
+                         absl::StrCat(kProgramsMissing, " ", visits[i].system.machine, " ", visits[i].system.libc)});
+  }
+  if (receivers.empty()) return visits;
+  const std::vector<absl::Status> sent =
+      SendProgramsAndWait(sender, receivers, [](const ProgramsReceiver& receiver, uint64_t bytes) {
+        Info(absl::StrCat("node ", receiver.request.host.name, ": Basin's programs are sent (", bytes / 1'000'000,
+                          " MB)"));
+      });
+  visits = VisitNodes(target, needs, way);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (visits[nodes[i]].programs_missing) visits[nodes[i]].not_sent = std::string(sent[i].message());
+  }
+  return visits;
+}
+
 absl::StatusOr<int> Examine(const CommandContext& context, const DoctorFlags& flags) {
   std::optional<Job> job;
   std::string folder;
@@ -67,6 +94,11 @@ absl::StatusOr<int> Examine(const CommandContext& context, const DoctorFlags& fl
   }
   BASIN_ASSIGN_OR_RETURN(Target target,
                          ChosenTarget(context, flags.target, job ? job->compute_target : "local", folder));
+  if (flags.send && target.kind != TargetKind::kSsh) {
+    return absl::InvalidArgumentError(absl::StrCat("--send: target ", target.name, " is of kind ",
+                                                   TargetKindName(target.kind),
+                                                   ", and programs are sent by ssh alone; leave it out"));
+  }
   if (job) {
     job->compute_target = target.name;
     BASIN_RETURN_IF_ERROR(CheckAsSubmitDoes(context, *job, target));
@@ -90,16 +122,18 @@ absl::StatusOr<int> Examine(const CommandContext& context, const DoctorFlags& fl
   DoctorWay way;
   way.version = BASIN_VERSION;
   DoctorBundle bundle;
+  std::unique_ptr<Launcher> sender;
   if (target.kind == TargetKind::kLocal) {
     BASIN_ASSIGN_OR_RETURN(way.base, BaseFolder(context, target));
   } else {
     BASIN_ASSIGN_OR_RETURN(const Bundle found, BundleFor(target, BASIN_VERSION));
     bundle = {found.path, {found.machine, absl::StrCat("glibc ", gnu_get_libc_version())}};
     if (!found.path.empty()) way.sent = absl::StrCat(BASIN_VERSION, "-", found.digest);
+    if (flags.send && !found.path.empty()) sender = MakeSshLauncher(target, BASIN_VERSION, found);
   }
-  const std::vector<DoctorFinding> findings =
-      Diagnose(target, needs, bundle, BASIN_VERSION, VisitNodes(target, needs, way));
-  return Report(findings, flags.json);
+  std::vector<NodeVisit> visits = VisitNodes(target, needs, way);
+  if (sender != nullptr) visits = SendAndVisitAgain(target, needs, way, *sender, std::move(visits));
+  return Report(Diagnose(target, needs, bundle, BASIN_VERSION, visits), flags.json);
 }
 
 }  // namespace
@@ -119,10 +153,11 @@ void AddDoctor(CLI::App& app, const CommandContext& context, int* exit_code) {
   const auto flags = std::make_shared<DoctorFlags>();  // the callback keeps it
   doctor->add_option("JOB", flags->job, "A job file: its target, and what it needs of the machines");
   AddTargetFlags(*doctor, &flags->target);
+  doctor->add_flag("--send", flags->send, "Send Basin's programs to machines that lack them, to make all checks there");
   doctor->add_flag("--json", flags->json, "Print a list of {node, check, state, found, fix}");
   doctor->footer(
       "Each line is one check of one machine: ok, warning, or problem with its fix. Nothing is installed or changed "
-      "there.\n"
+      "there,\nbut that --send leaves Basin's programs in the target's folder, where the first job would.\n"
       "Exit code: 0 no problem, 1 a problem, 2 wrong input.");
   doctor->callback([&context, exit_code, flags] {
     const absl::StatusOr<int> code = Examine(context, *flags);

@@ -117,10 +117,12 @@ class Diagnosis {
           "on the nodes by programs in the target");
     } else if (const std::string why = WhyNotRunnable(bundle_.system, system); !why.empty()) {
       Problem("basin", absl::StrCat(found, ", and those of ", bundle_.path, " do not run there"), why);
+    } else if (!visit().not_sent.empty()) {
+      Problem("basin", absl::StrCat(found, ", and ", bundle_.path, " could not be sent"), visit().not_sent);
     } else {
       Ok("basin", absl::StrCat(found, "; basin submit sends ", bundle_.path));
       Warning("unseen", "the other checks need basin on the node",
-              "submit a job that uses this node, which sends it, and ask again");
+              "ask again with --send, which sends it as the first job would");
     }
   }
 

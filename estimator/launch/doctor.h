@@ -51,6 +51,7 @@ struct NodeVisit {
   std::string not_reached_fix;  // and what to do
   bool programs_missing = false;
   NodeSystem system;      // of the node, where programs_missing
+  std::string not_sent;   // why they are still missing, though they were sent
   std::string no_answer;  // reached, but no doctor of ours spoke
   std::string no_answer_fix;
   std::string lost;  // it spoke, and then no more

@@ -229,9 +229,42 @@ class WithoutBasin(Doctor):
             self.assertRegex(self.the(findings, "h1", "basin")["found"],
                              r"no basin .* there \(x86_64, glibc 2\..*\); basin submit sends /root/basin-test-linux-x86_64.tar.zst")
             os.rename(bundle, bundle.replace("x86_64", "riscv64"))
-            code, out, err = hosts.submitter.run([BASIN, "doctor", "--hosts", "h0,h1", "--bundle", "basin-test-linux-riscv64.tar.zst"])
+            for words in ([], ["--send"]):
+                code, out, err = hosts.submitter.run([BASIN, "doctor", "--hosts", "h0,h1", "--bundle", "basin-test-linux-riscv64.tar.zst", *words])
+                self.assertEqual(code, 1, out + err)
+                self.assertRegex(out, r"problem  h1  basin .* do not run there; fix: the programs are for riscv64 ")
+
+    def test_programs_are_sent_first_if_asked_for(self):
+        processes.build_bundle()
+        with ssh_hosts.Hosts(3, bare={1, 2}) as hosts:
+            doctor = [BASIN, "doctor", "--hosts", "h0,h1,h2", "--send", "--json"]
+            # What is no archive is not stored, and says so.
+            hosts.submitter.write("/root/basin-test-linux-x86_64.tar.zst", "no archive")
+            code, out, err = hosts.submitter.run([*doctor, "--bundle", "basin-test-linux-x86_64.tar.zst"])
             self.assertEqual(code, 1, out + err)
-            self.assertRegex(out, r"problem  h1  basin .* do not run there; fix: the programs are for riscv64 ")
+            self.assertIn("/root/basin-test-linux-x86_64.tar.zst could not be sent", self.the(json.loads(out), "h1", "basin")["found"])
+            # One of two has no folder to put them.
+            shutil.rmtree(hosts[2].path("/root/.cache"))
+            hosts[2].write("/root/.cache", "a file where a folder should be")
+            code, out, err = hosts.submitter.run(doctor)
+            self.assertEqual(code, 1, out + err)
+            findings = json.loads(out)
+            self.assertEqual(self.bad(findings), {("problem", "h2", "basin")})
+            self.assertIn("Basin's programs could not be stored there", self.the(findings, "h2", "basin")["fix"])
+            self.assertEqual(self.the(findings, "h1", "reach")["found"], "its ports answer h0")
+            self.assertRegex(err, r"node h1: Basin's programs are sent \([0-9]+ MB\)")
+            os.remove(hosts[2].path("/root/.cache"))
+            code, out, err = hosts.submitter.run(doctor)
+            self.assertEqual((code, self.bad(json.loads(out))), (0, set()), out + err)
+            self.assertNotIn("node h1", err)
+            # Once they are there nothing is sent.
+            code, out, err = hosts.submitter.run(doctor)
+            self.assertEqual((code, self.bad(json.loads(out)), err), (0, set(), ""))
+
+    def test_nothing_is_sent_but_by_ssh(self):
+        code, out, err = processes.run([BASIN, "doctor", "--send"])
+        self.assertEqual((code, out), (2, ""), err)
+        self.assertIn("--send: target local is of kind local", err)
 
 
 class OnThisMachine(Doctor):
