@@ -16,7 +16,9 @@ constexpr const char* kBetween = "  ";
 std::vector<std::string> Figures(const ClusterStats& stats) {
   const TrainingSummary summary = Summarize(stats);
   std::vector<std::string> parts;
-  parts.push_back(absl::StrFormat("examples/s %.0f", summary.examples_per_s));
+  // A script need not tell how many examples a step has.
+  parts.push_back(summary.examples_per_s ? absl::StrFormat("examples/s %.0f", *summary.examples_per_s)
+                                         : absl::StrFormat("steps/s %.1f", summary.steps_per_s));
   if (summary.loss) parts.push_back(absl::StrFormat("loss %.3f", *summary.loss));
   if (summary.test_accuracy) parts.push_back(absl::StrFormat("test accuracy %.3f", *summary.test_accuracy));
   if (summary.test_auc) parts.push_back(absl::StrFormat("test AUC %.3f", *summary.test_auc));

@@ -133,7 +133,10 @@ TrainingSummary Summarize(const ClusterStats& stats) {
     ++trainers;
     staleness += client.staleness_mean;
     summary.staleness_max = std::max(summary.staleness_max, client.staleness_max);
-    summary.examples_per_s += metric("examples_per_s").value_or(0);
+    summary.steps_per_s += client.steps_per_s;
+    if (const auto examples = metric("examples_per_s")) {
+      summary.examples_per_s = summary.examples_per_s.value_or(0) + *examples;
+    }
     if (const auto loss = metric("loss")) {
       losses += *loss;
       ++with_loss;

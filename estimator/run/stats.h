@@ -58,7 +58,8 @@ absl::StatusOr<ClusterStats> ParseStats(absl::string_view json);
 
 // Over the trainers that are alive.
 struct TrainingSummary {
-  double examples_per_s = 0;
+  std::optional<double> examples_per_s;           // of those that tell it
+  double steps_per_s = 0;
   std::optional<double> loss;                     // mean
   std::optional<double> test_accuracy, test_auc;  // the evaluator's
   double staleness_mean = 0;

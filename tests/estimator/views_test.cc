@@ -50,7 +50,7 @@ TEST(ProgressLineTest, WhatIsNotKnownIsLeftOut) {
     json["clients"].erase(2);
     json["clients"].erase(1);
   });
-  EXPECT_EQ(ProgressLine(stats), "step 1200  examples/s 0  staleness 1.0 (max 3)");
+  EXPECT_EQ(ProgressLine(stats), "step 1200  steps/s 140.5  staleness 1.0 (max 3)");
 }
 
 TEST(ProgressLineTest, DeadWorkersDoNotCount) {
