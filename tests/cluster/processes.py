@@ -16,7 +16,8 @@ import threading
 import time
 import uuid
 
-DEADLINE_S = 60.0
+# Generous: the machine may be loaded. Nothing is measured, and a test that passes waits for no deadline.
+DEADLINE_S = 300.0
 MARK = "BASIN_TEST_MARK"
 
 

@@ -131,7 +131,7 @@ basin metric log loss 0.$((RANK + 1)) --step $RANK
         submitted = self.mpi(f"""
 mkdir -p outputs; echo "$me" >"outputs/$me.txt"
 if [ $me = {last} ]; then for one in {' '.join(others)}; do until_flag up-$one; done; for i in $(seq 30); do echo "line $i"; done; exit 3; fi
-""" + STAY, cancel_grace_seconds=5)
+""" + STAY, cancel_grace_seconds=60)
         record = self.ends(submitted, 1, "Failed")
         self.assertEqual(record["reason"], f"{last.replace('-', ' ')} exited with code 3 on {self.target.nodes[-1]}")
         self.assertIn("line 30", submitted.text("err"))
@@ -240,7 +240,7 @@ class Mpi(MpiWork):
         self.nothing_left(folders=False)
 
     def test_signal_to_the_submitter_cancels(self):
-        submitted, _ = self.running(STAY, cancel_grace_seconds=5)
+        submitted, _ = self.running(STAY, cancel_grace_seconds=60)
         submitted.send(signal.SIGTERM)
         self.ends(submitted, 1, "Canceled")
         for me in self.ranks():

@@ -227,7 +227,7 @@ echo kept >outputs/model.txt
         self.assertIn("length 18", self.read("logs/worker-0.txt"))
 
     def test_sigterm_reaches_the_script_once_and_what_ignores_it_is_killed(self):
-        submitted = self.running()
+        submitted = self.running(cancel_grace_seconds=60)  # the end of the script is its container's, so that nothing lasts as long
         submitted.send(signal.SIGTERM)
         self.fails(submitted, "canceling the run")
         for index in (0, 1):

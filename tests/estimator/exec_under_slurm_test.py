@@ -49,7 +49,7 @@ class ExecUnderSlurm(unittest.TestCase):
     def test_ranks_on_three_nodes_train_together(self):
         run = self.srun(5, "--ps", "2", "--evaluator", "--", "basin-worker", "--data", FASHION_MNIST, "--epochs", "3", "--outputs",
                         f"{self.seen}/outputs")
-        self.assertEqual(run.wait(deadline_s=200), 0, run.text())
+        self.assertEqual(run.wait(deadline_s=600), 0, run.text())
         with open(os.path.join(self.folder, "outputs", "evaluation.json"), encoding="utf-8") as file:
             self.assertGreater(json.load(file)["test_accuracy"], 0.84)
         # Who is where is told by addresses of the network.

@@ -69,7 +69,7 @@ class JobsUnderSlurm(ConformanceCase):
         limited = self.submit("mkdir -p outputs; echo kept >outputs/$me" + STAY, slurm={"time": "1"})
         self.wait_until_up(limited)
         self.learns()
-        self.assertEqual(limited.wait(deadline_s=120), 1, limited.text())
+        self.assertEqual(limited.wait(), 1, limited.text())
         record = json.loads(limited.text("out"))
         self.assertEqual(record["state"], "Failed")
         self.assertIn("the time limit of Slurm's job", record["reason"])
@@ -85,7 +85,7 @@ class JobsUnderSlurm(ConformanceCase):
             file.write(job + 'environment_variables: {OPENBLAS_NUM_THREADS: "1"}\n'
                        'roles: {ps: {nodes: 1, memory: 1GiB}, worker: {nodes: 1, memory: 1GiB}, evaluator: {nodes: 1, cpus: 2, memory: 2GiB}}\n')
         submit = self.basin("submit", f"{self.target.home}/main.yaml", "--json")
-        self.assertEqual(submit.wait(deadline_s=400), 0, submit.text()[-3000:])
+        self.assertEqual(submit.wait(deadline_s=1200), 0, submit.text()[-3000:])
         self.assertNotIn("no task", submit.text("err"))
         record = json.loads(submit.text("out"))
         self.assertEqual(record["state"], "Completed")
