@@ -90,7 +90,7 @@ function(basin_test name)
     set(TEST_LABELS unit)
   endif()
   if(NOT TEST_TIMEOUT)
-    set(TEST_TIMEOUT 120)
+    set(TEST_TIMEOUT 1200)  # it ends what hangs; a sanitizer beside other tests on one core takes a while
   endif()
   foreach(label ${TEST_LABELS})
     basin_tests_of(${label} ${name})

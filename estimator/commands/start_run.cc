@@ -119,7 +119,7 @@ absl::StatusOr<StagedSnapshot> StagedAgain(const std::string& staged, int64_t li
 void HeedSlurm(const SupervisedRun& run, int restarts, SuperviseOptions* options) {
   if (run.target.kind != TargetKind::kSlurm) return;
   const std::string& job_id = run.target.slurm.job_id;
-  options->batch_verdict = VerdictOfAllocation(job_id, restarts);
+  options->batch_verdict = VerdictOfAllocation(job_id, restarts, run.target.lease);
   options->time_is_over = absl::StrCat("the time limit of Slurm's job ", job_id,
                                        " is nearly over; set a longer slurm.time, or max_run_duration_seconds");
 }

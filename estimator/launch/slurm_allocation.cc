@@ -11,8 +11,6 @@
 namespace basin {
 namespace {
 
-// The supervisor's loop waits meanwhile, and an agent that hears nothing for a lease ends its tasks.
-constexpr absl::Duration kVerdictLimit = absl::Seconds(5);
 constexpr absl::Duration kPause = absl::Milliseconds(200);
 
 }  // namespace
@@ -50,10 +48,12 @@ int RestartsHere(const EnvironmentVariable& variable) {
   return text && absl::SimpleAtoi(*text, &restarts) && restarts > 0 ? restarts : 0;
 }
 
-std::function<BatchVerdict()> VerdictOfAllocation(const std::string& job_id, int restarts) {
-  return [job_id, restarts]() -> BatchVerdict {
-    const absl::Time until = SteadyNow() + kVerdictLimit;
-    absl::StatusOr<std::optional<SlurmJob>> job = AskSlurm(job_id, kVerdictLimit);
+std::function<BatchVerdict()> VerdictOfAllocation(const std::string& job_id, int restarts, absl::Duration lease) {
+  // The supervisor's loop waits meanwhile, and an agent that hears nothing for a lease ends its tasks.
+  const absl::Duration limit = lease / 2;
+  return [job_id, restarts, limit]() -> BatchVerdict {
+    const absl::Time until = SteadyNow() + limit;
+    absl::StatusOr<std::optional<SlurmJob>> job = AskSlurm(job_id, limit);
     // Slurm signals all that its job has started, and so also the one who asks.
     for (absl::Time next; !job.ok() && (next = SteadyNow() + kPause) < until;) {
       absl::SleepFor(kPause);

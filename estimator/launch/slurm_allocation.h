@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "estimator/launch/target.h"
 #include "estimator/run/supervisor.h"
 
@@ -24,7 +25,8 @@ absl::Status EnterAllocation(const EnvironmentVariable& variable, Target* target
 // How often Slurm has restarted the job: 0 in its first life.
 int RestartsHere(const EnvironmentVariable& variable);
 
-// Asks Slurm what it does to the allocation (SuperviseOptions::batch_verdict).
-std::function<BatchVerdict()> VerdictOfAllocation(const std::string& job_id, int restarts);
+// Asks Slurm what it does to the allocation (SuperviseOptions::batch_verdict), for half of the agents' `lease` at most:
+// a controller that is loaded answers late.
+std::function<BatchVerdict()> VerdictOfAllocation(const std::string& job_id, int restarts, absl::Duration lease);
 
 }  // namespace basin

@@ -22,7 +22,7 @@ class AgentContactTest : public ::testing::Test {
   // A task that lives until it is stopped, and is running.
   void StartSleeper(TestSupervisor& supervisor, uint32_t task = 0) {
     supervisor.Send(TestSupervisor::Bash(task, absl::StrCat("setsid sleep 100", task, "1 & sleep 100", task, "2")));
-    ASSERT_TRUE(WaitUntil([&] { return ground_.MarkedWith(absl::StrCat("sleep 100", task)).size() >= 2; }));
+    ASSERT_TRUE(ground_.WaitUntilRuns({absl::StrCat("sleep 100", task, "1"), absl::StrCat("sleep 100", task, "2")}));
   }
   std::string AgentLogText() { return Content(ground_.node_folder() + "/agent.log"); }
   Playground ground_;
@@ -175,6 +175,7 @@ TEST_F(AgentContactTest, ATerminatedAgentEndsItsTasksAndLeavesTheFolder) {
 
 TEST_F(AgentContactTest, ByeStopsWhatIsLeft) {
   TestSupervisor supervisor(ground_);
+  supervisor.cancel_grace_ms = 1000;
   supervisor.Join(1, kLongGraceMs);
   supervisor.Send(TestSupervisor::Bash(0, "trap '' TERM; while true; do sleep 1; done"));
   supervisor.Next(agent::FromAgent::kTaskStarted);

@@ -89,6 +89,15 @@ std::vector<pid_t> Playground::MarkedWith(const std::string& text) const {
   return pids;
 }
 
+bool Playground::WaitUntilRuns(const std::vector<std::string>& commands) const {
+  return WaitUntil([&] {
+    const std::vector<std::pair<pid_t, std::string>> all = Marked();
+    return std::all_of(commands.begin(), commands.end(), [&](const std::string& command) {
+      return std::any_of(all.begin(), all.end(), [&](const auto& one) { return one.second == command + " "; });
+    });
+  });
+}
+
 bool Playground::WaitUntilNothingIsLeft() const {
   const bool gone = WaitUntil([this] { return Marked().empty(); });
   for (const auto& [pid, command] : Marked()) ADD_FAILURE() << "still there: " << pid << " " << command;
@@ -163,9 +172,9 @@ agent::Hello TestSupervisor::HelloOf(uint64_t epoch, uint32_t grace_ms) const {
   hello.set_run_id(run_);
   hello.set_epoch(epoch);
   hello.set_token(token);
-  hello.set_lease_ms(30'000);
+  hello.set_lease_ms(600'000);  // it does not ping
   hello.set_grace_ms(grace_ms);
-  hello.set_cancel_grace_ms(1000);
+  hello.set_cancel_grace_ms(cancel_grace_ms);
   return hello;
 }
 

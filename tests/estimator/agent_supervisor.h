@@ -17,7 +17,8 @@
 
 namespace basin::testing {
 
-inline constexpr absl::Duration kDeadline = absl::Seconds(60);
+// Generous: the machine may be loaded. Nothing is measured.
+inline constexpr absl::Duration kDeadline = absl::Minutes(5);
 
 // A folder of one test, and a mark in the environment of all processes that it starts.
 class Playground {
@@ -31,6 +32,9 @@ class Playground {
   std::vector<std::pair<pid_t, std::string>> Marked() const;
   // The pids of those whose command line has `text`.
   std::vector<pid_t> MarkedWith(const std::string& text) const;
+  // Waits until each of these programs runs, by its whole command line. (That of whoever starts it has it too, and so
+  // for a moment has a second process, which is yet to become the program.) False at the deadline.
+  bool WaitUntilRuns(const std::vector<std::string>& commands) const;
   bool WaitUntilNothingIsLeft() const;
 
  private:
@@ -84,6 +88,7 @@ class TestSupervisor {
   std::vector<agent::FileChunk> outputs;
   std::string stream_problem;  // an offset that is not the next byte's
   std::string token = "secret-token-of-the-run";
+  uint32_t cancel_grace_ms = 120'000;
 
  private:
   void TakeMessages();

@@ -134,14 +134,14 @@ TEST_F(AgentTasksTest, ASignalEndsATaskAndAllItHasStarted) {
   TestSupervisor supervisor(ground_);
   supervisor.Join(1);
   supervisor.Send(TestSupervisor::Bash(0, "setsid sleep 1001 & sleep 1002"));
-  ASSERT_TRUE(WaitUntil([&] { return !ground_.MarkedWith("sleep 1001").empty(); }));
+  ASSERT_TRUE(ground_.WaitUntilRuns({"sleep 1001", "sleep 1002"}));
   agent::ToAgent message;
   message.mutable_signal_task()->set_task(0);
   supervisor.Send(message);
   EXPECT_EQ(supervisor.WaitForEnd(0).signal(), SIGTERM);
   EXPECT_TRUE(ground_.MarkedWith("sleep 100").empty());
   supervisor.Send(TestSupervisor::Bash(1, "trap '' TERM; sleep 1003 & wait; sleep 1004"));
-  ASSERT_TRUE(WaitUntil([&] { return !ground_.MarkedWith("sleep 1003").empty(); }));
+  ASSERT_TRUE(ground_.WaitUntilRuns({"sleep 1003"}));
   message.mutable_signal_task()->set_task(1);
   message.mutable_signal_task()->set_kill(true);
   supervisor.Send(message);
@@ -162,7 +162,7 @@ TEST_F(AgentTasksTest, AKilledGuardTakesItsTaskAlong) {
   supervisor.Join(1);
   supervisor.Send(TestSupervisor::Bash(0, "setsid sleep 1001 & sleep 1002"));
   supervisor.Send(TestSupervisor::Bash(1, "exec sleep 1003"));
-  ASSERT_TRUE(WaitUntil([&] { return ground_.MarkedWith("sleep 100").size() >= 3; }));
+  ASSERT_TRUE(ground_.WaitUntilRuns({"sleep 1001", "sleep 1002", "sleep 1003"}));
   std::vector<pid_t> guards;
   for (const pid_t pid : ground_.MarkedWith("basin guard")) {
     for (const auto& [marked, command] : ground_.Marked()) {

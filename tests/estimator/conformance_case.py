@@ -63,7 +63,7 @@ class ConformanceCase(unittest.TestCase):
             self.write("main.sh", SCRIPT + script)
         nodes = len(self.target.nodes)
         job = {"experiment": "conformance", "source_directory": self.source, "entry_script": "main.sh", "distributed_backend": "ps",
-               "parameter_server_count": 0, "worker_count": 2, "node_count": nodes, "cancel_grace_seconds": 5,
+               "parameter_server_count": 0, "worker_count": 2, "node_count": nodes, "cancel_grace_seconds": 60,
                "environment_variables": {"FLAGS": self.flags}, **fields}
         if getattr(self.target, "image", None) and not job["entry_script"].startswith("basin:"):
             job["custom_docker_image"] = self.target.image

@@ -81,7 +81,7 @@ tail -c +{half + 1} events.bin >>logs/train/events.out.tfevents.$BASIN_RANK
         places = ["logs/train/events.out.tfevents.0", "logs/worker-1/train/events.out.tfevents.1"]
         for place in places:
             processes.wait_until(lambda: self.content(place) == EVENTS[:half], f"the first half of {place} has come")
-        self.assertEqual(self.record()["state"], "Running")
+        self.wait_for_state("Running")  # a loaded node may not have been heard for a moment
         self.raise_flag("go")
         record = self.ends(submitted)
         for place in places:

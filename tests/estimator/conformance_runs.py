@@ -105,7 +105,7 @@ open("data/words.txt", "w").write("changed by one task")
         for name, text in (("worker-0.txt", "worker-0 is up"), ("worker-1.txt", "worker-1 is up"), ("worker-1/own.txt", "script")):
             processes.wait_until(lambda: os.path.exists(os.path.join(self.folder(), "logs", name)) and text in self.read("logs", name),
                                  f"logs/{name} has streamed")
-        self.assertEqual(self.record()["state"], "Running")
+        self.wait_for_state("Running")  # a loaded node may not have been heard for a moment
         self.raise_flag("go")
         self.ends(submitted)
         self.assertIn("worker-1 went on", self.read("logs/worker-1.txt"))

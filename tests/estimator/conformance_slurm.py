@@ -19,7 +19,7 @@ TARGETS = """cluster:
   kind: slurm
   slurm: {partition: main}
   ping_seconds: 1
-  lease_seconds: 4
+  lease_seconds: 30
 """
 
 

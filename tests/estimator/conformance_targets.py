@@ -72,12 +72,13 @@ class LocalTarget:
         shutil.rmtree(self.home)
 
 
-# Short, so that a node that is out of reach is noticed while a test waits; a real network deserves the defaults.
+# Short, so that a node that is out of reach is noticed while a test waits, and longer than a loaded machine lets a program wait for
+# its turn; a real network deserves the defaults.
 TARGETS = """lab:
   kind: ssh
   nodes: [h0, h1]
   ping_seconds: 1
-  lease_seconds: 4
+  lease_seconds: 12
   detach_grace_seconds: 120
 """
 

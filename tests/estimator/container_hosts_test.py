@@ -95,7 +95,7 @@ class OnHosts(unittest.TestCase):
         self.write("job.json", json.dumps({
             "experiment": "keras", "compute_target": "lab", "source_directory": "./my-keras-proj", "entry_script": "train.py", "node_count": 2,
             "distributed_training": {"MpiConfiguration": {"process_count_per_node": 1}}, "custom_docker_image": IMAGE, **fields}))
-        return self.submitter.run([BASIN, "submit", "job.json", "--json"], cwd=self.home, deadline_s=180, **self.hosts_variables())
+        return self.submitter.run([BASIN, "submit", "job.json", "--json"], cwd=self.home, **self.hosts_variables())
 
     def hosts_variables(self):
         return {}

@@ -1,5 +1,6 @@
 """Jobs whose scripts run in containers, by podman, on an image that the test makes. As root; otherwise skipped."""
 
+import contextlib
 import glob
 import json
 import os
@@ -217,9 +218,10 @@ echo kept >outputs/model.txt
         for top in (os.path.join(self.home, ".cache"), self.folder(), self.podman.folder):
             for place, _, names in os.walk(top):
                 for path in (os.path.join(place, name) for name in names):
-                    if os.path.isfile(path) and os.path.getsize(path) < 1 << 20 and "/usr/" not in path:
-                        with open(path, encoding="utf-8", errors="replace") as file:
-                            seen[path] = file.read()
+                    with contextlib.suppress(FileNotFoundError):  # some come and go
+                        if os.path.isfile(path) and os.path.getsize(path) < 1 << 20 and "/usr/" not in path:
+                            with open(path, encoding="utf-8", errors="replace") as file:
+                                seen[path] = file.read()
         submitted.send(signal.SIGTERM)
         self.fails(submitted, "canceling the run")
         self.assertIn("inspect", seen)
@@ -227,7 +229,7 @@ echo kept >outputs/model.txt
         self.assertIn("length 18", self.read("logs/worker-0.txt"))
 
     def test_sigterm_reaches_the_script_once_and_what_ignores_it_is_killed(self):
-        submitted = self.running()
+        submitted = self.running(cancel_grace_seconds=60)  # the end of the script is its container's, so that nothing lasts as long
         submitted.send(signal.SIGTERM)
         self.fails(submitted, "canceling the run")
         for index in (0, 1):

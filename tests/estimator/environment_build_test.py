@@ -48,7 +48,7 @@ class EnvironmentBuildTest(unittest.TestCase):
 
     def end(self, process):
         """(exit code, the result, standard output, standard error)"""
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=600)
         with open(process.result_file, encoding='utf-8') as file:
             return process.returncode, json.load(file), output, errors
 

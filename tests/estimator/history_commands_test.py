@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from written_runs import BASIN, WRITER, EndedRunTest, RunsTest, Supervisor, metric, needs, record, text_of
+from written_runs import BASIN, DEADLINE_S, WRITER, EndedRunTest, RunsTest, Supervisor, metric, needs, record, text_of
 
 
 class RunsCommand(RunsTest):
@@ -128,7 +128,7 @@ class RunsCommand(RunsTest):
         for writer in writers:
             self.assertEqual(writer.end()['health'], '')
         for reader in readers:
-            out, errors = reader.communicate(timeout=60)
+            out, errors = reader.communicate(timeout=DEADLINE_S)
             self.assertEqual((reader.returncode, errors), (0, b''))
             json.loads(out)
         self.assertEqual(self.ids(), [f'run-{number:02}' for number in reversed(range(6))])
@@ -184,9 +184,9 @@ class OneRun(EndedRunTest):
         supervisor.piece('worker/1', 'one\n')
         supervisor.do(record=record('bars', state='Completed', ended=text_of(1764370060)), now=1764370060)
         supervisor.end()
-        done = subprocess.run([BASIN, 'logs', 'bars', '--task', 'worker/0'], capture_output=True, env=self.environment, timeout=60)
+        done = subprocess.run([BASIN, 'logs', 'bars', '--task', 'worker/0'], capture_output=True, env=self.environment, timeout=DEADLINE_S)
         self.assertEqual(done.stdout, b' 10%\r 20%\r100%\nwindows\r\n' + b'x' * 200000 + b'\n')
-        done = subprocess.run([BASIN, 'logs', 'bars'], capture_output=True, env=self.environment, timeout=60)
+        done = subprocess.run([BASIN, 'logs', 'bars'], capture_output=True, env=self.environment, timeout=DEADLINE_S)
         lines = done.stdout.split(b'\n')
         self.assertEqual(lines[:2], [b'worker/0   |  10%\r 20%\r100%', b'worker/0   | windows\r'])
         self.assertEqual(lines[-2:], [b'worker/1   | one', b''])
@@ -259,7 +259,7 @@ class Living(RunsTest):
         supervisor.piece('worker/0', '100%\n')
         supervisor.do(record=record('run-1', state='Completed', ended=text_of(9)), now=9)
         supervisor.end()
-        self.assertEqual(follower.communicate(timeout=60), (b'100%\n', b''))
+        self.assertEqual(follower.communicate(timeout=DEADLINE_S), (b'100%\n', b''))
         self.assertEqual(follower.returncode, 0)
 
     def test_logs_of_a_run_that_is_submitted_at_this_moment_are_waited_for(self):
@@ -273,7 +273,7 @@ class Living(RunsTest):
         supervisor.piece('worker/0', 'first\n')
         supervisor.do(record=record('run-1', state='Completed', ended=text_of(9)), now=9)
         supervisor.end()
-        self.assertEqual(follower.communicate(timeout=60), (b'first\n', b''))
+        self.assertEqual(follower.communicate(timeout=DEADLINE_S), (b'first\n', b''))
         self.assertEqual(follower.returncode, 0)
 
     def test_logs_follow_until_the_run_ends(self):
@@ -293,7 +293,7 @@ class Living(RunsTest):
         supervisor.do(record=record('run-1', state='Completed', ended=text_of(9)), now=9)
         supervisor.end()
         self.assertEqual(follower.stdout.read(), 'worker/0   | the end\n')
-        self.assertEqual(follower.wait(timeout=60), 0)
+        self.assertEqual(follower.wait(timeout=DEADLINE_S), 0)
 
     def test_scripts_report_metrics(self):
         file = self.base / 'metrics.jsonl'
@@ -342,7 +342,7 @@ class FullDisk(RunsTest):
         (self.base / 'calls').write_text(''.join(json.dumps(call) + '\n' for call in calls))
         commands = (f'{WRITER} {self.runs} exp run-1 < {self.base}/calls >/dev/null && {BASIN} show run-1 --json && '
                     f'cat {self.runs}/exp/run-1/journal.jsonl')
-        done = subprocess.run([*inside, 'sh', '-c', commands], capture_output=True, text=True, env=self.environment, timeout=60)
+        done = subprocess.run([*inside, 'sh', '-c', commands], capture_output=True, text=True, env=self.environment, timeout=DEADLINE_S)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         shown, end = json.JSONDecoder().raw_decode(done.stdout)
         self.assertEqual((shown['state'], shown['exit_code']), ('Failed', 1))
@@ -363,7 +363,7 @@ class FullDisk(RunsTest):
         (self.base / 'calls').write_text(''.join(json.dumps(call) + '\n' for call in calls))
         commands = (f'{WRITER} {self.runs} exp run-1 < {self.base}/calls && {BASIN} show run-1 --json && echo ---- && '
                     f'{BASIN} logs run-1 --task worker/0 && {BASIN} runs && test ! -e {self.runs}/exp/run-1/outputs/model.bin')
-        done = subprocess.run([*inside, 'sh', '-c', commands], capture_output=True, text=True, env=self.environment, timeout=60)
+        done = subprocess.run([*inside, 'sh', '-c', commands], capture_output=True, text=True, env=self.environment, timeout=DEADLINE_S)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         first, rest = done.stdout.split('\n', 1)
         self.assertGreater(json.loads(first)['unstored'], 3)

@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import unittest
 
-from written_runs import BASIN, EndedRunTest, record
+from written_runs import BASIN, DEADLINE_S, EndedRunTest, record
 
 
 class Download(EndedRunTest):
@@ -123,7 +123,7 @@ class Models(EndedRunTest):
     def test_many_registering_at_once_get_a_version_each(self):
         many = [subprocess.Popen([BASIN, 'models', 'register', 'net', '--run', 'run-1', '--path', 'model', '--json'],
                                  env=self.environment, stdout=subprocess.PIPE) for _ in range(12)]
-        versions = sorted(json.loads(one.communicate(timeout=60)[0])['version'] for one in many)
+        versions = sorted(json.loads(one.communicate(timeout=DEADLINE_S)[0])['version'] for one in many)
         self.assertEqual(versions, list(range(1, 13)))
         for model in self.json('models', 'list'):
             self.assertEqual((pathlib.Path(model['folder']) / 'model/net.bin').read_text(), 'weights')

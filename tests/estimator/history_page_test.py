@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import unittest
 
-from written_runs import RunsTest, needs, metric, record, text_of
+from written_runs import DEADLINE_S, RunsTest, needs, metric, record, text_of
 
 CHROMIUM = shutil.which('chromium')
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=\'document.title="taken"\'>"&\u20ac'
@@ -18,8 +18,8 @@ def dom(page):
     with tempfile.TemporaryDirectory() as profile:
         # An open page would be looked at forever: the time limit is of the page's own clock.
         done = subprocess.run([CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={profile}',
-                               '--virtual-time-budget=2000', '--timeout=20000', '--dump-dom', page.as_uri()],
-                              capture_output=True, timeout=90)
+                               '--virtual-time-budget=2000', f'--timeout={1000 * DEADLINE_S:.0f}', '--dump-dom', page.as_uri()],
+                              capture_output=True, timeout=2 * DEADLINE_S)
     return done.stdout.decode()
 
 

@@ -8,7 +8,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'install'))
 import virtual_environment  # noqa: E402  (found by the line above)
-from written_runs import RunsTest, needs, metric, record  # noqa: E402
+from written_runs import DEADLINE_S, RunsTest, needs, metric, record  # noqa: E402
 
 REQUIREMENTS = ('tensorboard==2.18.0', 'numpy==1.26.4', 'protobuf==5.28.3', 'setuptools==75.6.0')
 READ = '''
@@ -50,7 +50,7 @@ class TensorBoardTest(RunsTest):
         self.assertEqual(supervisor.end()['health'], '')
 
         done = subprocess.run([python, '-c', READ, str(supervisor.folder / 'logs' / 'tensorboard')], capture_output=True, text=True,
-                              timeout=120)
+                              timeout=DEADLINE_S)
         self.assertEqual(done.returncode, 0, done.stderr)
         read = json.loads(done.stdout.splitlines()[-1])
         self.assertEqual(sorted(read), ['worker-0 loss', 'worker-1 loss', 'worker-1 no step'])

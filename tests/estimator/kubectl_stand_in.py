@@ -130,7 +130,10 @@ class Pod:
     now = lambda self: OBJECTS.load("Pod", self.name)
 
     def is_deleted(self):
-        pod = self.now()
+        return self.is_deletion(self.now())
+
+    @staticmethod
+    def is_deletion(pod):
         return not pod or "deletionTimestamp" in pod["metadata"]
 
     def update(self, state=None, spec=None, note=None, **status):
@@ -147,7 +150,7 @@ class Pod:
                 OBJECTS.reconcile()
 
     def inner_pid(self, pid):
-        with contextlib.suppress(FileNotFoundError, IndexError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
             return int(file.read().split()[0])
 
     def kubelet(self):
@@ -167,7 +170,7 @@ class Pod:
 
     def begun(self, inner):
         """Whether the container's first process has made its place and become what the pod runs."""
-        with contextlib.suppress(FileNotFoundError), open(f"/proc/{inner}/cmdline", "rb") as file:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{inner}/cmdline", "rb") as file:
             return b"--container=" not in file.read()
 
     def run(self, node):
@@ -181,7 +184,7 @@ class Pod:
             if inner and not is_running and self.begun(inner):
                 is_running = True
                 self.update({"running": {"startedAt": now()}}, None, {"process": str(process.pid)}, phase="Running")
-            if self.is_deleted() and inner:
+            if self.is_deletion(pod) and inner:
                 grace = pod["metadata"]["deletionGracePeriodSeconds"] if pod else 0
                 kill_at = min(kill_at, time.monotonic() + grace)
                 with contextlib.suppress(ProcessLookupError):  # it has just ended
@@ -235,15 +238,19 @@ class Pod:
         with open(path("logs", self.name), "rb") as log:
             over = False
             while not over:
-                over = not self.now() or self.now()["status"]["phase"] in ENDED
+                pod = self.now()
+                over = not pod or pod["status"]["phase"] in ENDED
                 sys.stdout.buffer.write(log.read())
                 sys.stdout.flush()
                 time.sleep(0 if over else 0.05)
 
     def execute(self, command):
-        pid = self.inner_pid(self.now()["metadata"]["annotations"]["process"]) or sys.exit("error: cannot exec into a container in a completed pod")
-        with open(f"/proc/{pid}/environ", encoding="utf-8") as file:
+        pod, environment = self.now() or {}, {}
+        pid = pod and self.inner_pid(pod["metadata"]["annotations"].get("process"))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/environ", encoding="utf-8") as file:
             environment = dict(line.split("=", 1) for line in file.read().split("\0") if line)
+        if not environment:  # it has none, or has just ended
+            sys.exit("error: cannot exec into a container in a completed pod")
         os.execvpe("nsenter", ["nsenter", "--target", str(pid), "--mount", "--pid", "--uts", "--ipc", "--", *command], environment)
 
 

@@ -134,10 +134,12 @@ class Manifests(unittest.TestCase):
         pods = lambda: json.loads(call("get", "pods", "-o", "json"))["items"]
         # basin is not on the PATH of these pods, so that they end at once.
         processes.wait_until(lambda: all(pod["status"]["phase"] == "Failed" for pod in pods()), "the pods have ended")
-        jobs = json.loads(call("get", "jobs,jobsets.jobset.x-k8s.io", "-o", "json"))["items"]
-        conditions = {thing["kind"]: thing["status"]["conditions"][0]["type"] for thing in jobs}
+        jobs = lambda: json.loads(call("get", "jobs,jobsets.jobset.x-k8s.io", "-o", "json"))["items"]
+        # What made them is judged after them.
+        judged = processes.wait_until(lambda: (lambda found: found if all("status" in thing for thing in found) else None)(jobs()), "the Jobs are judged")
+        conditions = {thing["kind"]: thing["status"]["conditions"][0]["type"] for thing in judged}
         self.assertEqual(conditions, {"JobSet": "Failed", "Job": "Failed"})
-        self.assertEqual(self.complaints(pods() + [job for job in jobs if job["kind"] == "Job"]), [])
+        self.assertEqual(self.complaints(pods() + [job for job in judged if job["kind"] == "Job"]), [])
         call("delete", "jobsets.jobset.x-k8s.io,configmaps,secrets", "--selector=basin-run=" + things["items"][0]["metadata"]["labels"]["basin-run"])
         self.assertEqual(pods(), [])
         processes.wait_until(lambda: not processes.marked_pids(mark), "nothing is left")

@@ -341,7 +341,7 @@ TEST_F(SupervisorTest, AnAttachedRunFailsWithTheNodeThatIsLost) {
 
 TEST_F(SupervisorTest, ANodeIsHeardByWhatTheConnectionKeepsToItself) {
   options_.limits.ping = absl::Milliseconds(100);
-  options_.limits.lease = absl::Seconds(2);
+  options_.limits.lease = absl::Seconds(6);
   options_.limits.ps_linger = absl::ZeroDuration();
   std::atomic<int> pings[2] = {0, 0};
   for (const uint32_t node : {0, 1}) {
@@ -352,7 +352,7 @@ TEST_F(SupervisorTest, ANodeIsHeardByWhatTheConnectionKeepsToItself) {
       FromAgent credit;
       credit.mutable_credit()->set_bytes(1);
       say(credit);
-      if (++pings[node] == 25) Obedient::End(node == 0 ? 1 : 2, 0, 0, say);
+      if (++pings[node] == 70) Obedient::End(node == 0 ? 1 : 2, 0, 0, say);
       return true;
     };
   }

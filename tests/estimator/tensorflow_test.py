@@ -20,7 +20,7 @@ import virtual_environment  # noqa: E402
 DATA = "/usr/share/datasets/fashion-mnist"
 EXAMPLE = processes.source("examples", "05_tensorflow")
 PACKAGE = "tensorflow-cpu==2.21.0"
-DEADLINE_S = 300
+DEADLINE_S = 900
 LEARNED = 0.7  # a tenth is chance, and so few asynchronous steps end some hundredths apart; docs/tensorflow.md has what a whole run reaches
 STOPPED = int(signal.SIGTERM)
 

@@ -87,7 +87,7 @@ class TfJob(clusters.ClusterCase):
     def workers(self):
         found = []
         for pid in processes.marked_pids(self.mark):
-            with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/cmdline", "rb") as file:
                 found += [pid] if file.read().startswith(b"basin-worker") else []
         return found
 

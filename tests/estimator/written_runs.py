@@ -11,7 +11,9 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'cluster'))
 import needs  # noqa: E402  (found by the line above)
+import processes  # noqa: E402
 
+DEADLINE_S = processes.DEADLINE_S
 BINARIES = pathlib.Path(os.environ.get('BASIN_BINARY_DIR', 'build/release'))
 BASIN = str(BINARIES / 'bin' / 'basin')
 WRITER = str(BINARIES / 'tests' / 'history_writer')
@@ -98,7 +100,7 @@ class RunsTest(unittest.TestCase):
 
     def basin(self, *arguments, code=0, **options):
         done = subprocess.run([BASIN, *arguments], capture_output=True, text=True, env=self.environment, cwd=self.work,
-                              timeout=60, **options)
+                              timeout=DEADLINE_S, **options)
         self.assertEqual(done.returncode, code, f'basin {" ".join(arguments)}\n{done.stdout}{done.stderr}')
         self.errors = done.stderr
         return done.stdout

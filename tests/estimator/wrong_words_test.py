@@ -30,7 +30,7 @@ class WrongWordsTest(unittest.TestCase):
 
     def basin(self, *words):
         return subprocess.run([BASIN, *words], env=self.environment, cwd=self.folder, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
 
     def refuses(self, *words):
         """What it says with exit code 2."""

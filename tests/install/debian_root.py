@@ -94,7 +94,7 @@ exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin LANG=C.UTF-8 s
 '''
 
 
-def run_inside(root, archive, given, command, timeout_s=120):
+def run_inside(root, archive, given, command, timeout_s=600):
     """Unpacks the archive into /opt of the root, copies the folder `given` to /opt/given, and runs the command there.
 
     Returns (exit code, its output). Whatever it started is gone on return.

@@ -207,7 +207,7 @@ class Waiting(loopback.ClientCase):
         self.assertEqual(shown['index'], 0)
         second.finish()
         chief.finish()
-        observer.wait_finished(timeout=30)
+        observer.wait_finished(timeout=processes.DEADLINE_S)
 
     def test_metrics_of_steps_go_to_the_metrics_file(self):
         file = self.path('metrics.jsonl')

@@ -24,7 +24,7 @@ class Example(clusters.ClusterCase):
         workers = [self.start([sys.executable, '-B', EXAMPLE / 'train.py', *flags], layout.of('worker', i),
                               PYTHONPATH=str(built.PACKAGE), OPENBLAS_NUM_THREADS='1', **environment) for i in range(2)]
         for worker in workers:
-            self.assertEqual(worker.wait(deadline_s=400), 0, worker.text())
+            self.assertEqual(worker.wait(deadline_s=1200), 0, worker.text())
         self.all_end(servers)
         self.assertEqual(workers[1].text('out'), '')
         accuracy = float(re.search(r'^test accuracy (0\.\d+)$', workers[0].text('out'), re.M).group(1))

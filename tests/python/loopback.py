@@ -27,8 +27,11 @@ class ClientCase(clusters.ClusterCase):
 
     @staticmethod
     def _is_stopped(path):
-        with open(path, encoding='utf-8', errors='replace') as file:
-            return file.read().rpartition(')')[2].split()[0] == 'T'
+        try:
+            with open(path, encoding='utf-8', errors='replace') as file:
+                return file.read().rpartition(')')[2].split()[0] == 'T'
+        except (FileNotFoundError, ProcessLookupError):
+            return True  # the thread has ended meanwhile
 
     def connect(self, layout, role='worker', index=0, **changes):
         client = basin.Client.connect(tf_config=layout.of(role, index), log=False, **changes)

@@ -1,5 +1,6 @@
 """Jobs by the real `basin`, for tests: where runs go, and what this machine can do."""
 
+import contextlib
 import functools
 import os
 import shutil
@@ -57,10 +58,11 @@ class RunCase(unittest.TestCase):
     def nothing_is_left(self, mark):
         mine = lambda: [pid for pid in processes.marked_pids(mark) if pid != os.getpid()]
         try:
-            processes.wait_until(lambda: not mine(), 'no process of the test is left', deadline_s=30)
+            processes.wait_until(lambda: not mine(), 'no process of the test is left')
         finally:
             for pid in mine():
-                os.kill(pid, 9)
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(pid, 9)
 
     def path(self, *parts):
         return os.path.join(self.folder, *parts)
