@@ -116,7 +116,10 @@ absl::Status RunTask(const Flags& flags, const std::string& tf_config, Role role
   }
   auto client = Client::Connect(options);
   if (!client.ok()) return ToAbslStatus(client.status());
-  if (role == Role::kEvaluator) return workload.Evaluate(*client);
+  if (role == Role::kEvaluator) {
+    Info(absl::StrCat("run ", client->run_id(), ": evaluating ", flags.task.program));
+    return workload.Evaluate(*client);
+  }
   Info(absl::StrCat("run ", client->run_id(), ": training ", flags.task.program, " on ", examples, " examples",
                     client->is_chief() ? ", as the chief" : ""));
   return workload.Train(*client);

@@ -20,7 +20,7 @@ KEYS = {"name", "value", "unit", "limit_name", "limit", "ratio", "p50_us", "p99_
 
 
 class BasinBenchTest(clusters.ClusterCase):
-    def bench(self, *words, code=0, deadline_s=120, **environment):
+    def bench(self, *words, code=0, deadline_s=600, **environment):
         argv = [processes.binary("basin-bench"), *words]
         found, out, err = processes.run(argv, env=dict(self.environment, **environment), cwd=self.folder, deadline_s=deadline_s)
         self.assertEqual(found, code, f"{' '.join(argv)}\n{out}\n{err}")
@@ -121,7 +121,7 @@ class BasinBenchTest(clusters.ClusterCase):
         self.assertRegex(err, r"variable v0 has -\d+ at element 0 of 16384; the pushes that were sent make exactly -\d+")
 
     def test_without_a_command_every_goal_of_the_performance_page_is_measured(self):
-        found = self.results("--rounds", "1", "--duration", "0.05", deadline_s=400)
+        found = self.results("--rounds", "1", "--duration", "0.05", deadline_s=1200)
         apart = any(name.startswith("netns_") for name in found)
         for goal in goals.goals():
             if goal.part != "canonical" or (goal.name.startswith("netns_") and not apart):
@@ -152,7 +152,7 @@ class BasinBenchTest(clusters.ClusterCase):
     def test_stress_cuts_kills_and_checks_every_sum(self):
         path = self.path("stress.json")
         out, _ = self.bench("stress", "--duration", "10", "--workers", "16", "--clients-per-process", "2", "--seed", "7", "--ps", "2",
-                            "--json", path, deadline_s=240)
+                            "--json", path)
         self.assertRegex(out, r"verdict: all sums as they must be")
         cuts, killed = (int(number) for number in re.search(r"(\d+) cuts, (\d+) processes killed", out).groups())
         self.assertGreater(cuts, 0)
@@ -165,7 +165,7 @@ class BasinBenchTest(clusters.ClusterCase):
         self.assertIn("stress_fairness/workers:16", found)
 
     def test_without_faults_all_sums_are_exact(self):
-        out, _ = self.bench("stress", "--duration", "1", "--workers", "6", "--no-cut", "--no-kill", deadline_s=120)
+        out, _ = self.bench("stress", "--duration", "1", "--workers", "6", "--no-cut", "--no-kill")
         exact, of = (int(number) for number in re.search(r"(\d+) of (\d+) variables exact", out).groups())
         self.assertEqual(exact, of)
         self.assertIn(" 0 cuts, 0 processes killed", out)

@@ -156,7 +156,7 @@ TEST_F(ClientSessionTest, ALongWaitThatTellsNobodySleeps) {
 TEST_F(ClientSessionTest, CallsEndWhenTheSessionIsClosedAndMayBeAskedAboutAfterwards) {
   const std::unique_ptr<ClientSession> session = Connect();
   const CallId call = session->Run([](ClientCore& core, absl::Time now) { return core.NextInput("never", now); });
-  ASSERT_EQ(session->WaitDone(call, {}, absl::Now() + absl::Seconds(30)), absl::OkStatus());  // refused, not taken
+  ASSERT_EQ(session->WaitDone(call, {}, absl::InfiniteFuture()), absl::OkStatus());  // refused, not taken
   network_.Cut("ps0:1");
   const CallId lost = session->Run([](ClientCore& core, absl::Time now) { return core.Stats(now); });
   session->Close();

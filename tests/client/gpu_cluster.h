@@ -85,14 +85,17 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
       GTEST_SKIP() << "no CUDA device: " << cudaGetErrorString(error);
     }
     std::string addresses;
+    int listening[2];
     for (int ps = 0; ps < 2; ++ps) {
-      addresses += std::string(ps == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(FreePort()) + "\"";
+      addresses += std::string(ps == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(Listen(&listening[ps])) + "\"";
     }
     cluster_ = R"({"cluster": {"ps": [)" + addresses + R"(], "worker": ["127.0.0.1:1"]}, "task": )";
     for (int ps = 0; ps < 2; ++ps) {
       const std::string config = cluster_ + R"({"type": "ps", "index": )" + std::to_string(ps) + "}}";
-      Start({std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps", "--tf-config", config, "--lanes", "2"});
+      Start({std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps", "--tf-config", config, "--lanes", "2",
+             "--listen-fd", std::to_string(listening[ps])});
     }
+    for (const int fd : listening) close(fd);
     Connect();
   }
   void TearDown() override {
@@ -120,16 +123,17 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
   }
   static void Ok(const basin::Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
 
-  static int FreePort() {
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  // Listens on a free port of 127.0.0.1 and returns it. Handed over open, so that no other program can get it between.
+  static int Listen(int* listening) {
+    const int fd = *listening = socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in address = {};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t size = sizeof(address);
     auto* const generic = reinterpret_cast<sockaddr*>(&address);
     EXPECT_EQ(bind(fd, generic, size), 0);
+    EXPECT_EQ(listen(fd, SOMAXCONN), 0);
     EXPECT_EQ(getsockname(fd, generic, &size), 0);
-    close(fd);
     return ntohs(address.sin_port);
   }
   void Start(std::vector<std::string> words) {

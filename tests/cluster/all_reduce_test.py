@@ -34,7 +34,7 @@ class AllReduce(mpi_ranks.RanksCase):
         outputs = self.path("outputs")
         run = self.train(4, "--data", mpi_ranks.FASHION_MNIST, "--epochs", "12", "--batch-size", "64", "--schedule", "linear",
                          "--learning-rate", "0.002", "--outputs", outputs)
-        self.assertEqual(run.wait(deadline_s=300), 0, run.text())
+        self.assertEqual(run.wait(deadline_s=1200), 0, run.text())
         self.assertGreaterEqual(self.accuracy(run.text("out")), 0.885)
         with open(os.path.join(outputs, "evaluation.json")) as file:
             self.assertEqual(round(json.load(file)["test_accuracy"], 4), self.accuracy(run.text("out")))

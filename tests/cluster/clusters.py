@@ -20,24 +20,31 @@ def count_pushes():
     return processes.binary("test_count_pushes")
 
 
+_port_names = []  # held until this program ends
+
+
 def free_port_of_all(hosts):
-    """One port that is free on each of the loopback addresses, below those that outgoing connections take."""
+    """One port that is free on each of the loopback addresses, below those that outgoing connections take. Its name is
+    held as `basin submit` holds those of its ports, so that no other test, and no run of one, is given the port too."""
     while True:
         port = random.randrange(10000, 32000)
+        name = socket.socket(socket.AF_UNIX)
         sockets = [socket.socket() for _ in hosts]
         try:
+            name.bind(f"\0basin-port-{port}")
             for one, host in zip(sockets, hosts):
                 one.bind((host, port))
+            _port_names.append(name)
             return port
         except OSError:
-            pass
+            name.close()
         finally:
             for one in sockets:
                 one.close()
 
 
 def addresses(count):
-    """Addresses of 127.0.0.1 whose ports were free a moment ago."""
+    """Addresses of 127.0.0.1 whose ports are free, and given to nobody else."""
     ports = set()
     while len(ports) < count:
         ports.add(free_port_of_all(["127.0.0.1"]))
@@ -133,11 +140,19 @@ class ClusterCase(unittest.TestCase):
     def start_counter(self, layout, index=0, *flags, role="worker", tf_config=None, **environment):
         return self.start([count_pushes(), *flags], tf_config or layout.of(role, index), **environment)
 
-    def start_evaluator(self, ps, layout, *flags, **environment):
-        """Returns once it is known to ps 0: a short training must not be over before it has come."""
+    def start_evaluator(self, layout, *flags, **environment):
+        """Returns once it is known to every ps: a short training must not be over before it has come."""
         evaluator = self.start_worker(layout, 0, *flags, role="evaluator", **environment)
-        processes.wait_until(lambda: "evaluator 0 joined" in ps.text(), "the evaluator is there")
+        evaluator.wait_for_line(": evaluating ")
         return evaluator
+
+    def start_workers(self, count, start):
+        """Workers 0 to count - 1, each by start(index). The chief comes last, once every ps knows the others: a short
+        training, which ends with the chief, must not be over before they have come."""
+        others = [start(index) for index in range(1, count)]
+        for other in others:
+            other.wait_for_line(": training ")
+        return [start(0), *others]
 
     def hold(self):
         """Path of a file that test_count_pushes waits for half-way; `release` makes it."""

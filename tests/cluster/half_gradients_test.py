@@ -77,8 +77,8 @@ class HalfGradientsTest(clusters.ClusterCase):
         layout = clusters.Layout(ps=2, workers=2)
         outputs = self.path(f"outputs-{dtype}")
         ps = self.start_all_ps(layout)
-        evaluator = self.start_evaluator(ps[0], layout, "--outputs", outputs)
-        workers = [self.start_worker(layout, index, "--epochs", "8", "--outputs", outputs, "--gradient-dtype", dtype) for index in range(2)]
+        evaluator = self.start_evaluator(layout, "--outputs", outputs)
+        workers = self.start_workers(2, lambda index: self.start_worker(layout, index, "--epochs", "8", "--outputs", outputs, "--gradient-dtype", dtype))
         self.all_end(workers + [evaluator] + ps)
         with open(os.path.join(outputs, "evaluation.json")) as file:
             evaluation = json.load(file)

@@ -17,13 +17,13 @@ class MainJob(unittest.TestCase):
             environment, mark = processes.marked_environment()
             with processes.Process([processes.binary("basin"), "submit", processes.source("examples/02_fashion_mnist/job.yaml"),
                                     "--runs", runs], env=environment) as submit:
-                self.assertEqual(submit.wait(deadline_s=400), 0, submit.text())
+                self.assertEqual(submit.wait(deadline_s=1200), 0, submit.text())
                 last = submit.text("out").splitlines()[-1]
                 self.assertRegex(last, r"^test accuracy 0\.\d{4}$")
                 self.assertGreaterEqual(float(last.split()[-1]), 0.885)
                 # Lines of progress, since this is no terminal.
                 self.assertRegex(submit.text("err"), r"step \d+ +\d+% .*examples/s \d+ .*loss [\d.]+")
-            self.assertEqual(processes.marked_pids(mark), [])
+            processes.wait_until(lambda: not processes.marked_pids(mark), "nothing of the run is left")
             [folder] = [os.path.join(runs, "fashion-mnist", name) for name in os.listdir(os.path.join(runs, "fashion-mnist"))]
             with open(os.path.join(folder, "run.json")) as file:
                 self.assertEqual(json.load(file)["state"], "Completed")

@@ -89,7 +89,7 @@ class ModelTest(clusters.ClusterCase):
     def test_evaluator_writes_its_last_evaluation(self):
         layout = clusters.Layout(ps=1, workers=1)
         ps = self.start_ps(layout)
-        evaluator = self.start_evaluator(ps, layout, "--outputs", self.path("outputs"), "--evaluate-every", "0.05")
+        evaluator = self.start_evaluator(layout, "--outputs", self.path("outputs"), "--evaluate-every", "0.05")
         worker = self.start_worker(layout, 0, "--epochs", "30", "--outputs", self.path("outputs"))
         self.all_end([worker, evaluator, ps])
         self.assertGreaterEqual(evaluator.text().count("test accuracy"), 2)
@@ -102,9 +102,10 @@ class ModelTest(clusters.ClusterCase):
 
     def test_max_steps_ends_the_run(self):
         layout = clusters.Layout(ps=1, workers=2)
-        tasks = [self.start_ps(layout)] + [self.start_worker(layout, i, "--epochs", "1000000", "--max-steps", "300") for i in range(2)]
-        self.all_end(tasks)
-        steps = sum(int(re.search(r"done: (\d+) steps", task.text()).group(1)) for task in tasks[1:])
+        ps = self.start_ps(layout)
+        workers = self.start_workers(2, lambda index: self.start_worker(layout, index, "--epochs", "1000000", "--max-steps", "300"))
+        self.all_end([ps, *workers])
+        steps = sum(int(re.search(r"done: (\d+) steps", worker.text()).group(1)) for worker in workers)
         self.assertGreaterEqual(steps, 300)
 
 

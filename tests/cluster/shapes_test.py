@@ -34,9 +34,17 @@ class ShapesTest(clusters.ClusterCase):
         of = lambda role, index: config.replace('"type": "ps", "index": 0', f'"type": "{role}", "index": {index}')
         outputs = self.path("outputs")
         evaluator = self.start_worker(None, 0, "--outputs", outputs, "--evaluate-every", "0.2", tf_config=of("evaluator", 0))
-        # Long enough that the evaluator comes before it is over, in whichever order they find the ps.
-        workers = [self.start_worker(None, i, "--epochs", "80", "--outputs", outputs, tf_config=of("worker", i)) for i in range(2)]
-        ps = [self.start_ps(None, i, tf_config=of("ps", i)) for i in range(2)]
+        ps = []
+
+        def start(index):
+            worker = self.start_worker(None, index, "--epochs", "80", "--outputs", outputs, tf_config=of("worker", index))
+            # The ps come between the workers. The chief is started last: its training must not be over before the others have come.
+            if not ps:
+                ps.extend(self.start_ps(None, i, tf_config=of("ps", i)) for i in range(2))
+                evaluator.wait_for_line(": evaluating ")
+            return worker
+
+        workers = self.start_workers(2, start)
         self.assertIn(f"listening on 127.0.0.2:{port}", ps[1].text())
         self.all_end(workers + [evaluator] + ps)
         for task in workers + ps:
@@ -51,9 +59,8 @@ class ShapesTest(clusters.ClusterCase):
         layout = clusters.Layout(ps=2, workers=2)
         ps = [self.start_ps(layout, i, tf_config=json.dumps({"cluster": {"worker": {}, "ps": [layout.ps[i]]}, "task": {"type": "ps", "index": i},
                                                              "environment": "cloud"})) for i in range(2)]
-        workers = [self.start_worker(layout, i, "--epochs", "40", "--outputs", self.path("outputs"), tf_config=json.dumps(
-            {"cluster": {"worker": {str(i): layout.workers[i]}, "ps": layout.ps}, "task": {"type": "worker", "index": i}, "environment": "cloud"}))
-                   for i in (1, 0)]
+        workers = self.start_workers(2, lambda i: self.start_worker(layout, i, "--epochs", "40", "--outputs", self.path("outputs"), tf_config=json.dumps(
+            {"cluster": {"worker": {str(i): layout.workers[i]}, "ps": layout.ps}, "task": {"type": "worker", "index": i}, "environment": "cloud"})))
         self.all_end(workers + ps)
         for one in ps:
             self.assertIn("the run is over", one.text())
@@ -76,11 +83,13 @@ class ShapesTest(clusters.ClusterCase):
             with self.subTest(name):
                 layout = clusters.Layout(ps=1, workers=1, chief=name)
                 outputs = self.path(name)
-                tasks = [self.start_worker(layout, 0, "--epochs", "400", "--outputs", outputs, role=role) for role in ("worker", name)]
-                tasks.append(self.start_ps(layout))
-                self.all_end(tasks)
-                self.assertIn("as the chief", tasks[1].text())
-                self.assertNotIn("as the chief", tasks[0].text())
+                start = lambda role: self.start_worker(layout, 0, "--epochs", "40", "--outputs", outputs, role=role)
+                worker, ps = start("worker"), self.start_ps(layout)
+                worker.wait_for_line(": training ")  # the run ends with its chief, which must not be done before
+                chief = start(name)
+                self.all_end([chief, worker, ps])
+                self.assertIn("as the chief", chief.text())
+                self.assertNotIn("as the chief", worker.text())
                 self.assertTrue(os.path.exists(os.path.join(outputs, "model.safetensors")))
 
     def test_sagemaker_has_a_ps_beside_the_master_and_each_worker(self):
@@ -89,9 +98,9 @@ class ShapesTest(clusters.ClusterCase):
         ps_port = clusters.free_port_of_all(hosts)
         cluster = {"master": [f"{hosts[0]}:{port}"], "worker": [f"{hosts[1]}:{port}"], "ps": [f"{host}:{ps_port}" for host in hosts]}
         of = lambda role, index: json.dumps({"cluster": cluster, "task": {"type": role, "index": index}, "environment": "cloud"})
-        tasks = [self.start_ps(None, i, tf_config=of("ps", i)) for i in range(2)]
-        tasks += [self.start_worker(None, 0, "--epochs", "4", tf_config=of(role, 0)) for role in ("master", "worker")]
-        self.all_end(tasks)
+        ps = [self.start_ps(None, i, tf_config=of("ps", i)) for i in range(2)]
+        tasks = self.start_workers(2, lambda index: self.start_worker(None, 0, "--epochs", "4", tf_config=of(("master", "worker")[index], 0)))
+        self.all_end(tasks + ps)
 
     def test_worker_without_tf_config_trains_alone_and_leaves_no_process(self):
         worker = self.start_worker(None, 0, "--epochs", "8", "--outputs", self.path("outputs"), tf_config="")

@@ -15,8 +15,8 @@ def lines_of(path):
 class StepMetricsTest(clusters.ClusterCase):
     def test_training_and_evaluation_report_their_metrics(self):
         layout = clusters.Layout(ps=1, workers=1)
-        [ps] = self.start_all_ps(layout)
-        evaluator = self.start_evaluator(ps, layout, "--outputs", self.path("outputs"), BASIN_METRICS_FILE=self.path("evaluator.jsonl"))
+        self.start_all_ps(layout)
+        evaluator = self.start_evaluator(layout, "--outputs", self.path("outputs"), BASIN_METRICS_FILE=self.path("evaluator.jsonl"))
         worker = self.start_worker(layout, 0, "--epochs", "3", BASIN_METRICS_FILE=self.path("worker.jsonl"))
         self.ends(worker)
         self.ends(evaluator)

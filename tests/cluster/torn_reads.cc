@@ -1,13 +1,17 @@
 // Hunts torn reads. A worker (TF_CONFIG) pushes gradients of one value each, so that all elements of a shard are always
-// equal, and at its end every element is the sum of all. A reader (--observe ps-address) pulls all the while and looks
-// at every shard it gets. Exit code 3: a shard had two values at once, or the sum is wrong.
+// equal, and at its end every element is the sum of all; it ends once the file is there that is named after the number
+// of pushes. A reader (--observe ps-address) pulls all the while and looks at every shard it gets. Exit code 3: a shard
+// had two values at once, or the sum is wrong.
 #include <basin/basin.h>
 #include <basin/client.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -59,7 +63,7 @@ int Read(const char* address, int pulls) {
 
 int main(int argc, char** argv) {
   if (argc == 4 && std::strcmp(argv[1], "--observe") == 0) return Read(argv[2], std::atoi(argv[3]));
-  if (argc != 2) return 64;
+  if (argc != 3) return 64;
   const int pushes = std::atoi(argv[1]);
   auto client = basin::Client::Connect(basin::Options::FromEnvironment());
   if (!client.ok()) return basin::Exit(client.status());
@@ -82,6 +86,7 @@ int main(int argc, char** argv) {
     for (int j = 0; j < kElements; ++j) gradient[j] = -1000.0f * static_cast<float>(j % 7);
   }
   if (auto s = client->Barrier("pushed"); !s.ok()) return basin::Exit(s);
+  while (access(argv[2], F_OK) != 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   std::vector<float> values(kElements);
   if (auto s = client->Pull({{variable, values}}).Wait(); !s.ok()) return basin::Exit(s);
   const double expected = sum * client->worker_count();

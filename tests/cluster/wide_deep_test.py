@@ -58,11 +58,10 @@ class WideDeepTest(clusters.ClusterCase):
         layout = clusters.Layout(ps=2, workers=workers)
         ps = self.start_all_ps(layout)
         start = lambda role, index: self.worker("--outputs", self.path("outputs"), *flags, tf_config=layout.of(role, index))
-        tasks = [start("evaluator", 0)]
-        # A short training must not be over before it has come.
-        processes.wait_until(lambda: "evaluator 0 joined" in ps[0].text(), "the evaluator is there")
-        tasks += [start("worker", index) for index in range(workers)]
-        self.all_end(tasks + ps)
+        evaluator = start("evaluator", 0)
+        evaluator.wait_for_line(": evaluating ")  # a short training must not be over before it has come
+        trainers = self.start_workers(workers, lambda index: start("worker", index))
+        self.all_end([evaluator, *trainers, *ps])
         with open(self.path("outputs", "evaluation.json"), encoding="utf-8") as file:
             return json.load(file)
 

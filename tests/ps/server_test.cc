@@ -14,7 +14,7 @@
 namespace basin {
 namespace {
 
-constexpr absl::Duration kPatience = absl::Seconds(60);
+constexpr absl::Duration kPatience = absl::Seconds(300);
 
 // A client that waits for each answer.
 class PatientClient {

@@ -84,10 +84,13 @@ int Mapped(absl::string_view prefix) {
   return count;
 }
 
+// Other programs have files there too, which come and go beside this test: those of Open MPI's ranks, say.
 std::set<std::string> FilesOfSharedMemory() {
   std::set<std::string> names;
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", ignored)) names.insert(entry.path());
+  for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", ignored)) {
+    if (absl::StrContains(entry.path().string(), "basin") && !entry.is_directory(ignored)) names.insert(entry.path());
+  }
   return names;
 }
 

@@ -333,14 +333,20 @@ TEST_F(HostTransportTest, SharedMemoryAloneIsAnErrorWhereItCannotBeHad) {
 }
 
 TEST_F(HostTransportTest, AListenerWhoseNameIsTakenWorksOverTcp) {
-  // Somebody else has the name that the next listener needs.
-  auto tcp = *ZmqListen(Loopback(), {}, context_);
-  const uint16_t port = SplitHostPort(tcp->address())->port;
-  tcp->Close(Patience());
-  auto squatter = ListenShm("127.0.0.1", port);
-  ASSERT_TRUE(squatter.ok()) << squatter.status();
+  // Somebody else has the name that the next listener needs; the port itself is this test's all the time.
+  const int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in at = {};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof at;
+  ASSERT_EQ(bind(listening, reinterpret_cast<sockaddr*>(&at), size), 0);
+  ASSERT_EQ(listen(listening, 1), 0);
+  ASSERT_EQ(getsockname(listening, reinterpret_cast<sockaddr*>(&at), &size), 0);
   BindAddress address = Loopback();
-  address.port = port;
+  address.port = ntohs(at.sin_port);
+  address.listening_fd = listening;  // the listener's to close
+  auto squatter = ListenShm("127.0.0.1", address.port);
+  ASSERT_TRUE(squatter.ok()) << squatter.status();
   auto listener = HostListen(address, TransportKind::kAuto, {}, context_);
   ASSERT_TRUE(listener.ok()) << listener.status();
   EXPECT_TRUE(absl::StrContains((*listener)->note(), "Address already in use: clients on this host use TCP"))

@@ -1,5 +1,10 @@
 #include "tests/wire/transport_twins.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/unique_fd.h"
 #include "common/wire/host_transport.h"
 #include "common/wire/inproc_transport.h"
 #include "common/wire/shm_transport.h"
@@ -9,12 +14,24 @@ namespace basin::wire {
 
 namespace {
 
-// Of a port that was free a moment ago.
-std::string AddressOfClosed(std::unique_ptr<Listener> listener) {
-  std::string address = listener->address();
-  listener->Close(absl::Now() + absl::Seconds(10));
-  return address;
-}
+// A port of 127.0.0.1 that is bound and never listened on: while this lives, no other program gets it.
+class PortWithoutListener {
+ public:
+  PortWithoutListener() {
+    sockaddr_in at = {};
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof at;
+    EXPECT_EQ(bind(fd_.get(), reinterpret_cast<sockaddr*>(&at), size), 0);
+    EXPECT_EQ(getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&at), &size), 0);
+    address_ = absl::StrCat("localhost:", ntohs(at.sin_port));
+  }
+  const std::string& address() const { return address_; }
+
+ private:
+  const UniqueFd fd_{socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  std::string address_;
+};
 
 }  // namespace
 
@@ -27,9 +44,10 @@ std::unique_ptr<Twin> MakeZmqTwin() {
     std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override {
       return MakeZmqDialer(options, context_);
     }
-    std::string RefusedAddress() override { return AddressOfClosed(Listen({})); }
+    std::string RefusedAddress() override { return nobody_.address(); }
 
    private:
+    const PortWithoutListener nobody_;
     std::shared_ptr<ZmqContext> context_ = MakeZmqContext(1);
   };
   return std::make_unique<ZmqTwin>();
@@ -61,9 +79,10 @@ std::unique_ptr<Twin> MakeHostTwin() {
     std::unique_ptr<Dialer> MakeDialer(const TransportOptions& options) override {
       return MakeHostDialer({.transport = options}, context_);
     }
-    std::string RefusedAddress() override { return AddressOfClosed(Listen({})); }
+    std::string RefusedAddress() override { return nobody_.address(); }
 
    private:
+    const PortWithoutListener nobody_;
     std::shared_ptr<ZmqContext> context_ = MakeZmqContext(1);
   };
   return std::make_unique<HostTwin>();

@@ -40,7 +40,7 @@ struct TwinCase {
 inline std::ostream& operator<<(std::ostream& out, const TwinCase& twin) { return out << twin.name; }
 
 // Tests end by conditions; this only ends a test that has failed.
-inline absl::Time Patience() { return absl::Now() + absl::Seconds(60); }
+inline absl::Time Patience() { return absl::Now() + absl::Seconds(300); }
 
 inline Message Text(absl::string_view text) {
   Message message;
