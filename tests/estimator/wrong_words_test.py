@@ -139,6 +139,13 @@ class WrongWordsTest(unittest.TestCase):
                 self.assertLess(len(text), 150)
         self.accepts('runs', '--limit', '0')
 
+    def test_two_neighbouring_letters_that_are_swapped_are_one_slip(self):
+        for word, meant in (('rnus', 'runs'), ('sohw', 'show'), ('lgos', 'logs'), ('otp', 'top'), ('SOHW', 'show')):
+            self.assertIn(f'there is no command "{word}"; did you mean "{meant}"?', self.refuses(word))
+        self.assertNotIn('did you mean', self.refuses('swho'))
+        job = self.write('swapped.yaml', 'entry_script: train.sh\ninputs: [{nmae: mnist, path: /usr}]\n')
+        self.assertIn('did you mean "name"?', self.refuses('submit', job))
+
     def test_words_of_the_next_step_fit_where_they_are_said(self):
         self.assertIn('--param: "x" is no flag; write --param --name=value', self.refuses('submit', self.job, '--param', 'x'))
         self.assertIn('or latest', ' '.join(self.accepts('delete', '--help').split()))
