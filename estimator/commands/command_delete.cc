@@ -92,7 +92,7 @@ absl::Status Delete(const CommandContext& context, const DeleteFlags& flags) {
   for (const std::string& one : flags.which) {
     RunFlags run = flags;
     run.run = one;
-    BASIN_ASSIGN_OR_RETURN(const RunFolder folder, RunOf(context, run));
+    BASIN_ASSIGN_OR_RETURN(const RunFolder folder, CertainRunOf(context, run));
     BASIN_RETURN_IF_ERROR(MayDelete(folder, flags.force));
     if (seen.insert(folder.path()).second) folders.push_back(folder);
   }
