@@ -40,7 +40,7 @@ absl::StatusOr<std::string> CopyFile(const std::string& from, const std::string&
   if (!S_ISREG(info.st_mode)) return absl::FailedPreconditionError(absl::StrCat(from, ": no file"));
   mode_t mode = (info.st_mode & 0100) != 0 ? 0777 : 0666;
   if (options.owner_only) mode &= 0700;
-  const std::string temporary = absl::StrCat(to, ".tmp.", getpid());
+  const std::string temporary = TemporaryPathFor(to);
   const int out = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
   if (out < 0) {
     const absl::Status status = ErrnoStatus(errno, absl::StrCat("create ", to));
