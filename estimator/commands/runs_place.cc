@@ -30,10 +30,13 @@ std::string Absolute(const std::string& path) {
 void AddRunsOption(CLI::App& command, RunFlags* flags) {
   NotEmpty(command.add_option("--runs", flags->runs,
                               "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs"))
+      ->type_name("DIR")
       ->take_last();
 }
 void AddRunOption(CLI::App& command, RunFlags* flags) {
-  command.add_option("RUN", flags->run, "A run's id, the beginning of one, EXPERIMENT/ID, or latest")->required();
+  command.add_option("RUN", flags->run, "A run's id, the beginning of one, EXPERIMENT/ID, or latest")
+      ->type_name("")
+      ->required();
   AddRunsOption(command, flags);
 }
 void AddJsonOption(CLI::App& command, RunFlags* flags, const std::string& help) {

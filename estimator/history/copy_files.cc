@@ -66,6 +66,12 @@ absl::StatusOr<std::string> CopyFile(const std::string& from, const std::string&
   return digester.Finish();
 }
 
+absl::Status MakeDestination(const std::string& folder, int mode) {
+  const absl::Status made = MakeFolders(folder, mode);
+  if (made.ok()) return made;
+  return absl::Status(made.code(), absl::StrCat(made.message(), "; copy to a folder in which you may write"));
+}
+
 absl::Status OnlyAPart(absl::string_view path) {
   return absl::FailedPreconditionError(absl::StrCat(path,
                                                     ": only a part of this file has come; wait for the end of the run; "
@@ -98,7 +104,7 @@ absl::StatusOr<CopiedFiles> CopyFrom(const std::string& root, const std::string&
   const int folder_mode = options.owner_only ? 0700 : 0777;
   if (!fs::is_directory(from, error)) {
     if (const fs::path above = fs::path(to).parent_path(); !above.empty()) {
-      BASIN_RETURN_IF_ERROR(MakeFolders(above.string(), folder_mode));
+      BASIN_RETURN_IF_ERROR(MakeDestination(above.string(), folder_mode));
     }
     BASIN_ASSIGN_OR_RETURN(const std::string digest, CopyFile(from.string(), to, options, &copied.bytes));
     copied.files = 1;
@@ -106,7 +112,7 @@ absl::StatusOr<CopiedFiles> CopyFrom(const std::string& root, const std::string&
     return copied;
   }
   BASIN_ASSIGN_OR_RETURN(const std::vector<FileBelow> files, FilesBelow(from.string()));
-  BASIN_RETURN_IF_ERROR(MakeFolders(to, folder_mode));
+  BASIN_RETURN_IF_ERROR(MakeDestination(to, folder_mode));
   Digester whole;
   for (const auto& [file, size] : files) {
     if (absl::EndsWith(file, kPartialSuffix)) {

@@ -170,9 +170,15 @@ absl::Status NoSuchRun(const std::string& runs, const std::string& text, const s
   }
   std::vector<std::string> known;
   for (const RunName& name : names) {
+    if (text == name.experiment) {
+      return absl::NotFoundError(absl::StrCat("run ", text, ": that is an experiment; its newest run is ", text,
+                                              "/latest, and `basin runs --experiment ", text, "` lists all"));
+    }
     known.push_back(name.run_id);
     known.push_back(absl::StrCat(name.experiment, "/", name.run_id));
+    known.push_back(absl::StrCat(name.experiment, "/", kLatest));
   }
+  known.push_back(kLatest);
   const std::optional<std::string> near = Nearest(text, known);
   return absl::NotFoundError(absl::StrCat(
       "run ", text, ": there is none of this name in ", runs,
