@@ -67,6 +67,10 @@ int Main(int argc, char** argv) {
   CLI::App app("basin: parameter-server training jobs. `basin COMMAND --help` says more.", "basin");
   app.set_version_flag("--version", std::string("basin ") + BASIN_VERSION);
   app.require_subcommand(1);
+  app.footer(
+      "A job from its file to its model: basin doctor JOB, basin submit JOB, basin show latest, basin download latest\n"
+      "outputs/FILE. What is kept of runs lies in --runs, else BASIN_RUNS, else ~/.local/state/basin/runs.\n"
+      "Exit code of each command: 0 done, 1 failed, 2 wrong input (words, files, names), which only a change mends.");
   int exit_code = kExitOk;
   AddSubmit(app, context, &exit_code);
   AddAttach(app, context, &exit_code);
@@ -90,7 +94,7 @@ int Main(int argc, char** argv) {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    Error(ParseComplaint(app, error.what()));
+    Error(ParseComplaint(app, words, error.what()));
     return kExitUsage;
   }
   return exit_code;

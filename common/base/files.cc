@@ -12,10 +12,18 @@
 #include <system_error>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 
 namespace basin {
+namespace {
+
+constexpr absl::string_view kTemporaryMark = ".basin-tmp.";
+constexpr size_t kNameBytesKept = 200;  // a name has at most 255
+
+}  // namespace
 
 absl::Status ErrnoStatus(int error, absl::string_view what) {
   return absl::Status(absl::ErrnoToStatusCode(error),
@@ -87,14 +95,26 @@ absl::Status WriteAllAt(int fd, absl::string_view bytes, uint64_t offset, absl::
   return absl::OkStatus();
 }
 
+std::string TemporaryPathFor(const std::string& path) {
+  const size_t name = path.rfind('/') + 1;  // 0 where there is no folder
+  return absl::StrCat(path.substr(0, name), ".", path.substr(name, kNameBytesKept), kTemporaryMark, getpid());
+}
+
+bool IsTemporaryName(absl::string_view name) {
+  const size_t mark = name.rfind(kTemporaryMark);
+  if (!absl::StartsWith(name, ".") || mark == absl::string_view::npos) return false;
+  const absl::string_view pid = name.substr(mark + kTemporaryMark.size());
+  return !pid.empty() && std::all_of(pid.begin(), pid.end(), absl::ascii_isdigit);
+}
+
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view content, int mode) {
-  const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
+  const std::string temporary = TemporaryPathFor(path);
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-  if (fd < 0) return ErrnoStatus(errno, absl::StrCat("create ", temporary));
+  if (fd < 0) return ErrnoStatus(errno, absl::StrCat("create ", path));
   absl::Cleanup close_fd = [fd] { close(fd); };
   absl::Cleanup remove_temporary = [&temporary] { unlink(temporary.c_str()); };
-  BASIN_RETURN_IF_ERROR(WriteAll(fd, content, temporary));
-  if (fsync(fd) != 0) return ErrnoStatus(errno, absl::StrCat("fsync ", temporary));
+  BASIN_RETURN_IF_ERROR(WriteAll(fd, content, path));
+  if (fsync(fd) != 0) return ErrnoStatus(errno, absl::StrCat("fsync ", path));
   if (rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, absl::StrCat("rename to ", path));
   std::move(remove_temporary).Cancel();
   return absl::OkStatus();

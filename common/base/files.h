@@ -23,7 +23,13 @@ absl::Status WriteAll(int fd, absl::string_view bytes, absl::string_view what);
 // Into a file from `offset` on.
 absl::Status WriteAllAt(int fd, absl::string_view bytes, uint64_t offset, absl::string_view what);
 
-// Writes beside `path` (`path.tmp.<pid>`), syncs, and renames: afterwards the file is whole, or as it was.
+// Where a file is written that gets its name, `path`, once it is whole: `.<name>.basin-tmp.<pid>` beside it. A process
+// that is killed in between leaves it there; who lists files for users, or collects them, passes over such names.
+std::string TemporaryPathFor(const std::string& path);
+// Of a file's name without its folders.
+bool IsTemporaryName(absl::string_view name);
+
+// Writes beside `path`, syncs, and renames: afterwards the file is whole, or as it was.
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view content, int mode = 0644);
 
 // mkdir -p. OK when the folder is already there.

@@ -238,16 +238,16 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
   writer->written_.resize(tensors.size());
   writer->tensors_ = std::move(tensors);
   writer->path_ = path;
-  writer->temporary_ = absl::StrCat(path, ".tmp.", getpid());
+  writer->temporary_ = TemporaryPathFor(path);
   writer->fd_ = open(writer->temporary_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (writer->fd_ < 0) return ErrnoStatus(errno, absl::StrCat("create ", writer->temporary_));
+  if (writer->fd_ < 0) return ErrnoStatus(errno, absl::StrCat("create ", path));
   uint64_t length = text.size();
   std::string prefix(8, '\0');
   for (char& byte : prefix) {
     byte = static_cast<char>(length & 0xff);
     length >>= 8;
   }
-  BASIN_RETURN_IF_ERROR(WriteAllAt(writer->fd_, prefix + text, 0, writer->temporary_));
+  BASIN_RETURN_IF_ERROR(WriteAllAt(writer->fd_, prefix + text, 0, path));
   return writer;
 }
 
@@ -262,7 +262,7 @@ absl::Status SafetensorsWriter::Write(size_t tensor, uint64_t offset, absl::Span
     return absl::OutOfRangeError(absl::StrCat(path_, ": a write outside tensor ", tensor));
   }
   BASIN_RETURN_IF_ERROR(
-      WriteAllAt(fd_, absl::string_view(bytes.data(), bytes.size()), begins_[tensor] + offset, temporary_));
+      WriteAllAt(fd_, absl::string_view(bytes.data(), bytes.size()), begins_[tensor] + offset, path_));
   AddRange(offset, offset + bytes.size(), written_[tensor]);
   return absl::OkStatus();
 }
@@ -275,7 +275,7 @@ absl::Status SafetensorsWriter::Finish() {
     return absl::FailedPreconditionError(
         absl::StrCat(path_, ": ", written, " of ", sizes_[i], " bytes of \"", tensors_[i].name, "\" were written"));
   }
-  if (fsync(fd_) != 0) return ErrnoStatus(errno, absl::StrCat("fsync ", temporary_));
+  if (fsync(fd_) != 0) return ErrnoStatus(errno, absl::StrCat("fsync ", path_));
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return ErrnoStatus(errno, absl::StrCat("rename to ", path_));
   close(fd_);
   fd_ = -1;

@@ -11,6 +11,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/files.h"
 #include "common/base/text.h"
 
 namespace basin {
@@ -90,6 +91,7 @@ class Lister {
     }
     ListedFile file{.path = path};
     if (S_ISREG(info.st_mode)) {
+      if (IsTemporaryName(name)) return;  // of a program of Basin's that was killed, or is at work
       file.bytes = static_cast<uint64_t>(info.st_size);
       file.executable = (info.st_mode & S_IXUSR) != 0;
     } else if (S_ISLNK(info.st_mode)) {

@@ -47,7 +47,7 @@ struct ListFolderOptions {
   bool counts_the_rest = false;
 };
 
-// Of `folder` (a path below the tree). An absent one is empty.
+// Of `folder` (a path below the tree). An absent one is empty. Files with names of IsTemporaryName are no outputs.
 FolderListing ListFolder(const FolderBeneath& tree, const std::string& folder, const ListFolderOptions& options);
 
 }  // namespace basin

@@ -151,7 +151,9 @@ void AddAttach(CLI::App& app, const CommandContext& context, int* exit_code) {
   const auto flags = std::make_shared<RunFlags>();  // the callback keeps it
   AddRunOption(*attach, flags.get());
   AddJsonOption(*attach, flags.get(), "Print the run's record at the end as JSON on standard output");
-  attach->footer("Ctrl-C leaves the run running.");
+  attach->footer(
+      "Ctrl-C leaves the run running; the exit code is then 0.\n"
+      "Exit code: the run's: 0 completed, 1 failed or canceled, 2 wrong input (also of this command).");
   attach->callback([&context, exit_code, flags] {
     const absl::StatusOr<int> code = Attach(context, *flags);
     *exit_code = code.ok() ? *code : Complain(code.status());
@@ -163,7 +165,9 @@ void AddCancel(CLI::App& app, const CommandContext& context, int* exit_code) {
   const auto flags = std::make_shared<RunFlags>();  // the callback keeps it
   AddRunOption(*cancel, flags.get());
   AddJsonOption(*cancel, flags.get(), "Print {\"run_id\", \"state\"} as JSON");
-  cancel->footer("A second time kills what does not end.");
+  cancel->footer(
+      "It returns when the run has heard it; basin attach waits for the end. A second time kills what does not end.\n"
+      "Exit code: 0 done, or the run was over already; 1 it could not be told; 2 wrong input.");
   cancel->callback([&context, exit_code, flags] {
     const absl::StatusOr<int> code = Cancel(context, *flags);
     *exit_code = code.ok() ? *code : Complain(code.status());

@@ -29,10 +29,11 @@ int Show(const CommandContext& context, bool json) {
 void AddCluster(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* cluster = app.add_subcommand("cluster", "What this machine's TF_CONFIG says");
   cluster->require_subcommand(1);
-  CLI::App* show = cluster->add_subcommand(
-      "show", "Shows what TF_CONFIG means: role, index, chief, addresses, and what is wrong (then exits with 2)");
+  CLI::App* show =
+      cluster->add_subcommand("show", "Shows what TF_CONFIG means: role, index, chief, addresses, and what is wrong");
   const auto json = std::make_shared<bool>(false);  // the callback keeps it
   show->add_flag("--json", *json, "Print one JSON object");
+  show->footer("Exit code: 0 nothing is wrong with it, 2 something is.");
   show->callback([&context, exit_code, json] { *exit_code = Show(context, *json); });
 }
 

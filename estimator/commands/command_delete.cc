@@ -14,6 +14,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/runs_place.h"
 #include "estimator/history/aside.h"
 #include "estimator/history/read_run.h"
@@ -92,7 +93,7 @@ absl::Status Delete(const CommandContext& context, const DeleteFlags& flags) {
   for (const std::string& one : flags.which) {
     RunFlags run = flags;
     run.run = one;
-    BASIN_ASSIGN_OR_RETURN(const RunFolder folder, RunOf(context, run));
+    BASIN_ASSIGN_OR_RETURN(const RunFolder folder, CertainRunOf(context, run));
     BASIN_RETURN_IF_ERROR(MayDelete(folder, flags.force));
     if (seen.insert(folder.path()).second) folders.push_back(folder);
   }
@@ -126,10 +127,14 @@ void AddDelete(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* remove = app.add_subcommand(
       "delete", "Deletes runs with all that they have left; registered models stay. A run that goes on is refused");
   const auto flags = std::make_shared<DeleteFlags>();  // the callback keeps it
-  remove->add_option("RUN", flags->which, "Runs: an id, the beginning of one, EXPERIMENT/ID, or latest")->required();
-  remove->add_flag("--force", flags->force, "Also a run that has not ended and that nobody supervises any more");
+  remove->add_option("RUN", flags->which, "Runs: an id, the beginning of one, EXPERIMENT/ID, or latest")
+      ->type_name("")
+      ->required();
+  remove->add_flag("--force", flags->force,
+                   "Also a run that has not ended and that nobody supervises any more, or whose record is damaged");
   AddRunsOption(*remove, flags.get());
   AddJsonOption(*remove, flags.get(), "Print {\"deleted\": [...]}, and left_on_nodes where folders were kept there");
+  remove->footer(kUsualExitCodes);
   remove->callback([&context, exit_code, flags] {
     const absl::Status status = Delete(context, *flags);
     *exit_code = status.ok() ? kExitOk : Complain(status);

@@ -11,6 +11,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/runs_place.h"
 #include "estimator/history/bytes_text.h"
 #include "estimator/history/copy_files.h"
@@ -80,12 +81,18 @@ void AddDownload(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* download = app.add_subcommand("download", "Copies what a run has left to where you are");
   const auto flags = std::make_shared<DownloadFlags>();  // the callback keeps it
   AddRunOption(*download, flags.get());
-  download->add_option("PATH", flags->path,
-                       "A file or folder of the run: outputs/model.bin, logs, or without outputs/ in front: model.bin");
+  download
+      ->add_option("PATH", flags->path,
+                   "A file or folder of the run: outputs/model.bin, logs, or without outputs/ in front: model.bin")
+      ->type_name("");
   download->add_flag("--all", flags->all, "Its outputs and logs");
-  download->add_option("--to", flags->to,
-                       "Where to; a folder that exists takes the file in. Default: its own name, with --all the run's");
+  NotEmpty(
+      download->add_option("--to", flags->to,
+                           "Where to; a folder that exists takes the file in. Default: its own name, with --all the "
+                           "run's"))
+      ->type_name("DEST");
   AddJsonOption(*download, flags.get(), "Print {\"path\", \"bytes\", \"files\"}");
+  download->footer(kUsualExitCodes);
   download->callback([&context, exit_code, flags] {
     const absl::Status status = Download(context, *flags);
     *exit_code = status.ok() ? kExitOk : Complain(status);

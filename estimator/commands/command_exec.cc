@@ -94,7 +94,10 @@ void AddExec(CLI::App& app, const CommandContext& context, int* exit_code) {
       "The\n"
       "rank comes from OMPI_COMM_WORLD_RANK, PMI_RANK, PMIX_RANK or SLURM_PROCID. The ps end when training is over. "
       "The\n"
-      "first task that fails ends all ranks, each with an exit code that is not 0.");
+      "first task that fails ends all ranks.\n"
+      "Exit code of every rank: 0 all ended well, that of the first task that failed (128 + N where signal N ended "
+      "it), 1\n"
+      "where ranks do not meet or are lost, 2 wrong input.");
   const auto flags = std::make_shared<ExecFlags>();  // the callback keeps it
   ExecOptions& options = flags->options;
   exec->add_option("--ps", flags->ps, "Ranks that are parameter servers: 0 to N-1. Must be given")

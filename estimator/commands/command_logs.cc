@@ -18,9 +18,12 @@
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/text.h"
 #include "estimator/commands/commands.h"
 #include "estimator/commands/given_words.h"
 #include "estimator/commands/runs_place.h"
+#include "estimator/history/record_json.h"
+#include "estimator/run/supervisor.h"
 
 namespace basin {
 namespace {
@@ -51,14 +54,17 @@ std::map<std::string, std::string> LogsOf(const RunFolder& folder) {
   return logs;
 }
 
-// Prints what comes of logs: of one alone its bytes as they are, of several whole lines with the log's name in front.
+// Prints what comes of logs: of one alone its bytes as they are, of several whole lines with the log's name in front,
+// for programs whole lines as JSON.
 class Shower {
  public:
-  Shower(bool with_names, int64_t tail) : with_names_(with_names), tail_(tail) {}
+  enum class Form { kBytes, kNamedLines, kJson };
+  Shower(Form form, int64_t tail) : form_(form), tail_(tail) {}
 
-  // What is new of a log; among several, a line without an end waits for it, but at the end of all.
+  // What is new of a log; but for bytes, a line without an end waits for it, until the end of all.
   void Show(const std::string& name, const std::string& path, bool at_end) {
     State& state = logs_[name];
+    state.file = std::filesystem::path(path).filename().string();
     std::ifstream file(path, std::ios::binary);
     if (!file) return;
     if (state.at < 0) state.at = tail_ >= 0 ? TailStart(file) : 0;
@@ -70,20 +76,21 @@ class Shower {
       Take(name, &state, absl::string_view(piece).substr(0, static_cast<size_t>(file.gcount())));
     }
     if (!at_end) return;
-    if (!state.rest.empty()) PrintLine(name, state.rest);
+    if (!state.rest.empty()) PrintLine(name, state, state.rest);
     if (state.is_open) std::fputc('\n', stdout);
-    state = {.at = state.at};
+    state = {.file = state.file, .at = state.at};
   }
 
  private:
   struct State {
+    std::string file;  // in the run's folder logs/
     std::streamoff at = -1;
-    std::string rest;      // among several: of a line that has not ended; less than kPieceBytes
+    std::string rest;      // but for bytes: of a line that has not ended; less than kPieceBytes
     bool is_open = false;  // alone: what was printed last has no end of line
   };
 
   void Take(const std::string& name, State* state, absl::string_view bytes) {
-    if (!with_names_) {
+    if (form_ == Form::kBytes) {
       std::fwrite(bytes.data(), 1, bytes.size(), stdout);
       state->is_open = bytes.back() != '\n';
       return;
@@ -91,14 +98,18 @@ class Shower {
     state->rest.append(bytes.data(), bytes.size());
     size_t from = 0, end;
     while ((end = state->rest.find('\n', from)) != std::string::npos) {
-      PrintLine(name, absl::string_view(state->rest).substr(from, end - from));
+      PrintLine(name, *state, absl::string_view(state->rest).substr(from, end - from));
       from = end + 1;
     }
     state->rest.erase(0, from);
     // A progress bar, or what has no lines at all.
     if (state->rest.size() < kPieceBytes) return;
-    PrintLine(name, state->rest);
-    state->rest.clear();
+    // A character stays whole.
+    size_t cut = state->rest.size();
+    for (int i = 0; i < 4 && (state->rest[cut - 1] & 0xC0) == 0x80; ++i) --cut;
+    if ((state->rest[cut - 1] & 0xC0) == 0xC0) --cut;
+    PrintLine(name, *state, absl::string_view(state->rest).substr(0, cut), /*goes_on=*/true);
+    state->rest.erase(0, cut);
   }
 
   // Where the last lines begin, looked for backwards.
@@ -126,14 +137,22 @@ class Shower {
     return 0;
   }
 
-  void PrintLine(const std::string& name, absl::string_view line) const {
+  void PrintLine(const std::string& name, const State& state, absl::string_view line, bool goes_on = false) const {
+    if (form_ == Form::kJson) {
+      OrderedJson json = {{"task", ParseTaskId(name).ok() ? OrderedJson(name) : OrderedJson(nullptr)},
+                          {"file", absl::StrCat("logs/", state.file)},
+                          {"text", ToStd(line)}};
+      if (goes_on) json["goes_on"] = true;
+      std::printf("%s\n", Line(json).c_str());
+      return;
+    }
     std::printf("%s| ", Column(name, 9).c_str());
     std::fwrite(line.data(), 1, line.size(), stdout);
     std::fputc('\n', stdout);
   }
 
   static constexpr size_t kPieceBytes = 64 << 10;
-  const bool with_names_;
+  const Form form_;
   const int64_t tail_;
   std::map<std::string, State> logs_;
 };
@@ -178,14 +197,23 @@ absl::StatusOr<int> Logs(const CommandContext& context, const LogsFlags& flags) 
   if (!flags.task.empty()) {
     BASIN_ASSIGN_OR_RETURN(only, NameOf(folder, flags.task, flags.follow));
   }
-  Shower shower(only.empty(), flags.tail);
+  Shower shower(flags.json     ? Shower::Form::kJson
+                : only.empty() ? Shower::Form::kNamedLines
+                               : Shower::Form::kBytes,
+                flags.tail);
   absl::Time supervised_at = absl::Now();
+  bool known = false;  // there has been a record
   while (true) {
     // First whether it is over, then the logs: what was written before the end is seen.
     bool over = true, lost = false;
     if (flags.follow) {
-      BASIN_ASSIGN_OR_RETURN(const RunRecord record, RecordOf(folder));
-      over = IsFinal(record.phase);
+      const absl::StatusOr<RunRecord> record = known ? ReadRun(folder) : RecordOf(folder);
+      if (known && absl::IsNotFound(record.status())) {
+        return absl::AbortedError(RemovedReason(folder, std::filesystem::path(folder.path()).filename().string()));
+      }
+      BASIN_RETURN_IF_ERROR(record.status());
+      known = true;
+      over = IsFinal(record->phase);
       if (over || SupervisorLock::IsHeld(folder)) supervised_at = absl::Now();
       lost = absl::Now() - supervised_at > kUnsupervisedPatience;
     }
@@ -208,9 +236,14 @@ void AddLogs(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* logs = app.add_subcommand("logs", "Prints what the tasks of a run have printed");
   const auto flags = std::make_shared<LogsFlags>();  // the callback keeps it
   AddRunOption(*logs, flags.get());
-  logs->add_option("--task", flags->task, "Only this task's, without its name in front: worker/0");
+  NotEmpty(logs->add_option("--task", flags->task, "Only this task's, without its name in front: worker/0"))
+      ->type_name("TASK");
   logs->add_flag("-f,--follow", flags->follow, "Go on as more comes, until the run ends");
-  WholeNumber(logs->add_option("--tail", flags->tail, "Begin with the last N lines of each log"), 0);
+  WholeNumber(logs->add_option("--tail", flags->tail, "Begin with the last N lines of each log"), 0)->type_name("N");
+  AddJsonOption(*logs, flags.get(), R"(Print each line as a JSON object on one line: {"task", "file", "text"})");
+  logs->footer(
+      "Exit code: 0 done, whatever has become of the run; 1 failed, with -f also where nobody supervises the run any\n"
+      "more or its folder was removed; 2 wrong input.");
   logs->callback([&context, exit_code, flags] {
     const absl::StatusOr<int> code = Logs(context, *flags);
     *exit_code = code.ok() ? *code : Complain(code.status());

@@ -32,7 +32,8 @@ absl::Status LogMetric(const CommandContext& context, const MetricFlags& flags) 
   MetricPoint point{flags.name, 0, flags.step, absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()), {}};
   // Hexadecimal would be read, and is hardly meant.
   if (flags.value.find_first_of("xX") != std::string::npos || !absl::SimpleAtod(flags.value, &point.value)) {
-    return absl::InvalidArgumentError(absl::StrCat("metric ", flags.name, ": \"", flags.value, "\" is no number"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("metric ", flags.name, ": \"", flags.value, "\" is no number; write one, such as 0.91 or 1e-3"));
   }
   if (context.metrics_file.empty()) {
     return absl::FailedPreconditionError(
@@ -58,12 +59,13 @@ void AddMetric(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* log = metric->add_subcommand(
       "log", "Adds a value to a metric of this run; repeats extend its series. For use inside of a task");
   const auto flags = std::make_shared<MetricFlags>();  // the callback keeps it
-  log->add_option("NAME", flags->name, "Its name, such as loss")->required();
-  log->add_option("VALUE", flags->value, "A number; nan and inf too")->required();
+  log->add_option("NAME", flags->name, "Its name, such as loss")->type_name("")->required();
+  log->add_option("VALUE", flags->value, "A number; nan and inf too")->type_name("")->required();
   WholeNumber(log->add_option("--step", flags->step,
                               "The step that it belongs to; default: none, charts then count the values"),
-              std::numeric_limits<int64_t>::min());
-  log->footer("Example, in a shell script: basin metric log accuracy 0.91 --step 300");
+              std::numeric_limits<int64_t>::min())
+      ->type_name("N");
+  log->footer(absl::StrCat("Example, in a shell script: basin metric log accuracy 0.91 --step 300\n", kUsualExitCodes));
   log->callback([&context, exit_code, flags] {
     const absl::Status status = LogMetric(context, *flags);
     *exit_code = status.ok() ? kExitOk : Complain(status);

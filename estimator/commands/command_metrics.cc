@@ -12,6 +12,7 @@
 #include "common/base/nearest.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/runs_place.h"
 #include "estimator/history/metric_lines.h"
 #include "estimator/history/record_json.h"
@@ -105,12 +106,13 @@ void AddMetrics(CLI::App& app, const CommandContext& context, int* exit_code) {
       app.add_subcommand("metrics", "Shows the metrics of a run: by task the last, least and greatest value");
   const auto flags = std::make_shared<MetricsFlags>();  // the callback keeps it
   AddRunOption(*metrics, flags.get());
-  metrics->add_option("--name", flags->name, "Only this metric");
+  NotEmpty(metrics->add_option("--name", flags->name, "Only this metric"))->type_name("NAME");
   CLI::Option* csv = metrics->add_flag("--csv", flags->csv, "Print all points: name,task,step,time,value");
   metrics
       ->add_flag("--json", flags->json,
                  "Print all points as JSON: {\"loss\": [{\"step\", \"value\", \"time\", \"task\"}]}")
       ->excludes(csv);
+  metrics->footer(kUsualExitCodes);
   metrics->callback([&context, exit_code, flags] {
     const absl::Status status = Metrics(context, *flags);
     *exit_code = status.ok() ? kExitOk : Complain(status);

@@ -12,6 +12,7 @@
 #include "common/base/exit_code.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/runs_place.h"
 #include "estimator/history/bytes_text.h"
 #include "estimator/history/copy_files.h"
@@ -101,7 +102,11 @@ absl::Status List(const CommandContext& context, const ModelFlags& flags) {
     return absl::OkStatus();
   }
   if (models.empty()) {
-    std::printf("no models; `basin models register NAME --run RUN` makes one\n");
+    if (flags.model.empty()) {
+      std::printf("no models; `basin models register NAME --run RUN` makes one\n");
+    } else {
+      std::printf("no model %s; `basin models list` names all\n", flags.model.c_str());
+    }
     return absl::OkStatus();
   }
   size_t width = 5;
@@ -170,6 +175,7 @@ CLI::App* AddAction(CLI::App* models, const char* name, const char* help, const 
   CLI::App* command = models->add_subcommand(name, help);
   AddRunsOption(*command, flags.get());
   AddJsonOption(*command, flags.get(), "Print JSON");
+  command->footer(kUsualExitCodes);
   command->callback([&context, exit_code, flags, action] {
     const absl::Status status = action(context, *flags);
     *exit_code = status.ok() ? kExitOk : Complain(status);
@@ -187,26 +193,37 @@ void AddModels(CLI::App& app, const CommandContext& context, int* exit_code) {
 
   CLI::App* add = AddAction(models, "register", "Copies a file or folder of a run as the next version of a model",
                             context, exit_code, flags, Register);
-  add->add_option("NAME", flags->model, "The model's name; without --path also the path in the run")->required();
-  add->add_option("--run", flags->run, "The run: its id, the beginning of one, EXPERIMENT/ID, or latest")->required();
-  add->add_option("--path", flags->path, "The file or folder of the run, such as outputs/model.bin");
-  add->add_option("--tag", flags->tags, "NAME=VALUE; repeatable")->allow_extra_args(false)->take_all();
-  add->add_option("--property", flags->properties, "NAME=VALUE, not to be changed later; repeatable")
+  add->add_option("NAME", flags->model, "The model's name; without --path also the path in the run")
+      ->type_name("")
+      ->required();
+  add->add_option("--run", flags->run, "The run: its id, the beginning of one, EXPERIMENT/ID, or latest")
+      ->type_name("RUN")
+      ->required();
+  NotEmpty(add->add_option("--path", flags->path, "The file or folder of the run, such as outputs/model.bin"))
+      ->type_name("PATH");
+  add->add_option("--tag", flags->tags, "For looking it up; repeatable")
+      ->type_name("NAME=VALUE")
+      ->allow_extra_args(false)
+      ->take_all();
+  add->add_option("--property", flags->properties, "As a tag, but not to be changed later; repeatable")
+      ->type_name("NAME=VALUE")
       ->allow_extra_args(false)
       ->take_all();
   add->add_option("--description", flags->description, "A text for people");
 
   CLI::App* list = AddAction(models, "list", "Lists models and their versions", context, exit_code, flags, List);
-  list->add_option("NAME", flags->model, "Only this model's versions");
+  list->add_option("NAME", flags->model, "Only this model's versions")->type_name("");
   CLI::App* show =
       AddAction(models, "show", "Shows a model: where it came from, checksum, tags", context, exit_code, flags, Show);
-  show->add_option("MODEL", flags->model, which)->required();
+  show->add_option("MODEL", flags->model, which)->type_name("")->required();
   CLI::App* download = AddAction(models, "download", "Copies a model to where you are, and checks it", context,
                                  exit_code, flags, Download);
-  download->add_option("MODEL", flags->model, which)->required();
-  download->add_option("--to", flags->to, "Where to; a folder that exists takes a file in. Default: its own name");
+  download->add_option("MODEL", flags->model, which)->type_name("")->required();
+  NotEmpty(
+      download->add_option("--to", flags->to, "Where to; a folder that exists takes a file in. Default: its own name"))
+      ->type_name("DEST");
   CLI::App* remove = AddAction(models, "delete", "Deletes one version of a model", context, exit_code, flags, Delete);
-  remove->add_option("MODEL", flags->model, "NAME:VERSION")->required();
+  remove->add_option("MODEL", flags->model, "NAME:VERSION")->type_name("")->required();
 }
 
 }  // namespace basin

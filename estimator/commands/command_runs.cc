@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
@@ -33,7 +34,7 @@ absl::Status CheckState(const std::string& state) {
   const std::optional<std::string> near = Nearest(state, known);
   return absl::InvalidArgumentError(absl::StrCat(
       "--state ", state, ": no state of a run",
-      near ? absl::StrCat("; did you mean ", *near, "?") : "; states are Running, Completed, Failed, Canceled, ..."));
+      near ? absl::StrCat("; did you mean ", *near, "?") : absl::StrCat("; states are ", absl::StrJoin(known, ", "))));
 }
 
 // The one metric that fits on a line: the loss, where there is one.
@@ -98,11 +99,13 @@ absl::Status Runs(const CommandContext& context, const RunsFlags& flags) {
 void AddRuns(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* runs = app.add_subcommand("runs", "Lists runs, the newest first");
   const auto flags = std::make_shared<RunsFlags>();  // the callback keeps it
-  runs->add_option("--experiment", flags->experiment, "Only runs of this experiment");
-  runs->add_option("--state", flags->state, "Only runs in this state, such as Running or Failed");
-  WholeNumber(runs->add_option("--limit", flags->limit, "At most so many; 0: all (20)"), 0);
+  NotEmpty(runs->add_option("--experiment", flags->experiment, "Only runs of this experiment"))->type_name("NAME");
+  NotEmpty(runs->add_option("--state", flags->state, "Only runs in this state, such as Running or Failed"))
+      ->type_name("STATE");
+  WholeNumber(runs->add_option("--limit", flags->limit, "At most so many, 0 for all; default: 20"), 0)->type_name("N");
   AddRunsOption(*runs, flags.get());
   AddJsonOption(*runs, flags.get(), "Print the runs' records as a JSON list");
+  runs->footer(kUsualExitCodes);
   runs->callback([&context, exit_code, flags] {
     const absl::Status status = Runs(context, *flags);
     *exit_code = status.ok() ? kExitOk : Complain(status);

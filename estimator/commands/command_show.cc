@@ -10,6 +10,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/commands/runs_place.h"
 #include "estimator/commands/slurm_runs.h"
 #include "estimator/history/copy_files.h"
@@ -84,6 +85,7 @@ void AddShow(CLI::App& app, const CommandContext& context, int* exit_code) {
   const auto flags = std::make_shared<RunFlags>();  // the callback keeps it
   AddRunOption(*show, flags.get());
   AddJsonOption(*show, flags.get(), "Print the run's record and the paths of its files as JSON");
+  show->footer(kUsualExitCodes);
   show->callback([&context, exit_code, flags] {
     const absl::Status status = Show(context, *flags);
     *exit_code = status.ok() ? kExitOk : Complain(status);

@@ -326,23 +326,27 @@ void AddSubmit(CLI::App& app, const CommandContext& context, int* exit_code) {
   CLI::App* submit =
       app.add_subcommand("submit", "Runs a job: starts its tasks, follows them, and stops them together");
   const auto flags = std::make_shared<SubmitFlags>();  // the callback keeps it
-  submit->add_option("JOB", flags->job, "The job file, YAML or JSON")->required();
+  submit->add_option("JOB", flags->job, "The job file, YAML or JSON")->type_name("")->required();
   submit
       ->add_option("--param", flags->params,
                    "Sets one of script_params: --param --lr=.1, --param --verbose; repeatable")
+      ->type_name("FLAG")
       ->allow_extra_args(false)
       ->take_all();
   submit->add_option("--input", flags->inputs, "Sets the path of an input: --input data=/data/mnist; repeatable")
+      ->type_name("NAME=PATH")
       ->allow_extra_args(false)
       ->take_all();
   AddTargetFlags(*submit, &flags->target);
   NotEmpty(submit->add_option("--runs", flags->runs,
                               "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs"))
+      ->type_name("DIR")
       ->take_last();
   NotEmpty(
       submit->add_option("--programs", flags->programs,
                          "Folder of basin, basin-ps and basin-worker on the machines; default: that of basin, what "
                          "is sent, or PATH"))
+      ->type_name("DIR")
       ->take_last();
   submit->add_flag("--detach", flags->detach,
                    "Return once the run is Running (or Queued), and leave it in the background");

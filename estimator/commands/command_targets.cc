@@ -56,8 +56,10 @@ void AddTargets(CLI::App& app, const CommandContext& context, int* exit_code) {
   const auto json = std::make_shared<bool>(false);
   NotEmpty(targets->add_option("--targets", flags->targets,
                                "A targets file, before ./targets.yaml and ~/.config/basin/targets.yaml"))
+      ->type_name("FILE")
       ->take_last();
   targets->add_flag("--json", *json, "Print them as a JSON list");
+  targets->footer(kUsualExitCodes);
   targets->callback([&context, exit_code, flags, json] {
     const absl::StatusOr<int> code = ShowTargets(context, *flags, *json);
     *exit_code = code.ok() ? *code : Complain(code.status());

@@ -14,6 +14,7 @@
 #include "common/base/exit_code.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/commands.h"
+#include "estimator/commands/given_words.h"
 #include "estimator/run/top_view.h"
 
 namespace basin {
@@ -22,7 +23,7 @@ namespace {
 struct TopFlags {
   StatsAddress address;
   bool json = false;
-  int timeout_seconds = 30;
+  int64_t timeout_seconds = 30;
 };
 
 absl::StatusOr<StatsAddress> AddressFor(const CommandContext& context, const TopFlags& flags) {
@@ -61,7 +62,10 @@ int Top(const CommandContext& context, const TopFlags& flags) {
   const absl::StatusOr<StatsAddress> address = AddressFor(context, flags);
   if (!address.ok()) return Complain(address.status());
   const absl::StatusOr<std::unique_ptr<StatsSource>> source = context.open_stats(*address);
-  if (!source.ok()) return Complain(source.status());
+  if (!source.ok()) {
+    return Complain(absl::Status(source.status().code(),
+                                 absl::StrCat("top: ps 0 at ", address->ps, ": ", source.status().message())));
+  }
   absl::StatusOr<std::string> json = FirstAnswer(**source, *address, absl::Seconds(flags.timeout_seconds));
   const bool live = !flags.json && isatty(STDOUT_FILENO) != 0;
   while (true) {
@@ -89,11 +93,15 @@ void AddTop(CLI::App& app, const CommandContext& context, int* exit_code) {
       "Shows a living cluster: workers, clocks, lag, staleness, rates, who waits for whom. On a terminal until the "
       "run ends or Ctrl-C; otherwise once");
   const auto flags = std::make_shared<TopFlags>();  // the callback keeps it
-  top->add_option("--ps", flags->address.ps, "HOST:PORT of ps 0; default: ps 0 of TF_CONFIG");
-  top->add_option("--token-file", flags->address.token_file, "File with the run's token; default: BASIN_TOKEN_FILE");
-  top->add_option("--run-id", flags->address.run_id, "Refuse any other run; default: BASIN_RUN_ID");
-  top->add_option("--timeout", flags->timeout_seconds, "Seconds to wait for the first answer (30)");
+  top->add_option("--ps", flags->address.ps, "The address of ps 0; default: that of TF_CONFIG")->type_name("HOST:PORT");
+  top->add_option("--token-file", flags->address.token_file, "File with the run's token; default: BASIN_TOKEN_FILE")
+      ->type_name("FILE");
+  top->add_option("--run-id", flags->address.run_id, "Refuse any other run; default: BASIN_RUN_ID")->type_name("ID");
+  WholeNumber(top->add_option("--timeout", flags->timeout_seconds, "Seconds to wait for the first answer; default: 30"),
+              0)
+      ->type_name("SECONDS");
   top->add_flag("--json", flags->json, "Print the stats once, as JSON");
+  top->footer("Exit code: 0 shown, 1 the cluster does not answer (any more), 2 wrong input.");
   top->callback([&context, exit_code, flags] { *exit_code = Top(context, *flags); });
 }
 

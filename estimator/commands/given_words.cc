@@ -3,6 +3,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <optional>
@@ -45,6 +46,7 @@ absl::Status CheckCommand(CLI::App& app, const std::vector<std::string>& words) 
       if (!command->get_group().empty()) names.push_back(command->get_name());  // others are internal
     }
     if (found == nullptr) {
+      if (at == &app) names.insert(names.end(), {"--help", "--version"});
       const std::optional<std::string> nearest = Nearest(word, names);
       return absl::InvalidArgumentError(
           absl::StrCat("there is no command \"", path, word, "\"; ",
@@ -67,19 +69,35 @@ std::string NearestFlag(const CLI::App& command, const std::string& word) {
   return nearest ? absl::StrCat("--", *nearest) : "";
 }
 
-std::string ParseComplaint(const CLI::App& app, const std::string& complaint) {
+std::string ParseComplaint(const CLI::App& app, const std::vector<std::string>& words, const std::string& complaint) {
   const CLI::App* command = &app;
   std::string path = "basin";
   while (!command->get_subcommands().empty()) {
     command = command->get_subcommands()[0];
     absl::StrAppend(&path, " ", command->get_name());
   }
-  std::string nearest;
-  for (const std::string& word : app.remaining(true)) {
-    if (nearest.empty()) nearest = NearestFlag(*command, word);
+  const std::string help = absl::StrCat(path, " --help says more");
+  // Of those that nothing takes, a flag: what follows it may be meant for it.
+  const std::vector<std::string> unknown = app.remaining(true);
+  const auto is_unknown = [&unknown](const std::string& word) {
+    return std::find(unknown.begin(), unknown.end(), word) != unknown.end();
+  };
+  const auto is_flag = [&](const std::string& word) { return absl::StartsWith(word, "-") && is_unknown(word); };
+  auto word = std::find_if(words.begin(), words.end(), is_flag);
+  if (word == words.end()) word = std::find_if(words.begin(), words.end(), is_unknown);
+  if (word != words.end()) {
+    const std::string nearest = NearestFlag(*command, *word);
+    return absl::StrCat("unknown word ", *word, "; ",
+                        nearest.empty() ? "" : absl::StrCat("did you mean ", nearest, "? "), help);
   }
-  return absl::StrCat(complaint, "; ", nearest.empty() ? "" : absl::StrCat("did you mean ", nearest, "? "), path,
-                      " --help says more");
+  if (!command->get_subcommands(std::function<bool(const CLI::App*)>()).empty()) {
+    return absl::StrCat("which command? ", path, " --help lists them");
+  }
+  // The parser's "--hosts: 1 required TEXT missing".
+  const size_t missing = complaint.find(": 1 required ");
+  if (missing == std::string::npos || !absl::EndsWith(complaint, " missing"))
+    return absl::StrCat(complaint, "; ", help);
+  return absl::StrCat(complaint.substr(0, missing), ": its value is missing; ", help);
 }
 
 }  // namespace basin

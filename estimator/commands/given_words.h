@@ -28,7 +28,10 @@ absl::Status CheckCommand(CLI::App& app, const std::vector<std::string>& words);
 // The command's own flag that is nearest to `word` ("--detatch"); empty where none is near.
 std::string NearestFlag(const CLI::App& command, const std::string& word);
 
-// What the parser says of words that it refused, for one line: with the command, and the nearest flag.
-std::string ParseComplaint(const CLI::App& app, const std::string& complaint);
+// What the parser says of `words`, which it has refused, for one line: with the command, and the nearest flag.
+std::string ParseComplaint(const CLI::App& app, const std::vector<std::string>& words, const std::string& complaint);
+
+// The last line of a command's help, where its exit codes mean no more than this.
+inline constexpr char kUsualExitCodes[] = "Exit code: 0 done, 1 failed, 2 wrong input.";
 
 }  // namespace basin

@@ -34,8 +34,11 @@ void PrintOutcome(const RunRecord& record, int64_t last_step, const RunFolder& f
   if (record.ended) absl::StrAppend(&line, " after ", ShortDuration(*record.ended - record.created));
   if (last_step > 0) absl::StrAppend(&line, ", ", last_step, " steps seen");
   if (record.ended && !record.reason.empty()) absl::StrAppend(&line, ": ", record.reason);
-  absl::StrAppend(&line, "\nfolder ", folder.path(), "\npage ", folder.PageUrl(), "\n");
+  line += "\n";
   std::error_code error;
+  if (std::filesystem::exists(folder.RecordPath(), error)) {  // it may have been removed while the run went on
+    absl::StrAppend(&line, "folder ", folder.path(), "\npage ", folder.PageUrl(), "\n");
+  }
   if (const std::string model = folder.OutputPath("model.safetensors"); std::filesystem::exists(model, error)) {
     absl::StrAppend(&line, "model ", model, "\n");
   }

@@ -26,15 +26,19 @@ namespace basin {
 
 void AddTargetFlags(CLI::App& command, TargetFlags* flags) {
   NotEmpty(command.add_option("--target", flags->target, "Where it runs: a name of a targets file, or local"))
+      ->type_name("NAME")
       ->take_last();
   NotEmpty(command.add_option("--hosts", flags->hosts, "Machines by ssh, without a targets file: h0,ann@h1:2022"))
+      ->type_name("HOSTS")
       ->take_last();
   NotEmpty(command.add_option("--targets", flags->targets,
                               "A targets file, before ./targets.yaml beside the job and ~/.config/basin/targets.yaml"))
+      ->type_name("FILE")
       ->take_last();
   NotEmpty(
       command.add_option("--bundle", flags->bundle,
                          "The archive of Basin's programs for machines that lack them; default: the one beside basin"))
+      ->type_name("FILE")
       ->take_last();
 }
 

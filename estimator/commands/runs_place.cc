@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "estimator/commands/given_words.h"
 
@@ -29,10 +30,13 @@ std::string Absolute(const std::string& path) {
 void AddRunsOption(CLI::App& command, RunFlags* flags) {
   NotEmpty(command.add_option("--runs", flags->runs,
                               "Folder of the runs' folders; default: BASIN_RUNS, else ~/.local/state/basin/runs"))
+      ->type_name("DIR")
       ->take_last();
 }
 void AddRunOption(CLI::App& command, RunFlags* flags) {
-  command.add_option("RUN", flags->run, "A run's id, the beginning of one, EXPERIMENT/ID, or latest")->required();
+  command.add_option("RUN", flags->run, "A run's id, the beginning of one, EXPERIMENT/ID, or latest")
+      ->type_name("")
+      ->required();
   AddRunsOption(command, flags);
 }
 void AddJsonOption(CLI::App& command, RunFlags* flags, const std::string& help) {
@@ -66,7 +70,23 @@ std::string IndexPathOf(const CommandContext& context) {
 
 absl::StatusOr<RunFolder> RunOf(const CommandContext& context, const RunFlags& flags) {
   BASIN_ASSIGN_OR_RETURN(const std::string runs, RunsFolderOf(context, flags.runs));
-  return FindRun(runs, IndexPathOf(context), flags.run);
+  std::vector<std::string> passed_over;
+  const absl::StatusOr<RunFolder> found = FindRun(runs, IndexPathOf(context), flags.run, &passed_over);
+  if (!passed_over.empty()) {
+    const size_t more = passed_over.size() - 1;
+    Warn(absl::StrCat(flags.run, " passes over what may be newer: ", passed_over[0],
+                      more == 0 ? "" : absl::StrCat(" (and ", more, " more, see basin runs)")));
+  }
+  return found;
+}
+
+absl::StatusOr<RunFolder> CertainRunOf(const CommandContext& context, const RunFlags& flags) {
+  BASIN_ASSIGN_OR_RETURN(const std::string runs, RunsFolderOf(context, flags.runs));
+  std::vector<std::string> passed_over;
+  const absl::StatusOr<RunFolder> found = FindRun(runs, IndexPathOf(context), flags.run, &passed_over);
+  if (!found.ok() || passed_over.empty()) return found;
+  return absl::FailedPreconditionError(absl::StrCat("run ", flags.run, ": which one that is is not certain: ",
+                                                    passed_over[0], "; or give the id of the run that you mean"));
 }
 
 std::string Column(absl::string_view text, size_t width) {

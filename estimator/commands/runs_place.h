@@ -28,7 +28,10 @@ absl::StatusOr<std::string> RunsFolderOf(const CommandContext& context, const st
 absl::Status CreateRunFolder(const RunFolder& folder, const std::string& runs);
 // The cache file of this user and host; empty where there is no HOME.
 std::string IndexPathOf(const CommandContext& context);
+// Warns where `latest` passes over a newer run, whose record is damaged.
 absl::StatusOr<RunFolder> RunOf(const CommandContext& context, const RunFlags& flags);
+// FAILED_PRECONDITION there, for what cannot be taken back.
+absl::StatusOr<RunFolder> CertainRunOf(const CommandContext& context, const RunFlags& flags);
 
 // "worker-1 " filled up with blanks, wide enough for a column of `width` characters.
 std::string Column(absl::string_view text, size_t width);

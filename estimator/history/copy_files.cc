@@ -40,7 +40,7 @@ absl::StatusOr<std::string> CopyFile(const std::string& from, const std::string&
   if (!S_ISREG(info.st_mode)) return absl::FailedPreconditionError(absl::StrCat(from, ": no file"));
   mode_t mode = (info.st_mode & 0100) != 0 ? 0777 : 0666;
   if (options.owner_only) mode &= 0700;
-  const std::string temporary = absl::StrCat(to, ".tmp.", getpid());
+  const std::string temporary = TemporaryPathFor(to);
   const int out = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
   if (out < 0) {
     const absl::Status status = ErrnoStatus(errno, absl::StrCat("create ", to));
@@ -64,6 +64,12 @@ absl::StatusOr<std::string> CopyFile(const std::string& from, const std::string&
   if (rename(temporary.c_str(), to.c_str()) != 0) return ErrnoStatus(errno, absl::StrCat("rename to ", to));
   std::move(remove).Cancel();
   return digester.Finish();
+}
+
+absl::Status MakeDestination(const std::string& folder, int mode) {
+  const absl::Status made = MakeFolders(folder, mode);
+  if (made.ok()) return made;
+  return absl::Status(made.code(), absl::StrCat(made.message(), "; copy to a folder in which you may write"));
 }
 
 absl::Status OnlyAPart(absl::string_view path) {
@@ -98,7 +104,7 @@ absl::StatusOr<CopiedFiles> CopyFrom(const std::string& root, const std::string&
   const int folder_mode = options.owner_only ? 0700 : 0777;
   if (!fs::is_directory(from, error)) {
     if (const fs::path above = fs::path(to).parent_path(); !above.empty()) {
-      BASIN_RETURN_IF_ERROR(MakeFolders(above.string(), folder_mode));
+      BASIN_RETURN_IF_ERROR(MakeDestination(above.string(), folder_mode));
     }
     BASIN_ASSIGN_OR_RETURN(const std::string digest, CopyFile(from.string(), to, options, &copied.bytes));
     copied.files = 1;
@@ -106,7 +112,7 @@ absl::StatusOr<CopiedFiles> CopyFrom(const std::string& root, const std::string&
     return copied;
   }
   BASIN_ASSIGN_OR_RETURN(const std::vector<FileBelow> files, FilesBelow(from.string()));
-  BASIN_RETURN_IF_ERROR(MakeFolders(to, folder_mode));
+  BASIN_RETURN_IF_ERROR(MakeDestination(to, folder_mode));
   Digester whole;
   for (const auto& [file, size] : files) {
     if (absl::EndsWith(file, kPartialSuffix)) {

@@ -21,7 +21,8 @@ std::error_code List(const std::string& folder, std::vector<FileBelow>* files) {
   while (!error && entries != fs::recursive_directory_iterator()) {
     std::error_code gone;  // at this moment
     const bool is_link = entries->is_symlink(gone);
-    if (is_link || entries->is_regular_file(gone)) {
+    const bool is_temporary = IsTemporaryName(entries->path().filename().string());
+    if (!is_temporary && (is_link || entries->is_regular_file(gone))) {
       const uintmax_t bytes = is_link ? 0 : entries->file_size(gone);
       files->push_back({entries->path().lexically_relative(folder).string(), gone ? 0 : uint64_t{bytes}});
     }

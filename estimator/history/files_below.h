@@ -15,8 +15,8 @@ struct FileBelow {
   uint64_t bytes = 0;  // 0 of a link
 };
 
-// Regular files and links below `folder`, sorted by path; folders that are links are not entered. Empty where there is
-// no such folder; an error where part of it could not be looked into.
+// Regular files and links below `folder`, sorted by path, but temporary ones (IsTemporaryName); folders that are links
+// are not entered. Empty where there is no such folder; an error where part of it could not be looked into.
 absl::StatusOr<std::vector<FileBelow>> FilesBelow(const std::string& folder);
 
 // A file of outputs that has not come whole has this at the end of its name.

@@ -81,4 +81,10 @@ absl::Status LineFile::Append(absl::string_view lines, bool sync) {
   return absl::OkStatus();
 }
 
+bool LineFile::IsThere() const {
+  struct stat named, own;
+  if (stat(path_.c_str(), &named) != 0) return errno != ENOENT && errno != ENOTDIR;
+  return fstat(fd_, &own) != 0 || (named.st_dev == own.st_dev && named.st_ino == own.st_ino);
+}
+
 }  // namespace basin

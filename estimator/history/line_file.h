@@ -23,6 +23,8 @@ class LineFile final {
   // `lines` ends with an end of line. All of it is in the file afterwards, or none of it. `sync`: and on the disk.
   absl::Status Append(absl::string_view lines, bool sync);
   uint64_t bytes() const { return bytes_; }
+  // Whether the path still leads to this file. What cannot be looked at now counts as there.
+  bool IsThere() const;
 
  private:
   LineFile(std::string path, int fd, uint64_t bytes) : path_(std::move(path)), fd_(fd), bytes_(bytes) {}

@@ -196,8 +196,9 @@ absl::StatusOr<RegisteredModel> ModelStore::Find(const std::string& text) const 
   }
   if (version == 0 && !models.empty()) return models.back();
   if (!models.empty()) {
-    return absl::NotFoundError(
-        absl::StrCat("model ", text, ": there are the versions ", absl::StrJoin(versions, ", ")));
+    return absl::NotFoundError(absl::StrCat("model ", text, ": there is no such version; there ",
+                                            versions.size() == 1 ? "is version " : "are the versions ",
+                                            absl::StrJoin(versions, ", ")));
   }
   BASIN_ASSIGN_OR_RETURN(const std::vector<RegisteredModel> all, List(""));
   std::vector<std::string> names;

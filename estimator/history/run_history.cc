@@ -27,6 +27,7 @@ namespace {
 
 constexpr absl::Duration kPageEvery = absl::Seconds(5);
 constexpr absl::Duration kRecordEvery = absl::Seconds(2);  // where only metrics have changed
+constexpr absl::Duration kLookEvery = absl::Seconds(1);    // whether the folder is there, at most
 constexpr off_t kReserveBytes = 128 << 10;
 constexpr off_t kReserveBytesLeast = 16 << 10;
 constexpr absl::Duration kReserveEvery = absl::Seconds(5);  // it is tried again where some of it is missing
@@ -71,6 +72,7 @@ class History final : public RunHistory {
   }
 
   absl::Status Store(const FilePiece& piece) override {
+    if (LookIsRemoved()) return absl::NotFoundError(absl::StrCat(folder_.path(), " was removed"));
     if (full_ && !HasRoom()) {
       ++failures_;
       return absl::ResourceExhaustedError(absl::StrCat("the disk of ", folder_.path(), " is full"));
@@ -96,6 +98,10 @@ class History final : public RunHistory {
     if (next.folder.empty()) next.folder = folder_.path();
     next.metrics = metrics_.newest();
     next.history = record_.history;
+    if (LookIsRemoved()) {
+      record_ = std::move(next);
+      return;
+    }
     const bool final_state = IsFinal(next.phase);
     // Before the journal tells of the end: whoever finds the run ended finds its outputs in their places.
     if (final_state) {
@@ -147,6 +153,11 @@ class History final : public RunHistory {
 
   void OnTime(absl::Time now) override {
     if (!journaled_ || IsFinal(record_.phase)) return;
+    if (now >= looked_ + kLookEvery) {
+      looked_ = now;
+      LookIsRemoved();
+    }
+    if (removed_) return;
     if (reserved_ < kReserveBytes && now >= reserve_tried_ + kReserveEvery) {
       reserve_tried_ = now;
       if (HasRoom()) Reserve();
@@ -161,12 +172,14 @@ class History final : public RunHistory {
 
   absl::Time NextDeadline() const override {
     if (!journaled_ || IsFinal(record_.phase)) return absl::InfiniteFuture();
+    if (removed_) return absl::InfiniteFuture();
     absl::Time next = absl::InfiniteFuture();
     if (record_points_ != metrics_.points()) next = record_written_ + kRecordEvery;
     if (page_stale_) next = std::min(next, page_written_ + kPageEvery);
     return next;
   }
 
+  bool IsRemoved() const override { return removed_; }
   absl::Status health() const override { return health_; }
   void TellBy(std::function<void(const std::string&)> tell) override { tell_ = std::move(tell); }
 
@@ -177,6 +190,7 @@ class History final : public RunHistory {
 
   // What could not be written comes with the next lines: the journal has no gaps, or an end that is missing.
   void WriteJournal(const std::string& lines) {
+    if (LookIsRemoved()) return;
     unjournaled_ += lines;
     Keep([this] {
       const uint64_t before = journal_->bytes();
@@ -203,6 +217,7 @@ class History final : public RunHistory {
   void WritePage(absl::Time now) {
     page_written_ = now;
     page_stale_ = false;
+    if (LookIsRemoved()) return;  // it would make folders anew
     const absl::Status wrote = WriteRunPage(folder_, record_, metrics_.series(), now);
     if (!wrote.ok()) Failed(wrote);
   }
@@ -242,7 +257,14 @@ class History final : public RunHistory {
     return statvfs(folder_.path().c_str(), &info) == 0 && uint64_t{info.f_bavail} * info.f_frsize >= kRoomBytes;
   }
 
+  // Before all that would make folders or files anew.
+  bool LookIsRemoved() {
+    removed_ = removed_ || !journal_->IsThere();
+    return removed_;
+  }
+
   void Failed(const absl::Status& status) {
+    if (LookIsRemoved()) return;  // no fault of the disk: the supervisor tells of it
     if (failures_++ == 0) health_ = status;
     if (!told_.insert(status.code()).second) return;
     Tell(absl::StrCat("the run goes on, but its history in ", folder_.path(), " is not complete: ", status.message(),
@@ -263,6 +285,8 @@ class History final : public RunHistory {
   absl::Time record_written_ = absl::InfinitePast();
   bool page_stale_ = false;
   absl::Time page_written_ = absl::InfinitePast();
+  absl::Time looked_ = absl::InfinitePast();
+  bool removed_ = false;
   bool full_ = false;
   std::string unjournaled_;
   UniqueFd reserve_;

@@ -51,6 +51,9 @@ class RunHistory {
   virtual void OnTime(absl::Time now) = 0;
   virtual absl::Time NextDeadline() const = 0;
 
+  // Whether somebody has removed the run's folder, or begun to: its journal is not there any more. From then on nothing
+  // is written, and Store refuses. OnTime looks, once a second at most: the pings of a run's nodes wake its loop.
+  virtual bool IsRemoved() const = 0;
   // The first failure to write, OK as long as there was none.
   virtual absl::Status health() const = 0;
   // How failures and the like are told; empty, as it is at first: Warn.

@@ -170,13 +170,33 @@ absl::Status NoSuchRun(const std::string& runs, const std::string& text, const s
   }
   std::vector<std::string> known;
   for (const RunName& name : names) {
+    if (text == name.experiment) {
+      return absl::NotFoundError(absl::StrCat("run ", text, ": that is an experiment; its newest run is ", text,
+                                              "/latest, and `basin runs --experiment ", text, "` lists all"));
+    }
     known.push_back(name.run_id);
     known.push_back(absl::StrCat(name.experiment, "/", name.run_id));
+    known.push_back(absl::StrCat(name.experiment, "/", kLatest));
   }
+  known.push_back(kLatest);
   const std::optional<std::string> near = Nearest(text, known);
   return absl::NotFoundError(absl::StrCat(
       "run ", text, ": there is none of this name in ", runs,
       near ? absl::StrCat("; did you mean ", *near, "?") : "; `basin runs` lists them, `latest` is the newest"));
+}
+
+// Why the folder's run, or runs, cannot be shown, and what to do. Empty where it can be, by now.
+std::string DamageOf(const std::string& path, bool is_experiment) {
+  if (access(path.c_str(), R_OK | X_OK) != 0) {
+    if (errno == ENOENT) return "";
+    return absl::StrCat(ErrnoStatus(errno, absl::StrCat("read ", path)).message(), "; make it readable");
+  }
+  if (is_experiment) return "";
+  const absl::StatusOr<RunRecord> record = ReadRun(RunFolder(path));
+  if (record.ok() || !IsDamaged(RunFolder(path))) return "";
+  return absl::StrCat(record.status().message(),
+                      "; bring run.json or journal.jsonl back, or remove what is left: ", "basin delete --force ",
+                      std::filesystem::path(path).filename().string());
 }
 
 }  // namespace
@@ -227,7 +247,8 @@ absl::StatusOr<RunListing> ListRuns(const std::string& given, const std::string&
   return with_unreadable(ListWith(runs, names, nullptr, query, &none).value_or(RunListing()));
 }
 
-absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& index, const std::string& text) {
+absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& index, const std::string& text,
+                                  std::vector<std::string>* passed_over) {
   const size_t slash = text.find('/');
   const std::string experiment = slash == std::string::npos ? "" : text.substr(0, slash);
   const std::string wanted = slash == std::string::npos ? text : text.substr(slash + 1);
@@ -239,6 +260,16 @@ absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& in
   }
   if (wanted == kLatest) {
     BASIN_ASSIGN_OR_RETURN(const RunListing newest, ListRuns(runs, index, {experiment, "", 1}));
+    // When a damaged run began only its id tells: ids begin with the time.
+    const std::string found = newest.runs.empty() ? "" : newest.runs[0].record.run_id;
+    for (const std::string& path : newest.damaged) {
+      const bool is_experiment = std::none_of(all.begin(), all.end(), [&](const RunName& name) {
+        return absl::EndsWith(path, absl::StrCat("/", name.experiment, "/", name.run_id));
+      });
+      if (!is_experiment && std::filesystem::path(path).filename().string() <= found) continue;
+      const std::string damage = DamageOf(path, is_experiment);
+      if (!damage.empty()) passed_over->push_back(damage);
+    }
     if (newest.runs.empty()) return NoSuchRun(runs, text, all);
     return RunFolder(newest.runs[0].record.folder);
   }

@@ -46,7 +46,9 @@ absl::StatusOr<std::vector<RunName>> RunNames(const std::string& runs, const std
                                               std::vector<std::string>* unreadable = nullptr);
 
 // The run that the user means: its id, a unique prefix of one, EXPERIMENT/ID (or a prefix of ID), or `latest` (also
-// EXPERIMENT/latest). NOT_FOUND and INVALID_ARGUMENT name the runs that come near.
-absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& index, const std::string& text);
+// EXPERIMENT/latest). NOT_FOUND and INVALID_ARGUMENT name the runs that come near. *passed_over: where `latest` may
+// not be the newest, since the record of a newer one is damaged, what is wrong with each of those and what to do.
+absl::StatusOr<RunFolder> FindRun(const std::string& runs, const std::string& index, const std::string& text,
+                                  std::vector<std::string>* passed_over);
 
 }  // namespace basin

@@ -83,6 +83,9 @@ absl::StatusOr<Job> Read(const YAML::Node& root, const std::string& file, const 
   for (const char* name : {"distributed_backend", "workers_per_gpu", "roles"}) {
     if (fields.Has(name)) job.places.of[name] = std::string(fields.ErrorAt(name, "").message());
   }
+  // Where it would stand: in the group, or else in the file.
+  const YAML::Node group = fields.Has("kubernetes") ? fields.Value("kubernetes") : root;
+  job.places.of["kubernetes.image"] = absl::StrCat(MarkText(file, group.Mark()), "kubernetes.image: ");
   BASIN_RETURN_IF_ERROR(ReadRoles(fields, file, &job.roles));
   BASIN_RETURN_IF_ERROR(ReadSlurmOptions(fields, file, &job.slurm));
   BASIN_RETURN_IF_ERROR(fields.Read("max_run_duration_seconds", &job.max_run_duration_seconds, 1, 1 << 30));

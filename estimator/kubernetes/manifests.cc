@@ -222,9 +222,9 @@ absl::Status CheckKubernetesJob(const Job& job, const KubernetesSettings& settin
   }
   if (settings.image.empty()) {
     return absl::InvalidArgumentError(
-        "kubernetes.image (or custom_docker_image) is missing: pods run in an image that has Basin's programs; write "
-        "it in the job's group "
-        "kubernetes, or in the target's");
+        absl::StrCat(job.places.Lead("kubernetes.image"),
+                     "not given, nor is custom_docker_image; pods run in an image that has Basin's programs: write "
+                     "kubernetes: {image: REGISTRY/NAME:TAG} in the job, or image in the target"));
   }
   return absl::OkStatus();
 }

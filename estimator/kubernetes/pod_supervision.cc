@@ -154,6 +154,9 @@ RunOutcome PodSupervision::Run(int signals, ControlSocket* control) {
       history_.Record(absl::Now(), record_);
     }
     history_.OnTime(absl::Now());
+    if (history_.IsRemoved() && !state_.stopping() && !state_.finished()) {
+      Do(state_.OnRefused(RemovedReason(folder_, run_.record.run_id), false, SteadyNow()));
+    }
   }
   DeleteObjects(signals);
   may_finish_ = true;

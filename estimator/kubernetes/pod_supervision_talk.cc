@@ -250,7 +250,8 @@ bool PodSupervision::StoreChunk(size_t index, const estimator::v1::FileChunk& ch
     pod.unstored.erase(name);
     return true;
   }
-  if (pod.link) pod.unstored.insert(name);
+  // Of a run that was removed, outputs alone are worth telling of.
+  if (pod.link && (chunk.stream() == estimator::v1::OUTPUT || !history_.IsRemoved())) pod.unstored.insert(name);
   return false;
 }
 

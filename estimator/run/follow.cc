@@ -20,6 +20,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/unique_fd.h"
 #include "estimator/history/read_run.h"
+#include "estimator/run/supervisor.h"
 
 namespace basin {
 namespace {
@@ -115,11 +116,18 @@ absl::StatusOr<FollowEnd> FollowRun(const RunFolder& folder, std::FILE* lines, c
   const UniqueFd signals(signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
   if (signals.get() < 0) return ErrnoStatus(errno, "signalfd");
   Follower follower(folder, lines, options.from_the_beginning);
+  bool had_lock = false;
   while (true) {
     // Whether it is held is asked first: a supervisor writes the end of the run before it lets go.
     const bool supervised = SupervisorLock::IsHeld(folder);
     const absl::StatusOr<RunRecord> record = ReadRun(folder);
     follower.Show();
+    const bool has_lock = access(folder.LockPath().c_str(), F_OK) == 0;
+    // Whoever follows has seen the record. A lock that goes is no supervisor that ended: its file stays.
+    if (absl::IsNotFound(record.status()) || (had_lock && !has_lock)) {
+      return absl::AbortedError(RemovedReason(folder, std::filesystem::path(folder.path()).filename().string()));
+    }
+    had_lock = has_lock;
     if (!record.ok()) return record.status();
     if (IsFinal(record->phase) && !supervised) return FollowEnd::kOver;
     if (!supervised) {

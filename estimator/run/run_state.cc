@@ -302,6 +302,12 @@ bool RunState::ServersHaveEnded() const {
   return ended > 0 && chief != tasks_.end() && chief->exit && chief->exit->ok();
 }
 
+// Also of what the others had started, which may have been at work for them.
+bool RunState::OnlyServersAreLeft() const {
+  return std::all_of(tasks_.begin(), tasks_.end(),
+                     [](const Task& task) { return task.ends_with_run || task.gone || !task.asked; });
+}
+
 bool RunState::AnyLeft(Role role) const {
   return std::any_of(tasks_.begin(), tasks_.end(),
                      [role](const Task& task) { return task.name.role == role && !task.exit && !task.gone; });
@@ -434,6 +440,9 @@ void RunState::Advance(absl::Time now, Actions* actions) {
       return !task.exit && !task.gone && (task.ends_with_run || task.name.role != Role::kPs);
     });
     ps_until_ = ends_by_itself ? now + limits_.ps_linger : now;
+  }
+  if (ps_until_ != absl::InfiniteFuture() && OnlyServersAreLeft()) {
+    ps_until_ = std::min(ps_until_, now + limits_.ps_farewell);
   }
   if (now >= ps_until_) StopAll(now, actions);
 }

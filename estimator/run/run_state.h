@@ -11,11 +11,13 @@
 //
 // Running ends when the chief has ended with 0 or, without a chief, all workers have. Then the evaluator has a minute
 // to finish, then the ps (which end by themselves once the run is finished) and other workers ten seconds, before they
-// get SIGTERM; none of that changes the outcome, nor does it when meanwhile a ps that is a script ends badly, or a
-// worker beside such a ps and a chief. Where all basin-ps and the exporting worker have ended before another worker or
-// the evaluator came (a very short training), those have ten seconds. A task that ends otherwise than with 0, before it
-// was told to stop, fails the run: all others are stopped. But where its port was taken by a stranger within the first
-// minute, the whole start is repeated with other ports. In the end every node hands over its outputs and is left.
+// get SIGTERM. Where nothing is left of all others, basin-ps has only a second: whom it served has said goodbye, and
+// workers that never spoke to it never will. None of that changes the outcome, nor does it when meanwhile a ps that is
+// a script ends badly, or a worker beside such a ps and a chief. Where all basin-ps and the exporting worker have ended
+// before another worker or the evaluator came (a very short training), those have ten seconds. A task that ends
+// otherwise than with 0, before it was told to stop, fails the run: all others are stopped. But where its port was
+// taken by a stranger within the first minute, the whole start is repeated with other ports. In the end every node
+// hands over its outputs and is left.
 //
 // With mpi: mpirun is started with the workers, which are its ranks, and its daemon on each other node once it has
 // asked for it (OnDaemonWanted). They are stopped when no worker is left, for a rank does not outlive its daemon. What
@@ -88,6 +90,7 @@ struct RunLimits {
   absl::Duration cancel_grace = absl::Seconds(5);  // from SIGTERM to SIGKILL
   absl::Duration evaluator_linger = absl::Seconds(60);
   absl::Duration ps_linger = absl::Seconds(10);
+  absl::Duration ps_farewell = absl::Seconds(1);  // where nobody is left who could speak to them
   absl::Duration cause_wait = absl::Seconds(2);
   absl::Duration max_duration = absl::InfiniteDuration();  // from the first start of the tasks
   absl::Duration ping = absl::Seconds(5);
@@ -220,6 +223,7 @@ class RunState {
   void NameSuspect(absl::Time now, Actions* actions);
   bool TrainingDone() const;
   bool ServersHaveEnded() const;
+  bool OnlyServersAreLeft() const;
   bool AnyLeft(Role role) const;
   bool AllTasksGone() const;
   void StopAll(absl::Time now, Actions* actions);

@@ -92,6 +92,7 @@ RunOutcome Supervision::Run(int signals, ControlSocket* control) {
       history_.Record(absl::Now(), record_);
     }
     history_.OnTime(absl::Now());
+    HeedRemoval();
   }
   if (requeued_) return {RunPhase::kQueued, 0, history_.record(), progress_.last_step()};
   return {state_.phase(), ExitCode(), history_.record(), progress_.last_step()};

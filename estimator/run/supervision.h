@@ -71,6 +71,8 @@ class Supervision {
   void Cancel(const std::string& why, Interrupts::Answer answer);
   // Asks the batch system, where there is one, whether it is ending the job; then the run ends as that says.
   void HeedBatch();
+  // Ends the run where its folder was removed.
+  void HeedRemoval();
 
   // supervision_messages.cc: what the nodes say.
   void HandleLinkEvent(size_t node, const LinkEvent& event);
@@ -108,6 +110,7 @@ class Supervision {
   bool record_changed_ = false;
   bool batch_ends_ = false;  // the batch system ends the job, whose signals then say nothing new
   bool requeued_ = false;
+  bool removal_told_ = false;
   uint64_t connections_ = 0;
   bool last_lines_told_ = false;
   std::string kept_on_nodes_;      // what stays there, and where; part of the run's reason

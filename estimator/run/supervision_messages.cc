@@ -284,8 +284,8 @@ void Supervision::HandleChunk(size_t index, const estimator::v1::FileChunk& chun
   const FileName file = {chunk.stream(), chunk.task(), chunk.path()};
   if (history_.Store(piece).ok()) {
     nodes_[index].unstored.erase(file);
-  } else {
-    nodes_[index].unstored.insert(file);
+  } else if (chunk.stream() == estimator::v1::OUTPUT || !history_.IsRemoved()) {
+    nodes_[index].unstored.insert(file);  // of a run that was removed, outputs alone are worth a folder that stays
   }
   if (!chunk.data().empty()) nodes_[index].link->Stored(chunk.data().size());
 }
@@ -309,10 +309,11 @@ void Supervision::HandleCollected(size_t index, const estimator::v1::Collected& 
                             {"left_out", stays},
                             {"left_out_count", count}}));
   if (count > 0) {
-    const std::string named =
-        count == stays.size() ? "the journal names all" : absl::StrCat("the journal names ", stays.size());
+    const std::string named = history_.IsRemoved()    ? ""
+                              : count == stays.size() ? "; the journal names all"
+                                                      : absl::StrCat("; the journal names ", stays.size());
     KeepFolder(node, absl::StrCat(count, count == 1 ? " file (" : " files (", stays.empty() ? "" : stays[0],
-                                  count > 1 ? absl::StrCat(", ...; ", named, ")") : ")"));
+                                  count > 1 ? absl::StrCat(", ...", named, ")") : ")"));
   }
   const std::optional<size_t> failed = state_.failed_task();
   if (failed && static_cast<size_t>(plan_.tasks[*failed].place.node) == index) TellLastLines();

@@ -58,6 +58,15 @@ void Supervision::HeedBatch() {
   }
 }
 
+void Supervision::HeedRemoval() {
+  if (removal_told_ || !history_.IsRemoved() || state_.finished()) return;
+  removal_told_ = true;
+  const std::string why = RemovedReason(folder_, run_.record.run_id);
+  if (!state_.stopping()) return Do(state_.OnRefused(why, false, SteadyNow()));
+  progress_.Clear();
+  Warn(why);
+}
+
 void Supervision::Cancel(const std::string& why, Interrupts::Answer answer) {
   progress_.Clear();
   switch (answer) {

@@ -18,6 +18,12 @@ std::string AgentRunId(const SupervisedRun& run) {
   return run.attempt == 1 ? run.record.run_id : absl::StrCat(run.record.run_id, "-attempt-", run.attempt);
 }
 
+std::string RemovedReason(const RunFolder& folder, const std::string& run_id) {
+  return absl::StrCat("the run's folder ", folder.path(),
+                      " was removed, so that nothing of the run can be kept; end a run by basin cancel ", run_id,
+                      ", and remove it by basin delete ", run_id);
+}
+
 absl::StatusOr<RunOutcome> Supervise(const SupervisedRun& run, const RunFolder& folder, Launcher& launcher,
                                      RunHistory& history, const SuperviseOptions& options) {
   signal(SIGPIPE, SIG_IGN);

@@ -22,6 +22,8 @@ namespace basin {
 struct SupervisedRun;
 // What its agents know the run by: their folders of an attempt before may still be in use.
 std::string AgentRunId(const SupervisedRun& run);
+// Why a run ends whose folder somebody has removed (RunHistory::IsRemoved).
+std::string RemovedReason(const RunFolder& folder, const std::string& run_id);
 
 // A run as its supervisor takes it over, from `basin submit` or from another supervisor.
 struct SupervisedRun {
@@ -82,8 +84,8 @@ struct RunOutcome {
 
 // Blocks until the run is over and nothing of it is left. SIGINT, SIGTERM and SIGHUP cancel it (interrupts.h), a
 // further one kills, unless the batch system knows better; they are blocked for this thread and those it starts, from
-// the call on. Messages and progress go to standard error. The caller holds the run's SupervisorLock. An error means
-// that nothing was started.
+// the call on. So does the removal of the run's folder, which fails the run. Messages and progress go to standard
+// error. The caller holds the run's SupervisorLock. An error means that nothing was started.
 absl::StatusOr<RunOutcome> Supervise(const SupervisedRun& run, const RunFolder& folder, Launcher& launcher,
                                      RunHistory& history, const SuperviseOptions& options);
 

@@ -276,6 +276,19 @@ TEST(FolderListingTest, OddNamesAndKindsAreToldApart) {
   EXPECT_TRUE(ListFolder(*tree, "outputs/etc", {.max_entries = 3}).files.empty());  // not followed
 }
 
+TEST(FolderListingTest, WhatAKilledWriterHasLeftIsNoOutput) {
+  const TemporaryFolder folder;
+  folder.Write("outputs/model.safetensors", "old");
+  folder.Write("outputs/.model.safetensors.basin-tmp.4711", "half");
+  folder.Write("outputs/deep/.evaluation.json.basin-tmp.4711", "{");
+  folder.Write("outputs/.hidden", "the script's own");
+  const FolderListing listing = ListFolder(*FolderBeneath::Open(folder.path()), "outputs", {.max_entries = 100});
+  ASSERT_EQ(listing.files.size(), 2u);
+  EXPECT_EQ(listing.files[0].path, ".hidden");
+  EXPECT_EQ(listing.files[1].path, "model.safetensors");
+  EXPECT_EQ(listing.left_out.count(), 0u);
+}
+
 TEST(FolderListingTest, AllThatIsLeftOutIsCountedAndTheFirstNamed) {
   const TemporaryFolder folder;
   for (int i = 0; i < 700; ++i) folder.Write(absl::StrCat("outputs/odd\xff", i), "");

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 from conformance_case import FINAL, STAY, STUBBORN, ConformanceCase, processes, ssh_hosts
@@ -73,6 +74,41 @@ class Faults(ConformanceCase):
         self.nothing_left(folders=False)
         self.assertEqual(self.asks("show", record["run_id"])["run_id"], record["run_id"])
         self.assertIn("worker-0 is up", self.read("logs/worker-0.txt"))
+
+    def test_run_whose_folder_is_removed_by_hand_ends_and_says_so(self):
+        submitted, record = self.running(STAY)
+        self.remove_folder()
+        record = self.ends(submitted, 1, "Failed")
+        self.assertRegex(record["reason"], f"^the run's folder /.*/{record['run_id']} was removed, so that nothing of the run can be kept; "
+                                           f"end a run by basin cancel {record['run_id']}, and remove it by basin delete ")
+        self.assertIn(record["reason"], submitted.text("err"))
+        self.nothing_left()
+        self.assertEqual(self.folders(), [])
+
+    def remove_folder(self):
+        folder = self.folder()
+        # What the supervisor writes meanwhile is in the way, as with rm -rf: again, until it is gone.
+        processes.wait_until(lambda: shutil.rmtree(folder, ignore_errors=True) or not os.path.exists(folder), "the folder is removed")
+
+    def test_whoever_follows_a_run_whose_folder_is_removed_is_told(self):
+        detached = self.submit(STAY, "--detach")
+        self.assertEqual(detached.wait(), 0, detached.text())
+        attached = self.basin("attach", json.loads(detached.text("out"))["run_id"])
+        attached.wait_for_line("Ctrl-C leaves it running")
+        self.wait_until_up()
+        self.remove_folder()
+        self.assertEqual(attached.wait(), 1, attached.text())
+        self.assertIn("was removed, so that nothing of the run can be kept", attached.text("err"))
+        self.nothing_left()
+        self.assertEqual(self.folders(), [])
+
+    def test_outputs_of_a_run_whose_folder_is_removed_stay_on_their_node(self):
+        submitted, record = self.running("mkdir outputs; echo weights >outputs/model-$me\n" + STAY)
+        self.remove_folder()
+        record = self.ends(submitted, 1, "Failed")
+        self.assertRegex(record["reason"], r"outputs/model-worker-0 .*kept on node .* in /.*, which is yours to remove")
+        self.nothing_left(folders=False)
+        self.assertEqual(self.folders(), [])
 
     def test_detached_run_goes_on_with_a_new_supervisor(self):
         detached = self.submit(COUNT, "--detach")

@@ -118,6 +118,9 @@ class KubernetesCases(conformance_faults.Faults, conformance_jobs.Jobs, conforma
         processes.wait_until(lambda: text in submitted.text("err") or not submitted.running(), f"the submitter says {text!r}")
         self.assertIn(text, submitted.text("err"))
 
+    # A pod's disk goes with it.
+    test_outputs_of_a_run_whose_folder_is_removed_stay_on_their_node = None
+
     def test_objects_are_as_the_job_says(self):
         submitted = self.submit("echo key is $KEY" + STAY, use_gpu=None, evaluator_count=1, secrets=["KEY"], environment_variables={"FLAGS": self.flags},
                                 kubernetes={"namespace": "default", "service_account": "trainer", "pull_secrets": ["registry"], "shm_size": "32Mi",

@@ -120,6 +120,18 @@ class SlurmCases(conformance_faults.Faults, conformance_jobs.Jobs, conformance_r
         self.assertIn(f"Slurm's job {self.job_number()}: FAILED", record["reason"])
         self.nothing_left(folders=False)
 
+    def test_run_whose_folder_is_removed_by_hand_ends_and_says_so(self):
+        """The supervisor lives in the job; whoever has submitted follows it."""
+        submitted, record = self.running(STAY)
+        self.remove_folder()
+        self.assertEqual(submitted.wait(), 1, submitted.text())
+        self.assertIn(f"{record['run_id']} was removed, so that nothing of the run can be kept", submitted.text("err"))
+        self.nothing_left()
+        self.assertEqual(self.folders(), [])
+
+    # Their names are in the record, which the job's script alone still has.
+    test_outputs_of_a_run_whose_folder_is_removed_stay_on_their_node = None
+
     # Whoever attaches only follows: the supervisor lives in the job, and with it the run ends.
     test_supervisor_that_cannot_begin_says_why_and_leaves_the_run_to_the_next = None
 

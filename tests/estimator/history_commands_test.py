@@ -118,6 +118,28 @@ class RunsCommand(RunsTest):
         self.ids()
         self.assertIn('3 runs are not shown', self.errors)
 
+    def test_latest_names_a_newer_run_that_is_damaged(self):
+        self.ended('20251128-1', created=1000)
+        self.ended('20251128-2', created=2000)
+        for damaged in ('20251128-0', '20251128-3'):
+            folder = self.ended(damaged, created=3000)
+            (folder / 'run.json').write_text('{"run_id": "2')
+            (folder / 'journal.jsonl').write_text('')
+        for command in ('show', 'logs', 'metrics'):
+            self.basin(command, 'latest')
+            self.assertEqual(self.errors, f'basin: warning: latest passes over what may be newer: {self.runs}/exp/20251128-3: no run: '
+                             'neither run.json nor journal.jsonl tells of one; bring run.json or journal.jsonl back, or remove what '
+                             'is left: basin delete --force 20251128-3\n')
+        self.assertEqual(self.json('show', 'exp/latest')['run_id'], '20251128-2')
+        self.basin('delete', 'latest', code=2)
+        self.assertIn('run latest: which one that is is not certain: ', self.errors)
+        self.assertIn('or give the id of the run that you mean', self.errors)
+        self.basin('delete', '--force', '20251128-3')
+        self.assertEqual(self.json('show', 'latest')['run_id'], '20251128-2')
+        self.assertEqual(self.errors, '')
+        self.basin('delete', 'latest')
+        self.assertEqual(self.ids(), ['20251128-1'])
+
     def test_two_submitters_and_readers_at_once(self):
         writers = [Supervisor(self.runs, 'exp', f'run-{number:02}') for number in range(6)]
         for number, writer in enumerate(writers):

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "absl/cleanup/cleanup.h"
+#include "common/base/files.h"
 #include "estimator/history/aside.h"
 #include "estimator/history/copy_files.h"
 #include "estimator/history/files_below.h"
@@ -35,6 +36,20 @@ TEST(HistoryFilesTest, FilesAndLinksAreListedByPath) {
   ASSERT_TRUE(files.ok()) << files.status();
   EXPECT_EQ(PathsOf(*files), (std::vector<std::string>{"b.txt", "b/deep/two", "link"}));
   EXPECT_EQ((*files)[1].bytes, 2u);
+}
+
+TEST(HistoryFilesTest, WhatAKilledWriterHasLeftIsNeitherListedNorCopied) {
+  const TemporaryFolder run, target;
+  fs::create_directories(run / "outputs/model");
+  std::ofstream(run / "outputs/model/net.bin") << "whole";
+  std::ofstream(TemporaryPathFor(run / "outputs/model/net.bin")) << "who";
+  std::ofstream(TemporaryPathFor(run / "outputs/evaluation.json")) << "{";
+  EXPECT_EQ(*FilesOfRun(run.path()), std::vector<std::string>{"outputs/model/net.bin"});
+  const auto copied = CopyFrom(run.path(), "outputs", target / "copy");
+  ASSERT_TRUE(copied.ok()) << copied.status();
+  EXPECT_EQ(copied->files, 1);
+  EXPECT_EQ(PathsOf(*FilesBelow(target.path())), std::vector<std::string>{"copy/model/net.bin"});
+  EXPECT_EQ(std::distance(fs::directory_iterator(target / "copy"), fs::directory_iterator()), 1);
 }
 
 TEST(HistoryFilesTest, AFolderThatCannotBeReadIsNoEmptyFolder) {

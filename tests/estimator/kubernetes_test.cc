@@ -149,9 +149,16 @@ TEST(KubernetesManifestsTest, YamlReadsBackAsTheObjects) {
   EXPECT_EQ(YAML::LoadAll(ManifestsToYaml(ManifestsOf(JobOf("kubernetes: {image: i}\n")))).size(), 4u);
 }
 
+TEST(KubernetesManifestsTest, AMissingImageIsToldWithThePlaceInTheJobFileWhereItWouldStand) {
+  const std::string says =
+      "kubernetes.image: not given, nor is custom_docker_image; pods run in an image that has Basin's programs: "
+      "write kubernetes: {image: REGISTRY/NAME:TAG} in the job, or image in the target";
+  EXPECT_EQ(CheckKubernetesJob(JobOf(""), {}).message(), absl::StrCat("job.yaml:1:1: ", says));
+  EXPECT_EQ(CheckKubernetesJob(JobOf("kubernetes:\n  namespace: lab\n"), {}).message(),
+            absl::StrCat("job.yaml:6:3: ", says));
+}
+
 TEST(KubernetesManifestsTest, WhatCannotBeOnKubernetesIsRefusedByName) {
-  EXPECT_THAT(CheckKubernetesJob(JobOf(""), {}).message(),
-              HasSubstr("kubernetes.image (or custom_docker_image) is missing"));
   KubernetesSettings settings;
   settings.image = "i";
   EXPECT_THAT(CheckKubernetesJob(JobOf("use_gpu: true\nworkers_per_gpu: 2\n"), settings).message(),

@@ -89,15 +89,34 @@ TEST(RunStateWithChiefTest, WorkerOfBasinPsThatEndsBadlyAfterTheChiefFailsTheRun
   EXPECT_EQ(run.state.failed_task(), std::optional<size_t>(2));
 }
 
-TEST_F(RunStateTest, PsThatStaysIsStoppedAndTheRunIsComplete) {
+// As where workers are scripts that never speak to it.
+TEST_F(RunStateTest, PsThatStaysThoughNobodyIsLeftIsStoppedSoonAndTheRunIsComplete) {
   run_.StartAll();
   for (const size_t task : {1, 2, 3}) run_.End(task, kGood);
-  EXPECT_EQ(state_.NextDeadline(), run_.now + absl::Seconds(10));
-  EXPECT_EQ(run_.Later(absl::Seconds(9)), "");
-  EXPECT_EQ(run_.Later(absl::Seconds(1)), "term0");
+  EXPECT_EQ(state_.NextDeadline(), run_.now + absl::Seconds(1));
+  EXPECT_EQ(run_.Later(absl::Milliseconds(999)), "");
+  EXPECT_EQ(run_.Later(absl::Milliseconds(1)), "term0");
   EXPECT_EQ(run_.End(0, {0, 15}), "collect0");
   run_.LeaveAll();
   EXPECT_EQ(state_.phase(), RunPhase::kCompleted);
+}
+
+TEST_F(RunStateTest, PsHasTenSecondsWhileSomethingOfAWorkerIsLeftThatMayUseIt) {
+  run_.StartAll();
+  for (const size_t task : {1, 3}) run_.End(task, kGood);
+  state_.OnExited(2, kGood, run_.now);  // what it had started goes on
+  EXPECT_EQ(run_.Later(absl::Seconds(3)), "");
+  EXPECT_EQ(Text(state_.OnGone(2, run_.now)), "");
+  EXPECT_EQ(run_.Later(absl::Milliseconds(999)), "");
+  EXPECT_EQ(run_.Later(absl::Milliseconds(1)), "term0");
+}
+
+TEST_F(RunStateTest, PsIsStoppedAfterTenSecondsAlsoWhileSomethingOfAWorkerIsLeft) {
+  run_.StartAll();
+  for (const size_t task : {1, 3}) run_.End(task, kGood);
+  state_.OnExited(2, kGood, run_.now);
+  EXPECT_EQ(run_.Later(absl::Milliseconds(9'999)), "");
+  EXPECT_EQ(run_.Later(absl::Milliseconds(1)), "term0 term2");
 }
 
 TEST_F(RunStateTest, PsWaitsForTheEvaluatorWhichHasAMinute) {

@@ -1,6 +1,7 @@
 """What `basin` says of wrong words on its command line and of wrong files that they name: exit code 2, and what to do."""
 
 import os
+import re
 import subprocess
 import tempfile
 import unittest
@@ -123,13 +124,43 @@ class WrongWordsTest(unittest.TestCase):
                 (('submit', '--detatch', self.job), 'submit: unknown word --detatch; did you mean --detach?'),
                 (('logs', 'latest', '--folow'), '--folow; did you mean --follow? basin logs --help says more'),
                 (('submit',), 'JOB is required; basin submit --help says more'),
-                ((), 'A subcommand is required; basin --help says more'),
+                ((), 'which command? basin --help lists them'),
         ):
             text = self.refuses(*words)
             self.assertTrue(text.startswith('basin: error: '), text)
             self.assertIn(complaint, text)
         self.assertIn('submit', self.accepts('--help'))
         self.assertIn('--path', self.accepts('models', 'register', '--help'))
+
+    def test_words_that_nothing_takes_are_named_with_what_takes_them(self):
+        for words, says in (
+                (('show', 'latest', 'extra'), 'unknown word extra; basin show --help says more'),
+                (('runs', '--limti', '3'), 'unknown word --limti; did you mean --limit? basin runs --help says more'),
+                (('logs', 'latest', '-n', '5'), 'unknown word -n; basin logs --help says more'),
+                (('doctor', '--hosts'), '--hosts: its value is missing; basin doctor --help says more'),
+                (('models', 'show'), 'MODEL is required; basin models show --help says more'),
+                (('models',), 'which command? basin models --help lists them'),
+                (('--verbose',), 'unknown word --verbose; basin --help says more'),
+                (('help',), 'there is no command "help"; did you mean "--help"? basin --help lists'),
+                (('top', '--timeout', 'x'), '--timeout: expected a whole number from 0 up, found "x"'),
+                (('top', '--ps', 'h0'), 'top: ps 0 at h0: expected host:port, found no port; add one'),
+                (('runs', '--state', 'Done'), '--state Done: no state of a run; states are NotStarted, Starting, '),
+                (('logs', 'latest', '--task', ''), '--task: is given, but empty'),
+        ):
+            self.assertIn('basin: error: ' + says, self.refuses(*words))
+
+    def test_every_command_documents_its_exit_codes(self):
+        def commands(*words):
+            text = self.accepts(*words, '--help')
+            self.assertIn('Print this help message and exit', text)
+            below = text.partition('Subcommands:\n')[2].partition('\n\n')[0]
+            if not below or not words:
+                self.assertRegex(text, r'\nExit code[\s\S]* 0 [\s\S]* 2 ', words)
+            for name in re.findall(r'(?m)^  ([a-z]+) ', below):
+                commands(*words, name)
+            return text
+
+        self.assertIn('basin submit JOB', commands())
 
     def test_number_out_of_its_range_is_refused_on_one_short_line(self):
         for words in (('logs', 'latest', '--tail'), ('runs', '--limit')):
@@ -138,6 +169,13 @@ class WrongWordsTest(unittest.TestCase):
                 self.assertIn(f'{words[-1]}: expected a whole number from 0 up, found "{wrong}"; basin {words[0]} --help', text)
                 self.assertLess(len(text), 150)
         self.accepts('runs', '--limit', '0')
+
+    def test_two_neighbouring_letters_that_are_swapped_are_one_slip(self):
+        for word, meant in (('rnus', 'runs'), ('sohw', 'show'), ('lgos', 'logs'), ('otp', 'top'), ('SOHW', 'show')):
+            self.assertIn(f'there is no command "{word}"; did you mean "{meant}"?', self.refuses(word))
+        self.assertNotIn('did you mean', self.refuses('swho'))
+        job = self.write('swapped.yaml', 'entry_script: train.sh\ninputs: [{nmae: mnist, path: /usr}]\n')
+        self.assertIn('did you mean "name"?', self.refuses('submit', job))
 
     def test_words_of_the_next_step_fit_where_they_are_said(self):
         self.assertIn('--param: "x" is no flag; write --param --name=value', self.refuses('submit', self.job, '--param', 'x'))

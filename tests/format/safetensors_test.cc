@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -157,6 +159,25 @@ TEST_F(SafetensorsTest, WithoutFinishTheOldFileStaysAndNothingElse) {
   }
   EXPECT_EQ(folder_.Names(), (std::vector<std::string>{"model.safetensors"}));
   EXPECT_EQ(*ReadFile(path()), "old");
+}
+
+TEST_F(SafetensorsTest, WhatAKilledWriterLeavesHasANameThatIsPassedOver) {
+  const pid_t killed = fork();
+  ASSERT_GE(killed, 0);
+  if (killed == 0) {
+    auto writer = Create({{"w", DType::kF32, {4}}});
+    raise(SIGKILL);
+  }
+  ASSERT_EQ(waitpid(killed, nullptr, 0), killed);
+  ASSERT_EQ(folder_.Names(), (std::vector<std::string>{absl::StrCat(".model.safetensors.basin-tmp.", killed)}));
+  EXPECT_TRUE(IsTemporaryName(folder_.Names()[0]));
+  // The longest name there may be can be written too.
+  const std::string longest(255, 'n');
+  EXPECT_TRUE(WriteFileAtomically(folder_ / longest, "x").ok());
+  for (const char* own :
+       {"model.safetensors", "model.basin-tmp.1", ".model.basin-tmp.", ".model.basin-tmp.1x", ".hidden"}) {
+    EXPECT_FALSE(IsTemporaryName(own)) << own;
+  }
 }
 
 TEST_F(SafetensorsTest, BytesThatWereNeverGivenKeepsTheFileAway) {
