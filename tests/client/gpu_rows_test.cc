@@ -206,13 +206,16 @@ TEST_P(GpuRowsTest, SumsLeaveInTheTypeThatTheClientSends) {
 TEST_P(GpuRowsTest, WhatCannotBeSentRefusesTheWholeCallAndIsNamed) {
   const Keys keys = {17, 4, 17};
   const DeviceFloats good(Whole(3 * 4)), pulled(Floats(3 * 4, 5));
+  std::string sent_as = "float32";
   for (const auto& [type, value, text] :
        {std::tuple("float32", NAN, "NaN"), std::tuple("float32", INFINITY, "Inf"), std::tuple("float16", NAN, "NaN"),
         std::tuple("float16", 40000.0f,
                    "80000, beyond float16's largest, 65504 (send bfloat16, or scale the loss "
                    "down)")}) {
-    client_.reset();
-    Connect(type);
+    if (type != sent_as) {
+      client_.reset();
+      Connect(sent_as = type);
+    }
     Floats bad(3 * 3, 1);
     bad[2] = bad[8] = value;
     const DeviceFloats there(bad);

@@ -248,7 +248,10 @@ std::unique_ptr<DeviceRowsMemory::Room> DeviceRowsMemory::TakeRoom(int device, s
     const bool better = best_has < bytes ? has > best_has : has >= bytes && has < best_has;
     if (best == free_.end() || better) best = at;
   }
-  if (best == free_.end()) return std::make_unique<Room>(device);
+  if (best == free_.end()) {
+    free_.reserve(++rooms_);  // so that giving back needs no memory
+    return std::make_unique<Room>(device);
+  }
   std::unique_ptr<Room> room = std::move(*best);
   free_.erase(best);
   return room;

@@ -46,6 +46,7 @@ class DeviceRowsMemory final : public std::enable_shared_from_this<DeviceRowsMem
   std::map<int, bool> loaded_ ABSL_GUARDED_BY(preparing_);
   Mutex mutex_;  // held for no call of CUDA's
   std::vector<std::unique_ptr<Room>> free_ ABSL_GUARDED_BY(mutex_);
+  size_t rooms_ ABSL_GUARDED_BY(mutex_) = 0;  // that were made
 };
 
 }  // namespace basin
