@@ -137,7 +137,7 @@ CudaRowBatch::~CudaRowBatch() {
 
 absl::Status CudaRowBatch::Check(cudaError_t error, const char* what) const { return CudaStatus(error, device_, what); }
 
-absl::Status CudaRowBatch::Reserve(uint64_t count, uint32_t bucket_bits) {
+absl::Status CudaRowBatch::Reserve(uint64_t count, uint32_t bucket_bits, bool bagged, uint32_t dim) {
   for (CudaMemory* memory : {&hashes_, &sorted_hashes_, &unique_}) {
     BASIN_RETURN_IF_ERROR(memory->Resize(device_, count * sizeof(uint64_t)));
   }
@@ -145,7 +145,11 @@ absl::Status CudaRowBatch::Reserve(uint64_t count, uint32_t bucket_bits) {
     BASIN_RETURN_IF_ERROR(memory->Resize(device_, count * sizeof(uint32_t)));
   }
   BASIN_RETURN_IF_ERROR(begin_.Resize(device_, (count + 1) * sizeof(uint32_t)));
-  if (bags_.offsets != nullptr) BASIN_RETURN_IF_ERROR(bag_of_place_.Resize(device_, count * sizeof(uint32_t)));
+  if (bagged) BASIN_RETURN_IF_ERROR(bag_of_place_.Resize(device_, count * sizeof(uint32_t)));
+  if (count > kPiece && dim > 0) {
+    const CudaSortedRows batch{.places = count, .piece = kPiece};
+    BASIN_RETURN_IF_ERROR(partials_.Resize(device_, PartialRows(batch) * dim * sizeof(float)));
+  }
   size_t sort = 0, sum = 0;
   BASIN_RETURN_IF_ERROR(
       Check(cub::DeviceRadixSort::SortPairs(nullptr, sort, hashes_.as<uint64_t>(), sorted_hashes_.as<uint64_t>(),
@@ -198,18 +202,17 @@ absl::Status CudaRowBatch::Sort(const uint64_t* keys, uint32_t first_bit) {
       Check(Launch(FindBuckets, BlocksFor((uint64_t{1} << bucket_bits_) + 1), kThreads, stream_, places_, hashes,
                    static_cast<const uint32_t*>(key_of_sorted), bucket_bits_, reinterpret_cast<uint32_t*>(tally + 1)),
             "find buckets"));
-  BASIN_RETURN_IF_ERROR(
-      Check(cudaMemcpyAsync(host_tally_, tally, tally_bytes, cudaMemcpyDeviceToHost, stream_), "copy a tally"));
-  return Check(cudaStreamSynchronize(stream_), "wait for sorted keys");
+  return Check(cudaMemcpyAsync(host_tally_, tally, tally_bytes, cudaMemcpyDeviceToHost, stream_), "copy a tally");
 }
 
-absl::Status CudaRowBatch::Fill(const uint64_t* keys, uint64_t count, uint32_t bucket_bits, const CudaRowBags& bags) {
+absl::Status CudaRowBatch::StartFill(const uint64_t* keys, uint64_t count, uint32_t bucket_bits,
+                                     const CudaRowBags& bags, bool whole_hashes) {
   BASIN_CHECK(count <= kMaxKeys && bucket_bits >= 8 && bucket_bits <= 16);
   places_ = 0;
   key_count_ = often_ = 0;
   bags_ = bags;
   bucket_bits_ = bucket_bits;
-  BASIN_RETURN_IF_ERROR(Reserve(count, bucket_bits));
+  BASIN_RETURN_IF_ERROR(Reserve(count, bucket_bits, bags.offsets != nullptr, 0));
   Tally* const tally = static_cast<Tally*>(host_tally_);
   host_buckets_ = reinterpret_cast<const uint32_t*>(tally + 1);
   if (count == 0) {
@@ -217,20 +220,38 @@ absl::Status CudaRowBatch::Fill(const uint64_t* keys, uint64_t count, uint32_t b
     return absl::OkStatus();
   }
   places_ = count;
+  absl::Status started;
   if (bags.offsets != nullptr) {
-    BASIN_RETURN_IF_ERROR(Check(Launch(FindBags, BlocksFor(count), kThreads, stream_, count, bags.offsets, bags.bags,
-                                       bag_of_place_.as<uint32_t>()),
-                                "find bags"));
+    started = Check(Launch(FindBags, BlocksFor(count), kThreads, stream_, count, bags.offsets, bags.bags,
+                           bag_of_place_.as<uint32_t>()),
+                    "find bags");
   }
-  absl::Status sorted = Sort(keys, 64 - SortedBits(count, bucket_bits));
-  if (sorted.ok() && tally->mixed != 0) sorted.Update(Sort(keys, 0));
-  if (!sorted.ok()) {
-    places_ = 0;
-    return sorted;
-  }
+  if (started.ok()) started = Sort(keys, whole_hashes ? 0 : 64 - SortedBits(count, bucket_bits));
+  if (!started.ok()) places_ = 0;
+  return started;
+}
+
+bool CudaRowBatch::FinishFill() {
+  const Tally* const tally = static_cast<const Tally*>(host_tally_);
   key_count_ = tally->keys;
   often_ = tally->often;
-  return absl::OkStatus();
+  // Of whole hashes none agree.
+  return tally->mixed == 0;
+}
+
+const uint32_t* CudaRowBatch::bucket_begin_there() const {
+  return reinterpret_cast<const uint32_t*>(tally_.as<Tally>() + 1);
+}
+
+absl::Status CudaRowBatch::Fill(const uint64_t* keys, uint64_t count, uint32_t bucket_bits, const CudaRowBags& bags) {
+  absl::Status filled;
+  for (bool whole_hashes = false, done = false; filled.ok() && !done; whole_hashes = true) {
+    filled = StartFill(keys, count, bucket_bits, bags, whole_hashes);
+    if (filled.ok() && count > 0) filled = Check(cudaStreamSynchronize(stream_), "wait for sorted keys");
+    done = filled.ok() && FinishFill();
+  }
+  if (!filled.ok()) places_ = 0;
+  return filled;
 }
 
 absl::Status CudaRowBatch::SumGradients(const float* gradients, uint32_t dim, float* sums, uint32_t* not_finite) {

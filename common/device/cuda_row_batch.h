@@ -50,6 +50,17 @@ class CudaRowBatch final {
   // REQUIRES: count <= kMaxKeys; 8 <= bucket_bits <= 16, those of the table's placement.
   absl::Status Fill(const uint64_t* keys, uint64_t count, uint32_t bucket_bits, const CudaRowBags& bags);
 
+  // For those who may not wait for the stream, and whose device may not be kept waiting by allocations either.
+  // Makes room for such batches, so that with them nothing of the below allocates. dim 0: no gradients are summed.
+  absl::Status Reserve(uint64_t count, uint32_t bucket_bits, bool bagged, uint32_t dim);
+  // What is asked for from now on is ordered by this stream. What was asked for before has run.
+  void UseStream(cudaStream_t stream) { stream_ = stream; }
+  // Fill in two halves: FinishFill is for when all has run that StartFill asked for. False: two keys have the same
+  // leading bits of their hashes, and both are to be called again, with whole_hashes.
+  absl::Status StartFill(const uint64_t* keys, uint64_t count, uint32_t bucket_bits, const CudaRowBags& bags,
+                         bool whole_hashes = false);
+  bool FinishFill();
+
   uint64_t places() const { return places_; }
   // Rows of the caller's buffers: keys, or bags.
   uint64_t rows() const { return bags_.offsets != nullptr ? bags_.bags : places_; }
@@ -58,6 +69,8 @@ class CudaRowBatch final {
   const uint64_t* keys() const { return unique_.as<uint64_t>(); }
   // In host memory, until the next Fill: keys [bucket_begin()[b], bucket_begin()[b + 1]) are of bucket b.
   const uint32_t* bucket_begin() const { return host_buckets_; }
+  // The same in device memory. REQUIRES: there are keys.
+  const uint32_t* bucket_begin_there() const;
   // Which of the different keys stands at each place.
   const uint32_t* key_of_place() const { return key_of_place_.as<uint32_t>(); }
 
@@ -73,12 +86,11 @@ class CudaRowBatch final {
   size_t memory_bytes() const;
 
  private:
-  absl::Status Reserve(uint64_t count, uint32_t bucket_bits);
   absl::Status Sort(const uint64_t* keys, uint32_t first_bit);
   absl::Status Check(cudaError_t error, const char* what) const;
 
   const std::string device_;
-  const cudaStream_t stream_;
+  cudaStream_t stream_;
   CudaRowBags bags_;
   uint64_t places_ = 0;
   uint32_t key_count_ = 0, bucket_bits_ = 0;

@@ -205,6 +205,12 @@ __global__ void __launch_bounds__(kThreads) PoolRows(CudaSortedRows batch, const
   }
 }
 
+// Whether four columns may be read and written at once.
+template <typename... Floats>
+bool InFours(uint32_t dim, const Floats*... at) {
+  return dim % 4 == 0 && ((reinterpret_cast<uintptr_t>(at) % sizeof(float4) == 0) && ...);
+}
+
 // Threads a row: a power of two, all of one warp.
 uint32_t LanesFor(uint32_t dim, uint32_t width) {
   uint32_t lanes = 1;
@@ -239,22 +245,25 @@ cudaError_t StartSums(cudaStream_t stream, const CudaSortedRows& batch, const fl
 
 cudaError_t StartSumRows(cudaStream_t stream, const CudaSortedRows& batch, const float* gradients, uint32_t dim,
                          float* partials, float* sums, uint32_t* not_finite) {
-  return dim % 4 == 0 ? StartSums<4>(stream, batch, gradients, dim, partials, sums, not_finite)
-                      : StartSums<1>(stream, batch, gradients, dim, partials, sums, not_finite);
+  return InFours(dim, gradients, partials, sums)
+             ? StartSums<4>(stream, batch, gradients, dim, partials, sums, not_finite)
+             : StartSums<1>(stream, batch, gradients, dim, partials, sums, not_finite);
 }
 
 cudaError_t StartScatterRows(cudaStream_t stream, const CudaSortedRows& batch, const float* rows, uint32_t dim,
                              float* places) {
-  const uint32_t lanes = LanesFor(dim, dim % 4 == 0 ? 4 : 1);
-  return Launch(dim % 4 == 0 ? ScatterRows<4> : ScatterRows<1>, BlocksFor(batch.places, lanes), kThreads, stream, batch,
+  const bool in_fours = InFours(dim, rows, places);
+  const uint32_t lanes = LanesFor(dim, in_fours ? 4 : 1);
+  return Launch(in_fours ? ScatterRows<4> : ScatterRows<1>, BlocksFor(batch.places, lanes), kThreads, stream, batch,
                 rows, dim, lanes, places);
 }
 
 cudaError_t StartPoolRows(cudaStream_t stream, const CudaSortedRows& batch, const float* rows, uint32_t dim,
                           float* pooled) {
-  const uint32_t lanes = LanesFor(dim, dim % 4 == 0 ? 4 : 1);
-  return Launch(dim % 4 == 0 ? PoolRows<4> : PoolRows<1>, BlocksFor(batch.bags, lanes), kThreads, stream, batch, rows,
-                dim, lanes, pooled);
+  const bool in_fours = InFours(dim, rows, pooled);
+  const uint32_t lanes = LanesFor(dim, in_fours ? 4 : 1);
+  return Launch(in_fours ? PoolRows<4> : PoolRows<1>, BlocksFor(batch.bags, lanes), kThreads, stream, batch, rows, dim,
+                lanes, pooled);
 }
 
 }  // namespace basin

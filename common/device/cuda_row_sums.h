@@ -26,7 +26,7 @@ struct CudaSortedRows {
 inline uint64_t PartialRows(const CudaSortedRows& batch) { return (batch.places + batch.piece - 1) / batch.piece * 2; }
 
 // As CudaRowBatch::SumGradients. `partials`: PartialRows(batch) rows, where a key stands more than `piece` times; null
-// where none does. All but not_finite are aligned to 16 bytes where dim is a multiple of 4.
+// where none does. Four columns are read and written at once where dim is a multiple of 4 and all addresses are of 16.
 cudaError_t StartSumRows(cudaStream_t stream, const CudaSortedRows& batch, const float* gradients, uint32_t dim,
                          float* partials, float* sums, uint32_t* not_finite);
 cudaError_t StartScatterRows(cudaStream_t stream, const CudaSortedRows& batch, const float* rows, uint32_t dim,

@@ -1,17 +1,24 @@
 // A device whose memory is the host's, and whose copies end when the test says so.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cluster_spec/table_placement.h"
 #include "common/base/mutex.h"
 #include "common/codec/half.h"
 #include "worker/client/device_copies.h"
+#include "worker/client/device_rows.h"
+#include "worker/client/row_batch.h"
 
 namespace basin {
 
@@ -102,6 +109,89 @@ class FakeGate final : public StreamGate {
   bool open_ = false;
 };
 
+// Reduced and spread by the host's RowBatch, when the test lets it.
+class FakeRows final : public DeviceRows {
+ public:
+  FakeRows(std::shared_ptr<FakeDevice> device, const DeviceRowsItem& item)
+      : device_(std::move(device)), item_(item), offsets_(item.bags.offsets.begin(), item.bags.offsets.end()) {
+    if (!item_.keys_there) keys_.assign(item.keys, item.keys + item.count);
+  }
+  void Reduce(const Mark&, Done done) override {
+    device_->Add(/*outward=*/true, {nullptr, item_.push, 0, std::move(done), [this] { ReduceNow(); }});
+  }
+  absl::Span<const uint32_t> bucket_begin() const override { return begin_; }
+  const Unsendable* unsendable() const override { return unsendable_ ? &*unsendable_ : nullptr; }
+  void PackOut(uint32_t first, uint32_t n, void* to, Done done) override {
+    const size_t bytes = n * (sizeof(uint64_t) + SumBytes());
+    device_->Add(/*outward=*/true, {to, nullptr, bytes, std::move(done), [=, this] { Pack(first, n, to); }});
+  }
+  void RowsIn(uint32_t first, uint32_t n, const void* from, Done done) override {
+    device_->Add(/*outward=*/false, {rows_.data() + size_t{first} * item_.dim, from, n * RowBytes(), std::move(done)});
+  }
+  void Spread(Done done) override {
+    device_->Add(/*outward=*/false, {item_.pull, rows_.data(), 0, std::move(done), [this] { SpreadNow(); }});
+  }
+
+ private:
+  size_t RowBytes() const { return item_.dim * sizeof(float); }
+  size_t SumBytes() const { return item_.push != nullptr ? item_.dim * SizeOf(item_.sent_as) : 0; }
+  char* RowAt(size_t key) { return reinterpret_cast<char*>(rows_.data() + key * item_.dim); }
+
+  void ReduceNow() {
+    const TablePlacement placement = TablePlacement::Make(1);
+    if (item_.keys_there) keys_.assign(item_.keys, item_.keys + item_.count);
+    batch_.Fill(placement, item_.dim, keys_, {.offsets = offsets_, .mean = item_.bags.mean});
+    begin_.assign(placement.buckets() + 1, static_cast<uint32_t>(batch_.keys().size()));
+    for (auto at = batch_.buckets().rbegin(); at != batch_.buckets().rend(); ++at) begin_[at->bucket] = at->first_key;
+    for (size_t bucket = placement.buckets(); bucket-- > 0;)
+      begin_[bucket] = std::min(begin_[bucket], begin_[bucket + 1]);
+    rows_.assign(batch_.keys().size() * item_.dim, NAN);
+    if (item_.push == nullptr) return;
+    for (const RowBatch::Bucket& bucket : batch_.buckets())
+      batch_.WriteGradients(bucket, 0, bucket.keys, item_.push, RowAt(bucket.first_key));
+    for (size_t i = 0; i < rows_.size() && !unsendable_; ++i) {
+      if (std::abs(rows_[i]) < OverflowsFrom(item_.sent_as)) continue;
+      unsendable_ = {
+          .key = batch_.keys()[i / item_.dim], .column = static_cast<uint32_t>(i % item_.dim), .value = rows_[i]};
+    }
+  }
+  void Pack(uint32_t first, uint32_t n, void* to) {
+    char* out = static_cast<char*>(to);
+    const uint32_t most = MostKeysOfEntry(item_.dim);
+    for (const RowBatch::Bucket& bucket : batch_.buckets()) {
+      for (uint32_t i = 0; i < bucket.keys; i += most) {
+        const uint32_t at = bucket.first_key + i, keys = std::min(most, bucket.keys - i);
+        if (at < first || at >= first + n) continue;
+        batch_.WriteKeys(bucket, i, keys, out);
+        out += keys * sizeof(uint64_t);
+        if (item_.push == nullptr) continue;
+        if (IsHalf(item_.sent_as)) {
+          Narrow(item_.sent_as, rows_.data() + size_t{at} * item_.dim, keys * item_.dim, out);
+        } else {
+          std::memcpy(out, RowAt(at), keys * RowBytes());
+        }
+        out += keys * SumBytes();
+      }
+    }
+  }
+  void SpreadNow() {
+    std::vector<float> places(batch_.places() * item_.dim);
+    float* const to = batch_.bagged() ? places.data() : item_.pull;
+    for (const RowBatch::Bucket& bucket : batch_.buckets())
+      batch_.Scatter(bucket, 0, bucket.keys, RowAt(bucket.first_key), to);
+    if (batch_.bagged()) batch_.Pool(places.data(), item_.pull);
+  }
+
+  const std::shared_ptr<FakeDevice> device_;
+  const DeviceRowsItem item_;
+  const std::vector<uint64_t> offsets_;
+  std::vector<uint64_t> keys_;
+  RowBatch batch_;
+  std::vector<uint32_t> begin_;
+  std::vector<float> rows_;
+  std::optional<Unsendable> unsendable_;
+};
+
 class FakeCopies final : public DeviceCopies {
  public:
   explicit FakeCopies(std::shared_ptr<FakeDevice> device) : device_(std::move(device)) {}
@@ -123,6 +213,9 @@ class FakeCopies final : public DeviceCopies {
   }
   void CopyIn(int, void* to, const void* from, size_t bytes, Done done) override {
     device_->Add(/*outward=*/false, {to, from, bytes, std::move(done)});
+  }
+  absl::StatusOr<std::unique_ptr<DeviceRows>> PrepareRows(const DeviceRowsItem& item) override {
+    return std::make_unique<FakeRows>(device_, item);
   }
   absl::StatusOr<std::unique_ptr<StreamGate>> NewGate(int) override { return std::make_unique<FakeGate>(device_); }
 

@@ -26,29 +26,30 @@ inline constexpr size_t kElements = 300'001;  // some pieces, the last one odd
 
 #define CUDA_OK(call) ASSERT_EQ(call, cudaSuccess)
 
-// Floats in the device's memory.
-class DeviceFloats {
+// Values in the device's memory.
+template <class T>
+class DeviceArray {
  public:
-  explicit DeviceFloats(size_t count) : count_(count) {
-    EXPECT_EQ(cudaMalloc(&memory_, count * sizeof(float)), cudaSuccess);
+  explicit DeviceArray(size_t count) : count_(count) {
+    EXPECT_EQ(cudaMalloc(&memory_, count * sizeof(T)), cudaSuccess);
   }
-  explicit DeviceFloats(const std::vector<float>& values) : DeviceFloats(values.size()) {
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
     EXPECT_EQ(cudaMemcpy(memory_, values.data(), bytes(), cudaMemcpyHostToDevice), cudaSuccess);
     // From ordinary memory it may return before the last bytes are there, and the tests' streams do not wait for it.
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   }
-  ~DeviceFloats() { EXPECT_EQ(cudaFree(memory_), cudaSuccess); }
-  DeviceFloats(const DeviceFloats&) = delete;
-  DeviceFloats& operator=(const DeviceFloats&) = delete;
-  float* data() const { return static_cast<float*>(memory_); }
-  size_t bytes() const { return count_ * sizeof(float); }
-  std::vector<float> Read() const {
-    std::vector<float> values(count_);
+  ~DeviceArray() { EXPECT_EQ(cudaFree(memory_), cudaSuccess); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+  T* data() const { return static_cast<T*>(memory_); }
+  size_t bytes() const { return count_ * sizeof(T); }
+  std::vector<T> Read() const {
+    std::vector<T> values(count_);
     EXPECT_EQ(cudaMemcpy(values.data(), memory_, bytes(), cudaMemcpyDeviceToHost), cudaSuccess);
     return values;
   }
   // Behind what the stream does before.
-  void CopyFrom(const DeviceFloats& other, cudaStream_t stream) const {
+  void CopyFrom(const DeviceArray& other, cudaStream_t stream) const {
     EXPECT_EQ(cudaMemcpyAsync(memory_, other.memory_, bytes(), cudaMemcpyDeviceToDevice, stream), cudaSuccess);
   }
 
@@ -56,6 +57,7 @@ class DeviceFloats {
   const size_t count_;
   void* memory_ = nullptr;
 };
+using DeviceFloats = DeviceArray<float>;
 
 class Stream {
  public:
@@ -118,6 +120,9 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
     w_.emplace(model.Dense("w", {static_cast<int64_t>(kElements)}, basin::Zeros()));
     reference_.emplace(model.Dense("reference", {static_cast<int64_t>(kElements)}, basin::Zeros()));
     user_.emplace(model.Table("user", {4}));
+    user_reference_.emplace(model.Table("user_reference", {4}));
+    odd_.emplace(model.Table("odd", {3}));
+    odd_reference_.emplace(model.Table("odd_reference", {3}));
     model.SetRule(basin::Momentum{0.5f});
     Ok(client_->Declare(model));
   }
@@ -160,7 +165,7 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
   std::vector<pid_t> servers_;
   std::optional<basin::Client> client_;
   std::optional<basin::Variable> w_, reference_;
-  std::optional<basin::Table> user_;
+  std::optional<basin::Table> user_, user_reference_, odd_, odd_reference_;
 };
 
 }  // namespace basin_test

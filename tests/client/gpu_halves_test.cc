@@ -93,6 +93,11 @@ TEST_P(GpuHalvesTest, Of16BitsAreSentAsTheyAre) {
     Ok(Push(*reference_, gradient.data(), dtype, {1, 0}));
     Ok(Push(*w_, there.data(), dtype, {2, 0}));
     EXPECT_EQ(Pulled(*w_), Pulled(*reference_));
+    // And as C++ has it.
+    const basin::Storage type = dtype.code == 4 ? basin::kBF16 : basin::kF16;
+    Ok(client_->Push({{*reference_, gradient.data(), kElements, type}}).Wait());
+    Ok(client_->Push({{*w_, there.data(), kElements, type, basin::Location::Cuda(0)}}).Wait());
+    EXPECT_EQ(Pulled(*w_), Pulled(*reference_));
   }
 }
 

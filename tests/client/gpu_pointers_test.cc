@@ -152,9 +152,6 @@ TEST_P(GpuPointersTest, WhatIsNotOfTheDeviceIsRefusedByName) {
   refused(client_->Push({From(*w_, there)}, unknown), "stream of kind 7");
   basin::Call pull = client_->Pull({{*w_, host}});
   EXPECT_EQ(pull.OrderBefore(stream.basin()).code(), BASIN_INVALID_ARGUMENT);
-  const uint64_t key = 1;
-  const basin::Rows rows = {&*user_, &key, 1, there.data(), nullptr, nullptr, 0, basin::Pooling::kSum, cuda0};
-  EXPECT_EQ(client_->Start({rows}).Wait().code(), BASIN_UNIMPLEMENTED);
   Ok(client_->Push({From(*w_, there)}).Wait());
 }
 

@@ -92,6 +92,11 @@ absl::Status CheckName(const char* name, absl::string_view what);
 // The deadline of a timeout in seconds; negative: none.
 absl::Time Deadline(double timeout_s);
 
+// DLPack's device types.
+constexpr int32_t kCpu = 1, kCuda = 2;
+// INVALID_ARGUMENT: of an unknown kind. NULL is none.
+absl::StatusOr<DeviceStream> StreamOf(const basin_stream* stream);
+
 // Copies the caller's struct, whose `size` says how much of it the caller knows; the rest is `defaults`.
 template <class Struct>
 Struct Known(const Struct* given, Struct defaults) {

@@ -14,8 +14,6 @@
 namespace basin::abi {
 namespace {
 
-constexpr int32_t kCpu = 1, kCuda = 2;  // of DLPack's device types
-
 // The bytes of a dense tensor. The core compares them with the variable's size; here its own description is checked.
 absl::StatusOr<absl::Span<char>> DenseBytes(const basin_tensor* tensor, uint32_t variable, absl::string_view what) {
   const auto where = [&] { return absl::StrCat(what, " of variable ", variable, ": "); };
@@ -75,14 +73,6 @@ absl::Status CheckShape(const wire::v1::RunSpec& spec, uint32_t id, const basin_
                                                  text(variable.shape().begin(), variable.shape().end())));
 }
 
-absl::StatusOr<DeviceStream> Known(const basin_stream* stream) {
-  if (stream == nullptr) return DeviceStream();
-  if (stream->kind == BASIN_STREAM_NONE || stream->kind == BASIN_STREAM_CUDA) {
-    return DeviceStream{.kind = stream->kind, .handle = stream->handle};
-  }
-  return absl::InvalidArgumentError(absl::StrCat("stream of kind ", stream->kind, "; expected 0 (none) or 1 (CUDA)"));
-}
-
 std::string NameOf(basin_client* client, uint32_t variable) {
   return client->session->Run([variable](ClientCore& core, absl::Time) {
     const bool known = core.spec() && variable < static_cast<uint32_t>(core.spec()->model().variables_size());
@@ -139,7 +129,7 @@ absl::Status Start(basin_client* client, const basin_item* items, size_t count, 
                    basin_call** call) {
   BASIN_RETURN_IF_ERROR(CheckProcess(client));
   if (count > 0 && items == nullptr) return absl::InvalidArgumentError("basin_start: items is NULL");
-  BASIN_ASSIGN_OR_RETURN(const DeviceStream stream, Known(given));
+  BASIN_ASSIGN_OR_RETURN(const DeviceStream stream, StreamOf(given));
   absl::InlinedVector<UpdateItem, 8> update(count);
   auto handle = std::make_unique<basin_call>();
   Taker taker(client, count);
@@ -217,7 +207,7 @@ absl::Status Start(basin_client* client, const basin_item* items, size_t count, 
 absl::Status OrderBefore(basin_call* call, const basin_stream* given) {
   if (call == nullptr) return absl::InvalidArgumentError("the call is NULL");
   BASIN_RETURN_IF_ERROR(CheckProcess(call->process));
-  BASIN_ASSIGN_OR_RETURN(const DeviceStream stream, Known(given));
+  BASIN_ASSIGN_OR_RETURN(const DeviceStream stream, StreamOf(given));
   if (stream.kind == BASIN_STREAM_NONE)
     return absl::InvalidArgumentError("basin_call_order_before: no stream is given");
   if (!call->on_device) {
@@ -228,6 +218,15 @@ absl::Status OrderBefore(basin_call* call, const basin_stream* given) {
 }
 
 }  // namespace
+
+absl::StatusOr<DeviceStream> StreamOf(const basin_stream* stream) {
+  if (stream == nullptr) return DeviceStream();
+  if (stream->kind == BASIN_STREAM_NONE || stream->kind == BASIN_STREAM_CUDA) {
+    return DeviceStream{.kind = stream->kind, .handle = stream->handle};
+  }
+  return absl::InvalidArgumentError(absl::StrCat("stream of kind ", stream->kind, "; expected 0 (none) or 1 (CUDA)"));
+}
+
 }  // namespace basin::abi
 
 using basin::abi::Report;

@@ -87,14 +87,28 @@ struct UpdatePiece {
   uint64_t pulled_bytes() const { return elements * pulled_size; }
 };
 
-// Rows of one table. Keys and bags are the caller's again when StartRows returns, and so is `push`; `pull` is lent
-// until the call is done. Both have a row a key, or a bag.
+// Rows of one table. Keys and bags are the caller's again when StartRows returns; `push` and `pull` are lent until the
+// call is done. Both have a row a key, or a bag.
 struct RowsItem {
   uint32_t table = 0;
   absl::Span<const uint64_t> keys;
   RowBags bags;
   const float* push = nullptr;
   float* pull = nullptr;
+  // Of memory that is not the host's: what is looked at are the bags, and whether there is a push and a pull. Different
+  // keys and the sums of their gradients come by pieces, see CutRows.
+  bool by_pieces = false;
+};
+
+// Different keys [first, first + keys) of one by_pieces item of a call, with their sums and the rows that are pulled:
+// some whole entries (MostKeysOfEntry), of at most kMaxRowsBytes together, keys included.
+struct RowsPiece {
+  size_t item = 0;
+  size_t part = 0;      // the item among those by_pieces
+  uint32_t number = 0;  // in the call
+  uint32_t first = 0, keys = 0;
+  size_t first_entry = 0, entries = 0;
+  size_t written_bytes = 0, pulled_bytes = 0;
 };
 
 struct LeasedPiece {
@@ -136,7 +150,8 @@ class ClientCore {
   void OnPiece(CallId call, const UpdatePiece& piece, const wire::Frame& written, char* pull_to, absl::Time now);
   // Instead of OnPiece: the piece cannot be had, which is the call's error.
   void OnPieceFailed(CallId call, const UpdatePiece& piece, const absl::Status& status, absl::Time now);
-  // Shards whose parameters lie where OnPiece said, since this was asked last, by the piece's place in `pieces`.
+  // Shards whose parameters lie where OnPiece said, since this was asked last, by the piece's place in `pieces`; and
+  // entries of rows, by the piece's number.
   struct Landed {
     CallId call = 0;
     uint32_t piece = 0;
@@ -146,6 +161,22 @@ class ClientCore {
   void AddError(CallId call, const absl::Status& status);
   // As StartUpdate, over rows of tables.
   absl::StatusOr<CallId> StartRows(absl::Span<const RowsItem> items, absl::Time now);
+  // Items by_pieces wait for this, and what is started later for their tables waits behind them; the call's other items
+  // wait too, since it is not known before whether the call is sent at all. `begins` is of each such item, in their
+  // order: its different keys [begins[b], begins[b + 1]) are of bucket b. Returns the pieces, in the order of numbers.
+  std::vector<RowsPiece> CutRows(CallId call, absl::Span<const absl::Span<const uint32_t>> begins, absl::Time now);
+  // A piece may go: pieces of one item in their order. `written`: entry by entry its keys, and its sums as they are
+  // sent. Where rows are pulled they go to `pull_to`, [keys, dim], entry by entry, each told by TakeLanded. Whoever
+  // gives sums has looked at them before.
+  void OnRowsPiece(CallId call, const RowsPiece& piece, const wire::Frame& written, char* pull_to, absl::Time now);
+  // Instead: what was not sent yet of the call's rows is not, which is its error.
+  void OnRowsFailed(CallId call, const absl::Status& status, absl::Time now);
+  // What a table's rows are cut by; nothing: it does not exist.
+  struct TableShape {
+    std::string name;
+    uint32_t dim = 0, bucket_bits = 0;
+  };
+  std::optional<TableShape> ShapeOf(uint32_t table) const;
   // Asks all lanes which rows of the table they have evicted since they were asked last; the keys wait for TakeEvicted.
   absl::StatusOr<CallId> AskEvicted(uint32_t table, absl::Time now);
   struct EvictedRows {
@@ -259,13 +290,21 @@ class ClientCore {
   // client_core_rows.cc
   void TakeTables();
   absl::Status CheckRows(absl::Span<const RowsItem> items);
-  void AddRows(CallId call, const RowsItem& item, const RowBatch& batch, absl::Time now);
+  void AddRows(CallId call, uint32_t table_id, const float* push, bool pulls, const RowBatch& batch, bool late,
+               absl::Time now);
+  // A message has a call's entries in one place: lets the open one go where the call has some before another's.
+  void KeepTogether(Channel& channel, CallId call);
   std::unique_ptr<RowBatch> NewBatch();
   void KeepBatch(std::unique_ptr<RowBatch> batch);
   absl::Status OnRows(const Channel& channel, Call& call, const UpdateEntry& asked, absl::Span<const char> payload);
   void RowsDone(Call& call);
   void SendEvicted(Channel& channel, uint32_t table, CallId call, absl::Time now);
   absl::Status OnEvictedKeys(const Channel& channel, const Pending& pending, absl::string_view body);
+
+  // client_core_row_pieces.cc: rows that come by pieces
+  void SendRows(uint32_t table, absl::Time now);
+  void AddRowsPiece(Call& call, size_t item, const RowsPiece& piece, const wire::Frame& written, char* pull_to,
+                    absl::Time now);
 
   // client_core_pieces.cc: what comes by pieces
   void ForWaiting(CallId call, const UpdatePiece& piece, absl::FunctionRef<void(Waiting&)> with, absl::Time now);

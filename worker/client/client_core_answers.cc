@@ -148,7 +148,7 @@ absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& aske
   ShardState& shard = StateOf(asked.shard);
   const bool wrote = asked.sequence.value() != 0;
   const bool is_bucket = IsBucket(asked.shard);
-  if (answer.code == static_cast<int32_t>(absl::StatusCode::kUnavailable) && asked.pull != nullptr) {
+  if (answer.code == static_cast<int32_t>(absl::StatusCode::kUnavailable) && asked.pull != nullptr && !is_bucket) {
     // The shard waits for its first values: a push or assignment of this entry, if any, went through.
     asked.flags = wire::kPull;
     asked.sequence = Sequence(0);
@@ -178,8 +178,9 @@ absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& aske
       return absl::InternalError(absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for ",
                                               Describe(asked.shard), ", expected ", asked.pull_bytes));
     }
-    if (is_bucket) BASIN_RETURN_IF_ERROR(OnRows(channel, call, asked, payload));
-    if (!is_bucket && !payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
+    const bool to_places = is_bucket && asked.piece == 0;
+    if (to_places) BASIN_RETURN_IF_ERROR(OnRows(channel, call, asked, payload));
+    if (!to_places && !payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
     if (asked.piece != 0) landed_.push_back({call.id, asked.piece - 1});
     shard.pulled = answer.version;
   }

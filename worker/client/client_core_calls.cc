@@ -112,6 +112,7 @@ void ClientCore::Fail(const absl::Status& status) {
   deferred_.clear();
   later_pulls_.clear();
   waiting_.clear();
+  for (auto& table : tables_) table->waiting.clear();
   landed_.clear();
   bytes_in_flight_ = 0;
 }
@@ -151,6 +152,14 @@ std::string ClientCore::WaitingFor(CallId id, absl::Time now) const {
     if (std::any_of(at->second.begin(), at->second.end(), is_its))
       whom.push_back(absl::StrCat("its turn, or the device, for its part of \"", VariableOf(ShardId(at->first)), "\", ",
                                   SecondsText(now - call.since)));
+  }
+  for (auto at = tables_.begin(); at != tables_.end() && whom.empty(); ++at) {
+    const auto is_its = [id](const std::pair<CallId, size_t>& waiting) { return waiting.first == id; };
+    if (std::any_of((*at)->waiting.begin(), (*at)->waiting.end(), is_its)) {
+      whom.push_back(absl::StrCat("its turn, or the device, for its rows of \"",
+                                  spec_->model().tables(static_cast<int>(at - tables_.begin())).name(), "\", ",
+                                  SecondsText(now - call.since)));
+    }
   }
   return absl::StrCat(call.what, ": waiting for ", absl::StrJoin(whom, "; "));
 }

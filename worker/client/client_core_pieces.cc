@@ -68,6 +68,12 @@ void ClientCore::AddError(CallId id, const absl::Status& status) {
   if (Call* call = FindCall(id); call != nullptr) call->result.status.Update(status);
 }
 
+void ClientCore::KeepTogether(Channel& channel, CallId call) {
+  const std::vector<UpdateEntry>& open = channel.open.entries;
+  const auto is_its = [call](const UpdateEntry& entry) { return entry.call == call; };
+  if (!open.empty() && !is_its(open.back()) && std::any_of(open.begin(), open.end(), is_its)) FlushChannel(channel);
+}
+
 // Hands on what nothing stands before any more.
 void ClientCore::SendWaiting(ShardId shard, absl::Time now) {
   const auto queue = waiting_.find(shard.value());
@@ -75,10 +81,7 @@ void ClientCore::SendWaiting(ShardId shard, absl::Time now) {
   while (!queue->second.empty() && queue->second.front().ready) {
     Waiting waiting = std::move(queue->second.front());
     queue->second.pop_front();
-    // A call stands in a message in one place.
-    const std::vector<UpdateEntry>& open = channel.open.entries;
-    const auto is_its = [&waiting](const UpdateEntry& entry) { return entry.call == waiting.entry.call; };
-    if (!open.empty() && !is_its(open.back()) && std::any_of(open.begin(), open.end(), is_its)) FlushChannel(channel);
+    KeepTogether(channel, waiting.entry.call);
     AddEntry(channel, waiting.entry, std::move(waiting.payload), now);
     PartDone(waiting.entry.call, absl::OkStatus());
   }

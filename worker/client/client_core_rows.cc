@@ -59,7 +59,7 @@ absl::Status ClientCore::CheckRows(absl::Span<const RowsItem> items) {
       return absl::InvalidArgumentError(
           absl::StrCat(where, item.keys.size(), " keys, at most ", RowBatch::kMaxKeys, " in one call"));
     }
-    if (item.bags.offsets.data() != nullptr) {
+    if (item.bags.offsets.data() != nullptr && !item.by_pieces) {
       const absl::Status bags = CheckBags(item.bags.offsets, item.keys.size());
       if (!bags.ok()) return absl::InvalidArgumentError(absl::StrCat(where, bags.message()));
     }
@@ -77,18 +77,27 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
   const TablePlacement placement = TablePlacement::Make(static_cast<int>(options_.ps_addresses.size()));
   auto rows = std::make_unique<RowsCall>();
   const auto give_up = [&] {
-    for (RowsCall::Part& part : rows->parts) KeepBatch(std::move(part.batch));
+    for (RowsCall::Part& part : rows->parts) {
+      if (part.batch) KeepBatch(std::move(part.batch));
+    }
   };
   for (const RowsItem& item : items) {
     TableState& table = *tables_[item.table];
-    RowsCall::Part part{.table = item.table, .batch = NewBatch(), .pull = item.pull};
+    RowsCall::Part& part = rows->parts.emplace_back();
+    part.table = item.table;
+    part.push = item.push;
+    part.pull = item.pull;
+    part.pushes = item.push != nullptr;
+    part.pulls = item.pull != nullptr;
+    rows->held = rows->held || item.by_pieces;
+    if (item.by_pieces) continue;
+    part.batch = NewBatch();
     part.batch->Fill(placement, table.dim, item.keys, item.bags);
     std::string not_finite;
     if (item.push != nullptr)
       not_finite = part.batch->FindNotFinite(item.keys, item.bags, item.push, options_.gradient_dtype);
     if (item.pull != nullptr && part.batch->bagged())
       part.places = std::make_unique_for_overwrite<float[]>(part.batch->places() * table.dim);
-    rows->parts.push_back(std::move(part));
     if (not_finite.empty()) continue;
     give_up();
     return absl::InvalidArgumentError(absl::StrCat("table \"",
@@ -101,6 +110,7 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
   call.parts = 1;  // held until everything is queued
   const CallId id = call.id;
   touched_.clear();
+  bool keeps = false;  // something of the call's rows is needed later
   for (size_t i = 0; i < items.size(); ++i) {
     TableState& table = *tables_[items[i].table];
     if (table.buckets.empty()) {
@@ -113,34 +123,32 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
       // From here on this client may have copies of rows: it is told which go.
       for (auto& channel : channels_) SendEvicted(*channel, items[i].table, 0, now);
     }
-    AddRows(id, items[i], *rows->parts[i].batch, now);
-  }
-  std::vector<RowsCall::Part> pulled;
-  for (RowsCall::Part& part : rows->parts) {
-    if (part.pull != nullptr) {
-      pulled.push_back(std::move(part));
-    } else {
-      KeepBatch(std::move(part.batch));
+    RowsCall::Part& part = rows->parts[i];
+    const bool waits = rows->held || !table.waiting.empty();
+    keeps = keeps || waits || part.pulls;
+    if (waits) {
+      ++call.parts;
+      table.waiting.emplace_back(id, i);
+      continue;
     }
+    AddRows(id, part.table, part.push, part.pulls, *part.batch, /*late=*/false, now);
+    if (!part.pulls) KeepBatch(std::move(part.batch));
   }
-  if (!pulled.empty()) {
-    rows->parts = std::move(pulled);
-    call.rows = std::move(rows);
-  }
+  if (keeps) call.rows = std::move(rows);
   for (const uint32_t channel : touched_) FlushIfDue(*channels_[channel], now);
   PartDone(id, absl::OkStatus());
   return id;
 }
 
-void ClientCore::AddRows(CallId call, const RowsItem& item, const RowBatch& batch, absl::Time now) {
-  if (item.push == nullptr && item.pull == nullptr) return;
-  TableState& table = *tables_[item.table];
+void ClientCore::AddRows(CallId call, uint32_t table_id, const float* push, bool pulls, const RowBatch& batch,
+                         bool late, absl::Time now) {
+  if (push == nullptr && !pulls) return;
+  TableState& table = *tables_[table_id];
   const size_t row_bytes = table.dim * sizeof(float);
-  const DType gradient = item.push != nullptr ? options_.gradient_dtype : DType::kF32;
-  // A large bucket is cut: into writes of their own, each applied as one.
-  const auto most = static_cast<uint32_t>(std::max<size_t>(1, kMaxRowsBytes / (sizeof(uint64_t) + row_bytes)));
+  const DType gradient = push != nullptr ? options_.gradient_dtype : DType::kF32;
+  const uint32_t most = MostKeysOfEntry(table.dim);
   for (const RowBatch::Bucket& bucket : batch.buckets()) {
-    const ShardId id = BucketShard(item.table, bucket.bucket);
+    const ShardId id = BucketShard(table_id, bucket.bucket);
     Channel& channel = *channels_[table.buckets[bucket.bucket].channel];
     for (uint32_t first = 0; first < bucket.keys; first += most) {
       const uint32_t n = std::min(most, bucket.keys - first);
@@ -148,23 +156,24 @@ void ClientCore::AddRows(CallId call, const RowsItem& item, const RowBatch& batc
           .shard = id, .rows = n, .dtype = static_cast<uint8_t>(gradient), .pulled = StateOf(id).pulled, .call = call};
       entry.first_key = first;
       const size_t key_bytes = n * sizeof(uint64_t);
-      const size_t bytes = key_bytes + (item.push != nullptr ? n * table.dim * SizeOf(gradient) : 0);
-      if (item.push != nullptr) entry.flags |= wire::kPush;
-      if (item.pull != nullptr) {
+      const size_t bytes = key_bytes + (push != nullptr ? n * table.dim * SizeOf(gradient) : 0);
+      if (push != nullptr) entry.flags |= wire::kPush;
+      if (pulls) {
         entry.flags |= wire::kPull;
         entry.pull_bytes = n * row_bytes;
       }
+      if (late) KeepTogether(channel, call);
       wire::DataBuilder& builder = MakeRoom(channel, entry, bytes, now);
       char* const out = builder.AddInline(WireEntry(channel.open.entries.back()), bytes);
       batch.WriteKeys(bucket, first, n, out);
-      if (item.push == nullptr) continue;
+      if (push == nullptr) continue;
       if (!IsHalf(gradient)) {
-        batch.WriteGradients(bucket, first, n, item.push, out + key_bytes);
+        batch.WriteGradients(bucket, first, n, push, out + key_bytes);
         continue;
       }
       // Repeated keys are summed in float32, and rounded once.
       summed_rows_.resize(n * table.dim);
-      batch.WriteGradients(bucket, first, n, item.push, reinterpret_cast<char*>(summed_rows_.data()));
+      batch.WriteGradients(bucket, first, n, push, reinterpret_cast<char*>(summed_rows_.data()));
       Narrow(gradient, summed_rows_.data(), summed_rows_.size(), out + key_bytes);
     }
   }
@@ -174,7 +183,7 @@ absl::Status ClientCore::OnRows(const Channel& channel, Call& call, const Update
                                 absl::Span<const char> payload) {
   if (!call.rows) return absl::OkStatus();
   for (RowsCall::Part& part : call.rows->parts) {
-    if (part.table != TableOf(asked.shard)) continue;
+    if (part.table != TableOf(asked.shard) || !part.batch) continue;
     const absl::Span<const RowBatch::Bucket> buckets = part.batch->buckets();
     const auto at = std::lower_bound(buckets.begin(), buckets.end(), BucketIn(asked.shard),
                                      [](const RowBatch::Bucket& b, uint32_t bucket) { return b.bucket < bucket; });
@@ -189,6 +198,7 @@ absl::Status ClientCore::OnRows(const Channel& channel, Call& call, const Update
 // order the answers came in.
 void ClientCore::RowsDone(Call& call) {
   for (RowsCall::Part& part : call.rows->parts) {
+    if (!part.batch) continue;
     if (part.places && call.result.status.ok()) part.batch->Pool(part.places.get(), part.pull);
     KeepBatch(std::move(part.batch));
   }

@@ -1,8 +1,11 @@
 // The inner structs of ClientCore, shared by its files.
 #pragma once
 
+#include <deque>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -18,9 +21,7 @@ inline absl::StatusCode RefusalCode(int32_t code) {
   return code >= 1 && code <= 16 ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kInternal;
 }
 
-inline std::string SecondsText(absl::Duration duration) {
-  return absl::StrCat(absl::ToInt64Seconds(duration), " s");
-}
+inline std::string SecondsText(absl::Duration duration) { return absl::StrCat(absl::ToInt64Seconds(duration), " s"); }
 
 // One shard of an update, as long as it is not answered.
 struct ClientCore::UpdateEntry {
@@ -108,15 +109,32 @@ struct ClientCore::Waiting {
   bool ready = false;
 };
 
-// Where the rows that a call pulls go.
+// Rows of a call that are not sent yet, and where those go that it pulls.
 struct ClientCore::RowsCall {
+  // Some of a bucket's different keys: [first, first + keys) of the part's.
+  struct Entry {
+    uint32_t bucket = 0, first = 0, keys = 0;
+  };
+  // A piece that may go.
+  struct Given {
+    RowsPiece piece;
+    wire::Frame written;
+    char* pull_to = nullptr;
+  };
   struct Part {
     uint32_t table = 0;
-    std::unique_ptr<RowBatch> batch;
+    std::unique_ptr<RowBatch> batch;  // nullptr: by pieces
+    const float* push = nullptr;      // while it waits
+    bool pushes = false, pulls = false;
     float* pull = nullptr;
     std::unique_ptr<float[]> places;  // of bags: their rows, until all are there to be pooled
+    // By pieces.
+    std::vector<Entry> entries;
+    std::deque<Given> given;
+    size_t pieces_left = 0;  // not sent yet
   };
-  std::vector<Part> parts;
+  std::vector<Part> parts;  // as the call's items
+  bool held = false;        // until its items by pieces are cut
 };
 
 struct ClientCore::Call {
@@ -131,7 +149,7 @@ struct ClientCore::Call {
   bool is_update = false;
   bool installs = false;                  // a Declare that has gone on to the lanes
   std::map<uint32_t, std::string> stats;  // by ps
-  std::unique_ptr<RowsCall> rows;         // of a call that pulls rows
+  std::unique_ptr<RowsCall> rows;         // of a call that pulls rows, or has some that wait
   double staleness_sum = 0;
   uint64_t staleness_count = 0;
   Result result;
@@ -165,6 +183,8 @@ struct ClientCore::TableState {
   uint32_t dim = 0;
   std::vector<ShardState> buckets;  // from the first call on
   uint64_t named_by = 0;            // as VariableState's
+  // Calls and their parts that are not sent yet, in their order: the first for want of its pieces.
+  std::deque<std::pair<CallId, size_t>> waiting;
   // Of evicted keys: by channel, the number that is asked for next; kFromNow before it was told one.
   static constexpr uint64_t kFromNow = ~uint64_t{0};
   std::vector<uint64_t> evicted_next;

@@ -43,6 +43,10 @@ void DeviceCalls::Start(CallId id, DeviceUpdate update) {
   // A look tells that the stream has come there, too.
   if (pulls && !call.passed && call.looks.empty()) queue_.push_back({id, Work::kWait});
   for (uint32_t i = 0; i < call.looks.size(); ++i) queue_.push_back({id, Work::kLook, i});
+  call.parts.resize(call.update.rows.size());
+  call.unreduced = call.parts.size();
+  for (uint32_t i = 0; i < call.parts.size(); ++i) queue_.push_back({id, Work::kReduce, i});
+  if (!call.parts.empty()) queue_.push_back({id, Work::kCut});
   for (const UpdatePiece& piece : std::exchange(call.update.pieces, {})) {
     queue_.push_back({id, Work::kCopyOut, static_cast<uint32_t>(call.pieces.size())});
     call.pieces.push_back({.of = piece});
@@ -77,11 +81,14 @@ bool DeviceCalls::Pump(ClientCore& core, absl::Time now) {
     OnLanded(landed.call, calls_.at(landed.call), landed.piece);  // it stays until all that landed was copied in
   }
   starved_ = false;
-  while (!queue_.empty() && !starved_) {
+  while (!queue_.empty()) {
     const Queued queued = queue_.front();
     const auto at = calls_.find(queued.call);
-    if (at != calls_.end() && !core.done(queued.call)) starved_ = !StartQueued(core, queued, at->second, now);
-    if (starved_) break;
+    if (at != calls_.end() && !core.done(queued.call)) {
+      const Outcome outcome = StartQueued(core, queued, at->second, now);
+      starved_ = outcome == Outcome::kStarved;
+      if (outcome != Outcome::kStarted) break;
+    }
     progress = true;
     queue_.pop_front();
   }
@@ -102,11 +109,14 @@ bool DeviceCalls::Pump(ClientCore& core, absl::Time now) {
 
 // ---- From the queue. False: there is no staging for it now ----
 
-bool DeviceCalls::StartQueued(ClientCore& core, const Queued& queued, Call& call, absl::Time now) {
-  if (queued.work == Work::kLook) return StartLook(queued, call);
-  if (queued.work == Work::kCopyOut) return StartPiece(core, queued, call, now);
-  copies_->CopyOut(call.update.device, call.update.after, nullptr, nullptr, 0, Begin(call, queued));
-  return true;
+DeviceCalls::Outcome DeviceCalls::StartQueued(ClientCore& core, const Queued& queued, Call& call, absl::Time now) {
+  if (queued.work == Work::kWait) {
+    copies_->CopyOut(call.update.device, call.update.after, nullptr, nullptr, 0, Begin(call, queued));
+    return Outcome::kStarted;
+  }
+  if (!call.parts.empty()) return StartRowsWork(core, queued, call, now);
+  const bool started = queued.work == Work::kLook ? StartLook(queued, call) : StartPiece(core, queued, call, now);
+  return started ? Outcome::kStarted : Outcome::kStarved;
 }
 
 bool DeviceCalls::StartLook(const Queued& queued, Call& call) {
@@ -160,6 +170,13 @@ void DeviceCalls::OnEnded(ClientCore& core, const Ended& ended, absl::Time now) 
     case Work::kCopyIn:
       call.pieces[ended.what.number].in.reset();
       if (!ended.status.ok()) core.AddError(id, ended.status);
+      return;
+    case Work::kReduce:
+    case Work::kCut:
+    case Work::kRowsOut:
+    case Work::kRowsIn:
+    case Work::kSpread:
+      return OnRowsWork(core, ended, call, now);
   }
 }
 
@@ -206,20 +223,22 @@ void DeviceCalls::Send(ClientCore& core, CallId id, Call& call, uint32_t number,
   if (call.unlooked > 0) return call.unsent.push_back(number);
   Piece& piece = call.pieces[number];
   wire::Frame written;
-  if (piece.out != nullptr) {
-    // The session ends after the last message that refers to its memory.
-    struct Slot {
-      std::shared_ptr<char> memory;
-      std::shared_ptr<const void> lender;
-    };
-    const char* const data = piece.out.get();
-    written =
-        wire::Frame(data, piece.of.written_bytes(), std::make_shared<Slot>(Slot{std::move(piece.out), slot_lender_()}));
-  }
+  if (piece.out != nullptr) written = Lend(std::move(piece.out), piece.of.written_bytes());
   core.OnPiece(id, piece.of, written, piece.in.get(), now);
 }
 
+wire::Frame DeviceCalls::Lend(std::shared_ptr<char> staging, size_t bytes) const {
+  // The session ends after the last message that refers to its memory.
+  struct Slot {
+    std::shared_ptr<char> memory;
+    std::shared_ptr<const void> lender;
+  };
+  const char* const data = staging.get();
+  return {data, bytes, std::make_shared<Slot>(Slot{std::move(staging), slot_lender_()})};
+}
+
 void DeviceCalls::OnLanded(CallId id, Call& call, uint32_t number) {
+  if (!call.parts.empty()) return OnRowsLanded(id, call, number);
   Piece& piece = call.pieces[number];
   if (++piece.landed < piece.of.shards() || call.lost) return;
   if (call.passed) {

@@ -2,6 +2,11 @@
 //
 //   queued -> (staging is free) -> copied out -> sent by the core -> answered -> copied in
 //
+// Rows of tables are reduced on the device before, to different keys and the sums of their gradients; how many pieces
+// those make is known only then:
+//
+//   reduced -> cut by the core -> as above, piece by piece -> all of a table's copied in -> spread to their places
+//
 // Gradients that leave in 16 bits are looked at before, on the device: the copies follow at once, but nothing of the
 // call is sent before all of them are known to be numbers that 16 bits hold.
 //
@@ -15,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,6 +28,7 @@
 #include "absl/time/time.h"
 #include "worker/client/client_core.h"
 #include "worker/client/device_copies.h"
+#include "worker/client/device_rows.h"
 #include "worker/client/staging.h"
 
 namespace basin {
@@ -40,6 +47,14 @@ struct DeviceUpdate {
     uint64_t elements = 0;
   };
   std::vector<Item> items;  // of the update, in its order
+  // Of a call over rows, its items by_pieces in their order; `items` is empty then.
+  struct Rows {
+    std::unique_ptr<DeviceRows> there;
+    std::string table;  // its name
+    DType sent_as = DType::kF32;
+    bool pulls = false;
+  };
+  std::vector<Rows> rows;
   std::vector<UpdatePiece> pieces;
   // Held until nothing of the call's device memory is read or written any more.
   std::shared_ptr<const void> lender;
@@ -76,9 +91,21 @@ class DeviceCalls final {
     size_t item = 0;
     std::shared_ptr<char> found;  // staging: an Unfit
   };
+  // Of a call over rows.
+  struct RowsPart {
+    size_t left = 0;  // pieces whose rows are not in the device yet
+  };
+  struct RowsOfPiece {
+    RowsPiece of;
+    std::shared_ptr<char> out, in;  // staging
+    size_t landed = 0;              // entries
+  };
   struct Call {
     DeviceUpdate update;  // (its pieces are in `pieces`)
     std::vector<Piece> pieces;
+    std::vector<RowsPart> parts;  // as update.rows
+    std::vector<RowsOfPiece> row_pieces;
+    size_t unreduced = 0;  // parts
     std::vector<Look> looks;
     size_t unlooked = 0;  // those that have not ended
     bool refused = false;
@@ -95,6 +122,18 @@ class DeviceCalls final {
     kLook,
     kCopyOut,
     kCopyIn,
+    // Of rows: a part's, the call's as soon as all its parts are reduced, and pieces'.
+    kReduce,
+    kCut,
+    kRowsOut,
+    kRowsIn,
+    kSpread,
+  };
+  // Of what stands first in the queue.
+  enum class Outcome {
+    kStarted,
+    kStarved,   // there is no staging for it now
+    kNotReady,  // it waits for what the device does
   };
   struct Queued {
     CallId call = 0;
@@ -113,10 +152,21 @@ class DeviceCalls final {
   void OnCopiedOut(ClientCore& core, CallId id, Call& call, const Ended& ended, absl::Time now);
   void OnLanded(CallId id, Call& call, uint32_t piece);
   void CopyIn(CallId id, Call& call, uint32_t piece);
-  bool StartQueued(ClientCore& core, const Queued& queued, Call& call, absl::Time now);
+  Outcome StartQueued(ClientCore& core, const Queued& queued, Call& call, absl::Time now);
   bool StartLook(const Queued& queued, Call& call);
   bool StartPiece(ClientCore& core, const Queued& queued, Call& call, absl::Time now);
   void Send(ClientCore& core, CallId id, Call& call, uint32_t piece, absl::Time now);
+  // For messages.
+  wire::Frame Lend(std::shared_ptr<char> staging, size_t bytes) const;
+  // device_calls_rows.cc
+  Outcome StartRowsWork(ClientCore& core, const Queued& queued, Call& call, absl::Time now);
+  bool StartRowsPiece(const Queued& queued, Call& call);
+  void CutRows(ClientCore& core, CallId id, Call& call, absl::Time now);
+  void Spread(CallId id, Call& call, uint32_t part);
+  void OnRowsWork(ClientCore& core, const Ended& ended, Call& call, absl::Time now);
+  void OnReduced(ClientCore& core, const Ended& ended, Call& call, absl::Time now);
+  void OnRowsLanded(CallId id, Call& call, uint32_t piece);
+  void RefuseRows(ClientCore& core, CallId id, Call& call, const absl::Status& status, absl::Time now);
   // What tells the inbox when the work has ended.
   DeviceCopies::Done Begin(Call& call, const Queued& work) const;
 

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/dtype.h"
 #include "common/codec/half.h"
+#include "worker/client/device_rows.h"
 
 namespace basin {
 
@@ -66,6 +67,8 @@ class DeviceCopies {
   // Into the device, as CopyOut, but waiting for nothing that a stream does: else one call's copies could wait for
   // another's whose own come later.
   virtual void CopyIn(int device, void* to, const void* from, size_t bytes, Done done) = 0;
+  // The rows of one table that a call moves. As PrepareHalves it is to be called before the call is started.
+  virtual absl::StatusOr<std::unique_ptr<DeviceRows>> PrepareRows(const DeviceRowsItem& item) = 0;
   // RESOURCE_EXHAUSTED: too many gates at once.
   virtual absl::StatusOr<std::unique_ptr<StreamGate>> NewGate(int device) = 0;
 };

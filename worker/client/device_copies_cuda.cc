@@ -18,6 +18,7 @@
 #include "common/base/status_macros.h"
 #include "common/device/cuda_status.h"
 #include "worker/client/device_copies.h"
+#include "worker/client/device_rows_cuda.h"
 #include "worker/client/device_scratch.h"
 
 namespace basin {
@@ -371,6 +372,12 @@ class CudaCopies final : public DeviceCopies {
     out_.Add({device, after, start, std::move(done)});
   }
 
+  absl::StatusOr<std::unique_ptr<DeviceRows>> PrepareRows(const DeviceRowsItem& item) override {
+    const CurrentDevice current(item.device);
+    BASIN_RETURN_IF_ERROR(current.status());
+    return rows_->Prepare(item);
+  }
+
   absl::StatusOr<std::unique_ptr<StreamGate>> NewGate(int device) override {
     BASIN_ASSIGN_OR_RETURN(const WaitValue wait, FindWaitValue(device));
     BASIN_ASSIGN_OR_RETURN(const Word word, Words::Get().Take(device));
@@ -378,6 +385,11 @@ class CudaCopies final : public DeviceCopies {
   }
 
  private:
+  static DeviceRowsMemory::AddToLine AddingTo(Line& line) {
+    return [&line](int device, const Mark& after, DeviceRowsMemory::Start start, Done done) {
+      line.Add({device, after, std::move(start), std::move(done)});
+    };
+  }
   static std::function<cudaError_t(cudaStream_t)> Copying(void* to, const void* from, size_t bytes,
                                                           cudaMemcpyKind kind) {
     if (bytes == 0) return nullptr;
@@ -387,6 +399,7 @@ class CudaCopies final : public DeviceCopies {
   const int devices_;
   const std::shared_ptr<Marks> marks_ = std::make_shared<Marks>();
   DeviceScratch scratch_;  // used by the line out alone
+  const std::shared_ptr<DeviceRowsMemory> rows_ = std::make_shared<DeviceRowsMemory>(AddingTo(out_), AddingTo(in_));
   Line out_{"copy out of device memory"};
   Line in_{"copy into device memory"};
 };

@@ -3,6 +3,7 @@
 // that come back find their places in the caller's buffer. Pure.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -12,6 +13,7 @@
 #include "absl/types/span.h"
 #include "cluster_spec/table_placement.h"
 #include "common/base/dtype.h"
+#include "common/base/limits.h"
 
 namespace basin {
 
@@ -20,6 +22,11 @@ struct RowBags {
   absl::Span<const uint64_t> offsets;  // empty: each key stands alone
   bool mean = false;                   // else the sum
 };
+
+// A bucket's keys are cut into entries of so many, each a write of its own that is applied as one.
+inline uint32_t MostKeysOfEntry(uint32_t dim) {
+  return static_cast<uint32_t>(std::max<size_t>(1, kMaxRowsBytes / (sizeof(uint64_t) + dim * sizeof(float))));
+}
 
 // INVALID_ARGUMENT unless the offsets ascend from 0 to `keys`.
 absl::Status CheckBags(absl::Span<const uint64_t> offsets, size_t keys);

@@ -82,7 +82,7 @@ class Item(ctypes.Structure):
 class Rows(ctypes.Structure):
     _fields_ = [('size', c_size_t), ('table', c_uint32), ('keys', c_void_p), ('count', c_size_t), ('push', c_void_p),
                 ('pull', c_void_p), ('bags', c_void_p), ('bag_count', c_size_t), ('pooling', c_int32), ('unused', c_int32),
-                ('device', Device)]
+                ('device', Device), ('keys_device', Device)]
 
 
 class Stream(ctypes.Structure):
@@ -131,6 +131,8 @@ FUNCTIONS = {
     'basin_start': (c_int32, [c_void_p, POINTER(Item), c_size_t, POINTER(c_void_p), _STATUS]),
     'basin_start_on_stream': (c_int32, [c_void_p, POINTER(Item), c_size_t, POINTER(Stream), POINTER(c_void_p), _STATUS]),
     'basin_start_rows': (c_int32, [c_void_p, POINTER(Rows), c_size_t, POINTER(c_void_p), _STATUS]),
+    'basin_start_rows_on_stream': (c_int32, [c_void_p, POINTER(Rows), c_size_t, POINTER(Stream), POINTER(c_void_p),
+                                             _STATUS]),
     'basin_evicted_keys': (c_int32, [c_void_p, c_uint32, c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_int32),
                                      _STATUS]),
     'basin_call_order_before': (c_int32, [c_void_p, POINTER(Stream), _STATUS]),

@@ -1,13 +1,14 @@
-"""Numpy arrays as the library's tensors, without a copy. What does not fit is refused here, by the variable's name."""
+"""Arrays as the library's tensors, without a copy: numpy's, and those of a device (device.py). What does not fit is
+refused here, by the variable's name."""
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 import numpy
 
-from basin.client import abi
+from basin.client import abi, device
 from basin.errors import InvalidArgument
 
 # DLPack's type codes: 0 int, 1 uint, 2 float, 4 bfloat, 6 bool.
@@ -41,25 +42,23 @@ def name_of(dtype: abi.DType) -> str:
     return _NAMES.get((dtype.code, dtype.bits), f'code {dtype.code} with {dtype.bits} bits')
 
 
-def _on_device(array: Any) -> bool:
-    """Whether the array says that it is not in the host's memory, as CUDA's array interface or DLPack has it."""
-    if hasattr(array, '__cuda_array_interface__'):
-        return True
-    device = getattr(array, '__dlpack_device__', None)
-    return device is not None and int(device()[0]) != 1  # kDLCPU
+def _expected(dtypes: Sequence[str]) -> str:
+    return ' or '.join(dtypes)
 
 
-def checked(array: Any, what: str, dtype: str, shape: Tuple[int, ...], written: bool) -> 'numpy.ndarray[Any, Any]':
-    """The array, if the library can use it where it lies: this dtype and shape, row-major, dense; writable if it is
-    written. InvalidArgument, which begins with `what`, otherwise."""
+def checked(array: Any, what: str, dtypes: Sequence[str], shape: Tuple[int, ...], written: bool,
+            stream: device.StreamOfCall) -> Any:
+    """The array, if the library can use it where it lies: one of these dtypes, this shape, row-major, dense; writable
+    if it is written. A numpy.ndarray, or a device.DeviceArray, which `stream` learns of. InvalidArgument, which begins
+    with `what`, otherwise."""
     if not isinstance(array, numpy.ndarray):
-        if _on_device(array):
-            raise InvalidArgument(f'{what}: the {type(array).__name__} is in device memory, and this package takes numpy '
-                                  'arrays; copy it to the host first (tensor.cpu().numpy(), cupy.asnumpy(array))')
+        if device.on_device(array):
+            return _checked_there(array, what, dtypes, shape, written, stream)
         raise InvalidArgument(f'{what}: expected a numpy array, found {type(array).__name__}; numpy.asarray makes one')
-    if array.dtype.name != dtype or not array.dtype.isnative:
+    if array.dtype.name not in dtypes or not array.dtype.isnative:
         found = array.dtype.name if array.dtype.isnative else f'{array.dtype.name} in the other byte order'
-        raise InvalidArgument(f'{what}: dtype is {found}, expected {dtype}; array.astype("{dtype}") converts it')
+        raise InvalidArgument(f'{what}: dtype is {found}, expected {_expected(dtypes)}; '
+                              f'array.astype("{dtypes[0]}") converts it')
     if array.shape != shape:
         raise InvalidArgument(f'{what}: shape is {array.shape}, expected {shape}')
     if not array.flags.c_contiguous:
@@ -70,8 +69,23 @@ def checked(array: Any, what: str, dtype: str, shape: Tuple[int, ...], written: 
     return array
 
 
-def tensor_of(array: 'numpy.ndarray[Any, Any]') -> abi.Tensor:
-    """Points into the array, which must outlive it."""
+def _checked_there(array: Any, what: str, dtypes: Sequence[str], shape: Tuple[int, ...], written: bool,
+                   stream: device.StreamOfCall) -> device.DeviceArray:
+    there = device.of(array, what, stream.handle, written)
+    if there.kind not in [DTYPES[dtype] for dtype in dtypes]:
+        raise InvalidArgument(f'{what}: dtype is {name_of(there.tensor.dtype)}, expected {_expected(dtypes)}')
+    if there.shape != shape:
+        raise InvalidArgument(f'{what}: shape is {there.shape}, expected {shape}')
+    if not there.dense:
+        raise InvalidArgument(f'{what}: the array is not contiguous, and is used where it lies; make a copy that is')
+    stream.add(there, what)
+    return there
+
+
+def tensor_of(array: Any) -> abi.Tensor:
+    """Points into what `checked` returned, which must outlive it."""
+    if isinstance(array, device.DeviceArray):
+        return array.tensor
     shape = (ctypes.c_int64 * max(1, array.ndim))(*array.shape)
     code, bits = DTYPES[array.dtype.name]
     return abi.Tensor(data=array.ctypes.data, device=abi.Device(abi.CPU, 0), ndim=array.ndim,
@@ -88,6 +102,16 @@ def _of_integers(keys: Any, what: str) -> 'numpy.ndarray[Any, Any]':
             where = 'below 0' if one < 0 else 'above 2 ** 64 - 1'
             raise InvalidArgument(f'{what}: {one} is {where}; keys are unsigned')
     return listed.astype(numpy.uint64)
+
+
+def keys_there(keys: Any, what: str, stream: device.StreamOfCall) -> device.DeviceArray:
+    """64-bit integers in a device's memory, used where they lie: signed ones by their bits."""
+    there = device.of(keys, what, stream.handle, written=False)
+    if there.kind not in ((0, 64), (1, 64)) or len(there.shape) != 1 or not there.dense:
+        raise InvalidArgument(f'{what}: expected one dimension of contiguous 64-bit integers in device memory, found shape '
+                              f'{there.shape} of {there.kind[1]} bits')
+    stream.add(there, what)
+    return there
 
 
 def keys_of(keys: Any, what: str) -> 'numpy.ndarray[Any, Any]':

@@ -8,9 +8,9 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, Deque, Optional, Set, Tuple
 
-from basin.client import abi
+from basin.client import abi, device
 from basin.client.library import library
-from basin.errors import DeadlineExceeded, Error
+from basin.errors import DeadlineExceeded, Error, InvalidArgument
 
 if TYPE_CHECKING:
     from basin.client.client import Client
@@ -124,6 +124,14 @@ class Call:
         self._told = True
         self._kept.forget(self._lent)
         self._client = None
+
+    def order_before(self, stream: Any) -> None:
+        """What is queued on the CUDA stream from now on runs when the call is done, or has failed: wait() tells. Python
+        does not wait. For calls with arrays in device memory; see basin_call_order_before in basin.h."""
+        handle = device.stream_of(stream)
+        if handle is None:
+            raise InvalidArgument('order_before: no stream is given')
+        abi.check(self._library.basin_call_order_before, self.handle, ctypes.byref(abi.Stream(1, handle)))
 
     def done(self) -> bool:
         """Whether it is done, well or badly. Never waits."""

@@ -189,43 +189,49 @@ class Client:
             return found
 
     # ---- Moving parameters ----
+    # Arrays are numpy's, or a CUDA device's, as DLPack or __cuda_array_interface__ shows them (docs/python.md). What is in
+    # device memory is read and written behind all that is queued on `stream` now: a stream of PyTorch or CuPy, or its
+    # handle; without one, behind the stream that the arrays name, else the default stream.
 
     def pull(self, what: Union[Targets, Table], keys: Any = None, rows: Optional[Array] = None, *, bags: Any = None,
-             pooling: str = 'sum') -> Call:
+             pooling: str = 'sum', stream: Any = None) -> Call:
         """Parameters. `pull({w: W, b: B})` fills arrays, `pull(w)` and `pull([w, b])` make them; wait() returns them.
 
         Of a table: rows [len(keys), dim] by key, or with `bags` (len + 1 ascending offsets into keys, from 0) the 'sum'
         or 'mean' of each bag's rows. A key without a row has its initial value; a pull makes no row.
         """
         if isinstance(what, Table):
-            return moves.start_rows(self, what, keys, None, moves.TO_MAKE if rows is None else rows, bags, pooling)
+            return moves.start_rows(self, what, keys, None, moves.TO_MAKE if rows is None else rows, bags, pooling,
+                                    stream)
         moves.only_for_tables(keys, rows, bags)
-        return moves.start(self, {}, {}, what)
+        return moves.start(self, {}, {}, what, stream)
 
     def push(self, what: Union[Sources, Table], keys: Any = None, gradients: Optional[Array] = None, *,
-             bags: Any = None, pooling: str = 'sum') -> Call:
+             bags: Any = None, pooling: str = 'sum', stream: Any = None) -> Call:
         """Gradients: `push({w: dW, b: dB})`, or of a table `push(user, keys, gradients)`, one row a key, or a bag; the
         gradients of a key that stands several times are summed first. The arrays must not change until it is done."""
         if isinstance(what, Table):
-            return moves.start_rows(self, what, keys, gradients, None, bags, pooling)
+            return moves.start_rows(self, what, keys, gradients, None, bags, pooling,
+                                    stream)
         moves.only_for_tables(keys, gradients, bags)
-        return moves.start(self, what, {}, {})
+        return moves.start(self, what, {}, {}, stream)
 
     def pushpull(self, push: Union[Sources, Table], pull: Any = None, keys: Any = None,
                  gradients: Optional[Array] = None, rows: Optional[Array] = None, *, bags: Any = None,
-                 pooling: str = 'sum') -> Call:
+                 pooling: str = 'sum', stream: Any = None) -> Call:
         """Pushes, then pulls what the push has led to, in one round trip: `pushpull({w: dW}, {w: W})`; without `pull`
         arrays are made for what is pushed. Of a table: `pushpull(user, keys=keys, gradients=..., rows=...)`."""
         if isinstance(push, Table):
             if pull is not None:
                 raise InvalidArgument('pushpull of a table takes keys=, gradients= and rows=')
-            return moves.start_rows(self, push, keys, gradients, moves.TO_MAKE if rows is None else rows, bags, pooling)
+            return moves.start_rows(self, push, keys, gradients, moves.TO_MAKE if rows is None else rows, bags, pooling,
+                                    stream)
         moves.only_for_tables(keys, gradients if rows is None else rows, bags)
-        return moves.start(self, push, {}, list(push) if pull is None else pull)
+        return moves.start(self, push, {}, list(push) if pull is None else pull, stream)
 
-    def assign(self, values: Sources) -> Call:
+    def assign(self, values: Sources, *, stream: Any = None) -> Call:
         """New values, whatever the rule: initial or pre-trained ones."""
-        return moves.start(self, {}, values, {})
+        return moves.start(self, {}, values, {}, stream)
 
     def evicted_keys(self, table: Table, capacity: int = 65536) -> Tuple[Array, bool]:
         """(keys, missed): keys of evicted rows that this client was not told yet, for whoever keeps copies of rows.

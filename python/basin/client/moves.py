@@ -1,4 +1,4 @@
-"""What a push or pull is made of: the library's items and rows from numpy arrays, and the call that keeps them."""
+"""What a push or pull is made of: the library's items and rows from arrays, and the call that keeps them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, Optional, Tuple
 
 import numpy
 
-from basin.client import abi, arrays
+from basin.client import abi, arrays, device
 from basin.client.call import Call
 from basin.client.model import Table, Variable
 from basin.errors import InvalidArgument
@@ -44,21 +44,29 @@ def _pairs(given: Any, what: str) -> Dict[Variable, Any]:
     return pairs
 
 
-def start(client: 'Client', push: Any, assign: Any, pull: Any) -> Call:
+def _dtypes(variable: Variable, part: str) -> Tuple[str, ...]:
+    """What its array may be of: gradients in 16 bits are sent as they are."""
+    if part == 'push' and variable.dtype == 'float32':
+        return 'float32', 'float16', 'bfloat16'
+    return (variable.dtype,)
+
+
+def start(client: 'Client', push: Any, assign: Any, pull: Any, stream: Any) -> Call:
     """One call over variables. A variable's push and pull make one item."""
     items: Dict[int, abi.Item] = {}
     lent = []
     pulled: Dict[Variable, Any] = {}
+    behind = device.StreamOfCall(stream)
     for part, given in (('push', push), ('assign', assign), ('pull', pull)):
         for variable, array in _pairs(given, part).items():
             if array is TO_MAKE:
                 if part != 'pull':
                     raise InvalidArgument(f'{part} of "{variable.name}": no array is given')
                 array = numpy.empty(variable.shape, variable.dtype)
-            array = arrays.checked(array, f'{part} of "{variable.name}"', variable.dtype, variable.shape,
-                                   written=part == 'pull')
-            tensor = arrays.tensor_of(array)
-            lent += [array, tensor]
+            used = arrays.checked(array, f'{part} of "{variable.name}"', _dtypes(variable, part), variable.shape,
+                                  part == 'pull', behind)
+            tensor = arrays.tensor_of(used)
+            lent += [used, tensor]
             item = items.setdefault(variable.id, abi.Item(variable=variable.id))
             setattr(item, part, ctypes.pointer(tensor))
             if part == 'pull':
@@ -69,12 +77,13 @@ def start(client: 'Client', push: Any, assign: Any, pull: Any) -> Call:
         value = pulled[pull]
     with client.inside() as handle:
         call = Call(client, (*lent, listed), value)
-        abi.check(client.library.basin_start, handle, listed, len(items), ctypes.byref(call.handle))
+        abi.check(client.library.basin_start_on_stream, handle, listed, len(items), behind.to_abi(),
+                  ctypes.byref(call.handle))
     return call
 
 
-def start_rows(client: 'Client', table: Table, keys: Any, push: Optional[Any], pull: Any, bags: Any,
-               pooling: str) -> Call:
+def start_rows(client: 'Client', table: Table, keys: Any, push: Optional[Any], pull: Any, bags: Any, pooling: str,
+               stream: Any) -> Call:
     """One call over rows of one table; `pull` may be TO_MAKE."""
     name = f'table "{table.name}"'
     if keys is None:
@@ -83,9 +92,15 @@ def start_rows(client: 'Client', table: Table, keys: Any, push: Optional[Any], p
         raise InvalidArgument(f'{name}: no gradients are given')
     if pooling not in POOLING:
         raise InvalidArgument(f'{name}: pooling is {pooling!r}, expected sum or mean')
-    keys = arrays.keys_of(keys, f'keys of {name}')
-    rows = abi.Rows(size=ctypes.sizeof(abi.Rows), table=table.id, keys=keys.ctypes.data, count=len(keys))
-    expected = len(keys)
+    behind = device.StreamOfCall(stream)
+    rows = abi.Rows(size=ctypes.sizeof(abi.Rows), table=table.id)
+    if not isinstance(keys, numpy.ndarray) and device.on_device(keys):
+        keys = arrays.keys_there(keys, f'keys of {name}', behind)
+        rows.keys, rows.count, rows.keys_device = keys.address, keys.shape[0], keys.tensor.device
+    else:
+        keys = arrays.keys_of(keys, f'keys of {name}')
+        rows.keys, rows.count = keys.ctypes.data, len(keys)
+    expected = int(rows.count)
     if bags is not None:
         bags = arrays.keys_of(bags, f'bags of {name}')
         if len(bags) == 0:
@@ -93,16 +108,25 @@ def start_rows(client: 'Client', table: Table, keys: Any, push: Optional[Any], p
         expected = len(bags) - 1
         rows.bags, rows.bag_count, rows.pooling = bags.ctypes.data, expected, POOLING[pooling]
     shape: Tuple[int, ...] = (expected, table.dim)
-    if push is not None:
-        push = arrays.checked(push, f'gradients of {name}', 'float32', shape, written=False)
-        rows.push = push.ctypes.data
     if pull is TO_MAKE:
         pull = numpy.empty(shape, arrays.FLOAT32)
-    if pull is not None:
-        pull = arrays.checked(pull, f'rows of {name}', 'float32', shape, written=True)
-        rows.pull = pull.ctypes.data
+    lent = [keys]
+    places = []
+    for part, array, what in (('push', push, 'gradients'), ('pull', pull, 'rows')):
+        if array is None:
+            continue
+        used = arrays.checked(array, f'{what} of {name}', ('float32',), shape, part == 'pull', behind)
+        lent.append(used)
+        there = used if isinstance(used, device.DeviceArray) else None
+        setattr(rows, part, there.address if there else used.ctypes.data)
+        places.append((there.tensor.device.type, there.tensor.device.id) if there else (abi.CPU, 0))
+    if len(set(places)) > 1:
+        raise InvalidArgument(f'{name}: gradients and rows lie in different places; expected both in host memory, or both on '
+                              'one device (rows= takes an array for what is pulled)')
+    rows.device = abi.Device(*places[0])
     with client.inside() as handle:
-        # Keys and bags are copied when the call starts; the others are lent.
-        call = Call(client, (push, pull), pull)
-        abi.check(client.library.basin_start_rows, handle, ctypes.byref(rows), 1, ctypes.byref(call.handle))
+        # Keys and bags of the host are copied when the call starts; the others are lent.
+        call = Call(client, tuple(lent), pull)
+        abi.check(client.library.basin_start_rows_on_stream, handle, ctypes.byref(rows), 1, behind.to_abi(),
+                  ctypes.byref(call.handle))
     return call

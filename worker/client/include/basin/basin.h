@@ -56,7 +56,7 @@ typedef struct basin_status {
 
 /* DLPack's layouts (DLDevice, DLDataType, DLTensor of dlpack.h): a DLTensor can be passed as it is. */
 typedef struct basin_device {
-  int32_t type; /* 1: CPU; 2: CUDA, in basin_start and basin_start_on_stream alone */
+  int32_t type; /* 1: CPU; 2: CUDA */
   int32_t id;   /* number of the CUDA device, as the CUDA runtime of this process counts */
 } basin_device;
 typedef struct basin_dtype {
@@ -269,10 +269,11 @@ BASIN_API int32_t basin_start(basin_client* client, const basin_item* items, siz
  * `data` + `byte_offset` is a device pointer of any allocator (cudaMalloc, a framework's pool, managed memory).
  * BASIN_INVALID_ARGUMENT: it is not memory of that device. BASIN_FAILED_PRECONDITION: no CUDA in this libbasin, no
  * driver, no device; then nothing of CUDA is touched. The first device pointer opens the device in this process and
- * pins host memory (max_bytes_in_flight, between 4 and 128 MiB) until the client and all its calls are freed. NaN and Inf in device memory are
- * found when a piece has come to the host: the call ends with BASIN_INVALID_ARGUMENT, shards that hold them are
- * unchanged, other pieces of the call are applied. Calls take part in the order in which they are started, on device as
- * on host memory; within a call, variables go in the order of `items`, so list those first that are used first. */
+ * pins host memory (max_bytes_in_flight, between 4 and 128 MiB) until the client and all its calls are freed. NaN and
+ * Inf in device memory are found when a piece has come to the host: the call ends with BASIN_INVALID_ARGUMENT, shards
+ * that hold them are unchanged, other pieces of the call are applied. Calls take part in the order in which they are
+ * started, on device as on host memory; within a call, variables go in the order of `items`, so list those first that
+ * are used first. */
 enum { BASIN_STREAM_NONE = 0, BASIN_STREAM_CUDA = 1 };
 typedef struct basin_stream {
   int32_t kind;
@@ -306,14 +307,26 @@ typedef struct basin_rows {
   size_t bag_count;
   int32_t pooling; /* BASIN_POOL_SUM or BASIN_POOL_MEAN, with bags */
   int32_t unused;  /* so that what follows lies behind the padding of older callers' structs */
-  /* Where push and pull are: CPU, or all zeros for the same. Tables take host memory in this version; another type is
-   * BASIN_UNIMPLEMENTED. */
+  /* Where push and pull are: CPU, or all zeros for the same, or a CUDA device, as in basin_start_on_stream. */
   basin_device device;
+  /* Where keys are: CPU, or all zeros for the same, or the device of push and pull. `bags` are host memory always. */
+  basin_device keys_device;
 } basin_rows;
 enum { BASIN_POOL_SUM = 1, BASIN_POOL_MEAN };
-/* As basin_start, over rows of tables (a table may stand once). `keys` and `bags` are the caller's again on return. */
+/* As basin_start, over rows of tables (a table may stand once). `keys` and `bags` in host memory are the caller's again
+ * on return. Calls over one table take part in the order in which they are started. */
 BASIN_API int32_t basin_start_rows(basin_client* client, const basin_rows* rows, size_t count, basin_call** call,
                                    basin_status* status);
+/* As basin_start_rows, and for device memory as basin_start_on_stream: keys are sorted on the device, repeated ones put
+ * together and their gradients summed there, so that each different key and its row is copied once. All of the call,
+ * pulls too, begins when the stream has come to it. float32 and keys are aligned to their size. Results are those of
+ * host memory: pulled rows and pools bit by bit, and sums of a key's gradients where it stands at most 256 times; a
+ * longer sum is made in pieces of 256, whose sums are added (docs/cuda.md). A sum that is not finite, or that
+ * options.gradient_dtype cannot hold, ends the call with BASIN_INVALID_ARGUMENT, and nothing of it was sent; of bags
+ * without keys nothing is looked at. The call takes device memory for what it sorts, about 60 bytes a key and a row of
+ * floats a key, kept for the next calls; BASIN_RESOURCE_EXHAUSTED: there is none, nothing was sent. */
+BASIN_API int32_t basin_start_rows_on_stream(basin_client* client, const basin_rows* rows, size_t count,
+                                             const basin_stream* stream, basin_call** call, basin_status* status);
 /* Keys of evicted rows that this client has not been told yet, at most `capacity` of them; for whoever keeps copies of
  * rows. *missed becomes 1 when the servers (which remember a bounded number) have forgotten some: then no copy can be
  * trusted. Begins with the client's first call for the table. */

@@ -22,16 +22,20 @@ struct Stream {
   basin_stream value = {BASIN_STREAM_NONE, 0};
 };
 
-// A variable and the caller's float32 buffer for it, which has the variable's number of elements.
+// A variable and the caller's buffer for it, which has the variable's number of elements: of float32, or a gradient in
+// 16 bits, float16 (kF16) or bfloat16 (kBF16) numbers, which is sent as it is (docs/half_gradients.md).
 struct Source {
-  Source(const Variable& v, const float* d, size_t n, Location where = {})
-      : variable(&v), data(d), elements(n), location(where) {}
+  Source(const Variable& v, const float* d, size_t n, Location where = {}) : Source(v, d, n, kF32, where) {}
   Source(const Variable& v, const std::vector<float>& d) : Source(v, d.data(), d.size()) {}
+  Source(const Variable& v, const void* d, size_t n, Storage t, Location where = {})
+      : variable(&v), data(d), elements(n), type(t), location(where) {}
   const Variable* variable;
-  const float* data;
+  const void* data;
   size_t elements;
+  Storage type;
   Location location;
 };
+// As Source, of float32 that a pull writes.
 struct Target {
   Target(const Variable& v, float* d, size_t n, Location where = {})
       : variable(&v), data(d), elements(n), location(where) {}
@@ -42,8 +46,9 @@ struct Target {
   Location location;
 };
 
-// Rows of one table, by key. A key may stand several times: its gradients are summed first. Keys and bags are the
-// caller's again when the call has started, push and pull buffers when it is done.
+// Rows of one table, by key. A key may stand several times: its gradients are summed first. Keys and bags in host
+// memory are the caller's again when the call has started, all others when it is done. In device memory: see
+// basin_start_rows_on_stream.
 enum class Pooling { kSum = BASIN_POOL_SUM, kMean = BASIN_POOL_MEAN };
 struct Rows {
   const Table* table = nullptr;
@@ -56,7 +61,8 @@ struct Rows {
   const uint64_t* bags = nullptr;
   size_t bag_count = 0;
   Pooling pooling = Pooling::kSum;
-  Location location = {};  // of push and pull: host memory, the only one of this version
+  Location location = {};       // of push and pull
+  Location keys_location = {};  // of keys: host memory, or that of push and pull; bags are host memory always
 };
 
 }  // namespace basin

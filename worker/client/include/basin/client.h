@@ -183,8 +183,9 @@ class Client final {
 
   // ---- Rows of tables ----
 
-  // Any of the calls below, over several tables in one; each may stand once.
-  Call Start(const std::vector<Rows>& tables) {
+  // Any of the calls below, over several tables in one; each may stand once. `stream` is for device memory: what it is
+  // read and written behind (basin_start_rows_on_stream).
+  Call Start(const std::vector<Rows>& tables, const Stream& stream = {}) {
     std::vector<basin_rows> rows;
     for (const Rows& of : tables) {
       basin_rows c = {};
@@ -198,10 +199,13 @@ class Client final {
       c.bag_count = of.bag_count;
       c.pooling = of.bags == nullptr ? 0 : static_cast<int32_t>(of.pooling);
       c.device = of.location.value;
+      c.keys_device = of.keys_location.value;
       rows.push_back(c);
     }
     basin_call* call = nullptr;
-    Status status = Run([&](basin_status* s) { basin_start_rows(client_.get(), rows.data(), rows.size(), &call, s); });
+    Status status = Run([&](basin_status* s) {
+      basin_start_rows_on_stream(client_.get(), rows.data(), rows.size(), &stream.value, &call, s);
+    });
     return Call(std::move(status), call);
   }
   // rows: [count, dim]. A key without a row: its initial value; no row is made.
@@ -348,15 +352,17 @@ class Client final {
   // A buffer of the right number of elements is passed with the variable's shape; another as it is, to be refused by
   // name.
   struct Tensor {
-    Tensor(const Variable& variable, const float* data, size_t elements, const Location& location)
+    Tensor(const Source& of) : Tensor(*of.variable, of.data, of.elements, of.type, of.location) {}
+    Tensor(const Target& of) : Tensor(*of.variable, of.data, of.elements, kF32, of.location) {}
+    Tensor(const Variable& variable, const void* data, size_t elements, Storage type, const Location& location)
         : extent(static_cast<int64_t>(elements)) {
       int64_t expected = 1;
       for (int64_t dim : variable.shape) expected *= dim;
       const bool fits = expected == extent;
-      view.data = const_cast<float*>(data);
+      view.data = const_cast<void*>(data);
       view.device = location.value;
       view.ndim = fits ? static_cast<int32_t>(variable.shape.size()) : 1;
-      view.dtype = {2, 32, 1};
+      view.dtype = {static_cast<uint8_t>(type == kBF16 ? 4 : 2), static_cast<uint8_t>(type == kF32 ? 32 : 16), 1};
       view.shape = fits ? const_cast<int64_t*>(variable.shape.data()) : &extent;  // only read
     }
     int64_t extent;
@@ -383,7 +389,7 @@ class Client final {
           next += i + 1;
         }
         if (item == nullptr) item = &items.emplace_back(basin_item{one.variable->id, nullptr, nullptr, nullptr});
-        tensors.emplace_back(*one.variable, one.data, one.elements, one.location);
+        tensors.emplace_back(one);
         item->*part = &tensors.back().view;
       }
     };

@@ -102,7 +102,8 @@ struct Variable {
   std::vector<int64_t> shape;
 };
 
-// How the rows of a table are stored; buffers of calls are float32 all the same.
+// How the rows of a table are stored; buffers of calls are float32 all the same. Also what a gradient of a variable is
+// given in (Source).
 enum Storage { kF32, kF16, kBF16 };
 
 // As the fields of basin_table in basin.h, which says what they do.
