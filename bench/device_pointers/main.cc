@@ -129,6 +129,8 @@ absl::Status RunSteps(Ladders& ladders, const std::string& name, const std::stri
   const std::vector<float> ones(elements, 1);
   BASIN_RETURN_IF_ERROR(
       CheckCuda(cudaMemcpy(gradient.data(), ones.data(), bytes, cudaMemcpyHostToDevice), "upload a gradient"));
+  // From ordinary memory it may return before the last bytes are there, and the client's streams do not wait for it.
+  BASIN_RETURN_IF_ERROR(CheckCuda(cudaDeviceSynchronize(), "upload a gradient"));
   const Stream stream = Stream::Cuda(ladders.stream());
   const Location there = Location::Cuda(0);
   int pushes = 0;

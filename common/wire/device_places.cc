@@ -20,7 +20,7 @@ absl::Status CheckPlace(uint64_t at, uint64_t bytes, uint64_t block_bytes) {
 }  // namespace
 
 Frame WritePlaces(uint16_t flags, const DevicePlaces& places) {
-  uint64_t numbers[2];
+  uint64_t numbers[2] = {};
   size_t count = 0;
   if (HasWrite(flags)) numbers[count++] = places.written;
   if (HasPull(flags)) numbers[count++] = places.pulled;

@@ -39,7 +39,9 @@ class GpuIpcTest : public GpuPointersTest {
     EXPECT_TRUE(stats.ok());
     const std::string json = *stats;
     uint64_t sum = 0;
-    const std::regex number("\"" + name + "\": ?([0-9]+)");
+    std::string text = name;
+    text.insert(0, 1, '"').append("\": ?([0-9]+)");
+    const std::regex number(text);
     for (std::sregex_iterator at(json.begin(), json.end(), number), end; at != end; ++at) sum += std::stoull((*at)[1]);
     return sum;
   }
