@@ -21,6 +21,7 @@ std::string DTypeInWords(uint8_t dtype);
 struct GradientView {
   DType type = DType::kF32;  // kF32, kF16, kBF16
   const char* data = nullptr;
+  bool on_device = false;  // in the memory of the shard's device: the host does not look at it
   size_t elements = 0;
 
   bool AllFinite() const;

@@ -27,7 +27,8 @@ LaneCore::LaneCore(LaneCoreOptions options)
       counters_(options_.counters ? options_.counters : std::make_shared<LaneCounters>()),
       run_id_(options_.run_id),
       run_hash_(run_id_.empty() ? 0 : wire::RunHash(run_id_)),
-      ps_count_(options_.ps_count) {
+      ps_count_(options_.ps_count),
+      blocks_(options_.device, options_.peer_process) {
   BASIN_CHECK(options_.ps_incarnation != 0 && options_.lanes > options_.lane.value());
   if (options_.chief) {
     chief_ = wire::WorkerKey(options_.chief->role == Role::kChief ? wire::v1::ROLE_CHIEF : wire::v1::ROLE_WORKER,
@@ -250,7 +251,23 @@ void LaneCore::OnControl(Session& session, const wire::Parsed& parsed, absl::Tim
     case wire::Kind::kGoodbye: {
       wire::v1::Goodbye goodbye;
       if (!read(goodbye)) return unreadable();
+      if (goodbye.device_block_closed()) blocks_.Closed(session);
       return OnGoodbye(session, header, goodbye.run_finished(), now);
+    }
+    case wire::Kind::kDeviceBlock: {
+      wire::v1::DeviceBlock asked;
+      if (!read(asked)) return unreadable();
+      const absl::StatusOr<wire::v1::DeviceBlockLent> lent = blocks_.Lend(session, asked);
+      const auto note = [&](absl::string_view what) {
+        Note(absl::StrCat("device memory of ", Sentence(session.role, session.index), " (pid ", session.pid, ") ",
+                          what));
+      };
+      if (!lent.ok()) {
+        note(absl::StrCat("comes through the host: ", lent.status().message()));
+        return Refuse(peer, header.request, lent.status());
+      }
+      note(absl::StrCat("comes through CUDA IPC: ", lent->bytes(), " bytes of ", options_.device->name(), " are lent"));
+      return Send(peer, header.request, wire::Kind::kDeviceBlockLent, lent->SerializeAsString());
     }
     case wire::Kind::kEvicted: {
       wire::v1::Evicted evicted;

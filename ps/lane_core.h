@@ -24,6 +24,7 @@
 #include "common/wire/control.pb.h"
 #include "common/wire/header.h"
 #include "common/wire/transport.h"
+#include "ps/lane_blocks.h"
 #include "ps/lane_counters.h"
 #include "ps/session_table.h"
 
@@ -62,6 +63,8 @@ struct LaneCoreOptions {
   size_t memory_limit_bytes = 0;
   // Shards of fewer bytes are copied into answers to that peer, others referred to. None: kInlinePayloadBytes.
   std::function<size_t(wire::PeerId)> inline_below;
+  // As wire::Listener::PeerProcess. None: no device's memory is lent.
+  LaneBlocks::PeerProcess peer_process;
   std::shared_ptr<BlockPool> pool;      // shared by the lanes of a ps; none: the lane makes its own
   std::shared_ptr<ShardDevice> device;  // where the lane's shards, and tables that it can hold, lie; none: on the host
   std::shared_ptr<LaneCounters> counters;                      // none: the lane makes its own
@@ -155,6 +158,12 @@ class LaneCore {
   // Of a variable's shard. On a device this begins a write, and EndWrite ends it; on the host this is all.
   absl::Status Carry(const Session& session, const wire::Header& header, const wire::Entry& entry,
                      absl::Span<const char> payload, Carried& carried);
+  // Where the written bytes of an entry with kPlaced lie, and where its parameters go.
+  struct Placed {
+    absl::Span<const char> written;
+    char* pulled = nullptr;
+  };
+  absl::StatusOr<Placed> FindPlaces(const wire::Entry& entry, absl::Span<const char> payload, const Shard& shard) const;
   absl::Status EndWrite(const wire::Entry& entry, Shard& shard, Carried& carried);
   // All entries of variables' shards, and of buckets of tables on the device, in one batch; an element an entry.
   std::vector<Carried> CarryOnDevice(const Session& session, const wire::Parsed& parsed, absl::Time now);
@@ -202,6 +211,8 @@ class LaneCore {
   std::unique_ptr<RunModel> model_;
   std::vector<std::unique_ptr<Shard>> shards_;  // by shard id; null where another lane owns it
   std::unique_ptr<LaneRows> rows_;
+  LaneBlocks blocks_;
+  std::shared_ptr<LentBlock> block_;  // of the client whose update is at hand; nullptr: it has none, or names none
   absl::Status failure_;
   int refusals_noted_ = 0;
   static constexpr int kMaxRefusalsNoted = 20;

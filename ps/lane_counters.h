@@ -26,6 +26,7 @@ struct LaneCounters {
   Counter bytes_in, bytes_out;
   Counter shards;
   Counter device_bytes;                       // taken of the device's memory
+  Counter ipc_bytes_in, ipc_bytes_out;        // gradients and values, and parameters, that never were on the host
   Counter rows, row_candidates, table_bytes;  // of tables, now
   Counter evicted, dropped_gradients;         // of tables, ever
   Counter sessions;

@@ -13,6 +13,7 @@
 #include "ps/presence.h"
 #include "ps/run_spec.h"
 #include "ps/shard.h"
+#include "ps/shard_device.h"
 
 namespace basin {
 namespace {
@@ -224,6 +225,7 @@ void LaneCore::SendWelcome(const Session& session) {
   welcome.set_ps_incarnation(options_.ps_incarnation);
   if (coordinator_) welcome.set_view(coordinator_->view().value());
   if (model_) welcome.set_spec_hash(model_->hash());
+  if (options_.device) welcome.set_device_id(options_.device->id());
   if (options_.lane.value() == 0) {
     for (const std::string& address : options_.lane_addresses) welcome.add_lane_addresses(address);
     if (welcome.lane_addresses_size() == 0) welcome.add_lane_addresses("");

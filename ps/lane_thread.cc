@@ -18,7 +18,8 @@ constexpr absl::Duration kFlush = absl::Seconds(2);
 // is in its queue. But not for ever.
 constexpr absl::Duration kDrainMost = absl::Seconds(1);
 
-LaneCoreOptions OptionsFor(const wire::Listener& listener, LaneCoreOptions options) {
+LaneCoreOptions OptionsFor(wire::Listener& listener, LaneCoreOptions options) {
+  options.peer_process = [&listener](wire::PeerId peer) { return listener.PeerProcess(peer); };
   options.inline_below = [&listener](wire::PeerId peer) { return listener.inline_below(peer); };
   return options;
 }

@@ -1,4 +1,5 @@
 // Pushes, pulls and assignments.
+#include <algorithm>
 #include <cstring>
 #include <optional>
 
@@ -6,6 +7,7 @@
 #include "common/base/dtype.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/wire/device_places.h"
 #include "ps/gradient_view.h"
 #include "ps/lane_core.h"
 #include "ps/lane_rows.h"
@@ -43,7 +45,7 @@ absl::Status LaneCore::CheckUpdate(wire::PeerId peer, const wire::Parsed& parsed
   const size_t inline_below = InlineBelow(peer);
   size_t frames = 0, inlined = 0;
   for (const wire::Entry& entry : parsed.entries) {
-    if (!(entry.flags & wire::kPull)) continue;
+    if (!(entry.flags & wire::kPull) || (entry.flags & wire::kPlaced)) continue;
     if (IsBucket(entry.shard)) {
       inlined += rows_->AnswerBytes(entry);
       continue;
@@ -64,6 +66,18 @@ absl::Status LaneCore::CheckUpdate(wire::PeerId peer, const wire::Parsed& parsed
   return absl::OkStatus();
 }
 
+absl::StatusOr<LaneCore::Placed> LaneCore::FindPlaces(const wire::Entry& entry, absl::Span<const char> payload,
+                                                      const Shard& shard) const {
+  if (block_ == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(Me(), " has lent no device block to this client, or not on its newest channel"));
+  }
+  const size_t written = shard.elements() * SizeOf(static_cast<DType>(entry.dtype));
+  BASIN_ASSIGN_OR_RETURN(const wire::DevicePlaces places,
+                         wire::ReadPlaces(entry.flags, payload, written, shard.bytes(), block_->bytes()));
+  return Placed{.written = {block_->data() + places.written, written}, .pulled = block_->data() + places.pulled};
+}
+
 absl::Status LaneCore::Carry(const Session& session, const wire::Header& header, const wire::Entry& entry,
                              absl::Span<const char> payload, Carried& carried) {
   carried.answer = AnswerTo(entry);
@@ -72,7 +86,7 @@ absl::Status LaneCore::Carry(const Session& session, const wire::Header& header,
   carried.answer.version = shard->version();
   const uint16_t wanted = entry.flags & (wire::kPush | wire::kPull | wire::kAssign);
   const bool writes = (wanted & (wire::kPush | wire::kAssign)) != 0;
-  if (wanted == 0 || entry.flags != (wanted | (entry.flags & (wire::kInline | wire::kJoined))) ||
+  if (wanted == 0 || entry.flags != (wanted | (entry.flags & (wire::kInline | wire::kJoined | wire::kPlaced))) ||
       (wanted & (wire::kPush | wire::kAssign)) == (wire::kPush | wire::kAssign)) {
     return absl::InvalidArgumentError(absl::StrCat("flags ", entry.flags, " make no request"));
   }
@@ -88,7 +102,12 @@ absl::Status LaneCore::Carry(const Session& session, const wire::Header& header,
                                                    ", expected ", expected));
   }
   carried.answer.dtype = static_cast<uint8_t>(shard->variable().dtype());
-  if (!writes && (entry.sequence.value() != 0 || !payload.empty()))
+  const bool is_placed = (entry.flags & wire::kPlaced) != 0;
+  Placed placed{.written = payload};
+  if (is_placed) {
+    BASIN_ASSIGN_OR_RETURN(placed, FindPlaces(entry, payload, *shard));
+  }
+  if (!writes && (entry.sequence.value() != 0 || (!payload.empty() && !is_placed)))
     return absl::InvalidArgumentError("a pull has neither sequence nor payload");
   if (writes) {
     if (!session.trains())
@@ -101,7 +120,9 @@ absl::Status LaneCore::Carry(const Session& session, const wire::Header& header,
                                          .pulled = entry.version,
                                          .learning_rate = header.learning_rate,
                                          .dtype = gradient.value_or(DType::kF32),
-                                         .payload = payload}));
+                                         .payload = placed.written,
+                                         .on_device = is_placed}));
+    if (carried.begun && is_placed) counters_->ipc_bytes_in.Add(placed.written.size());
     if (!carried.begun) {
       carried.answer.flags |= wire::kRepeat;
       counters_->repeats.Add();
@@ -110,12 +131,18 @@ absl::Status LaneCore::Carry(const Session& session, const wire::Header& header,
     }
   }
   if (wanted & wire::kPull) {
-    absl::StatusOr<wire::Frame> pulled = shard->Read();
+    absl::StatusOr<wire::Frame> pulled = wire::Frame();
+    if (is_placed) {
+      if (absl::Status read = shard->ReadOnDevice(placed.pulled); !read.ok()) pulled = std::move(read);
+    } else {
+      pulled = shard->Read();
+    }
     // The entry's write is not refused with its pull: the client counts on it, and pulls again.
     if (!pulled.ok() && writes) return absl::UnavailableError(pulled.status().message());
     if (!pulled.ok()) return pulled.status();
     carried.pulled = *std::move(pulled);
-    carried.answer.flags |= wire::kPull;
+    carried.answer.flags |= static_cast<uint16_t>(wire::kPull | (entry.flags & wire::kPlaced));
+    if (is_placed) counters_->ipc_bytes_out.Add(shard->bytes());
   }
   return absl::OkStatus();
 }
@@ -151,7 +178,7 @@ std::vector<LaneCore::Carried> LaneCore::CarryOnDevice(const Session& session, c
       // What became of the write counts for more than that its pull was refused.
       if (status.ok() || (!begun && !carried.status.ok())) continue;
       carried.status = std::move(status);
-      carried.answer.flags &= ~wire::kPull;
+      carried.answer.flags &= static_cast<uint16_t>(~(wire::kPull | wire::kPlaced));
       carried.pulled = wire::Frame();
     }
     rows_->AllEnded();
@@ -218,6 +245,10 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
   }
   if (absl::Status status = CheckUpdate(session.peer, parsed); !status.ok())
     return Refuse(session.peer, parsed.header.request, status);
+  // A message of an older channel was given up by its client, which may use the places for something else by now.
+  const auto is_placed = [](const wire::Entry& entry) { return (entry.flags & wire::kPlaced) != 0; };
+  if (std::any_of(parsed.entries.begin(), parsed.entries.end(), is_placed) && sessions_.IsNewest(session))
+    block_ = blocks_.Of(session);
   wire::DataBuilder builder(InlineBelow(session.peer));
   builder.Reserve(parsed.entries.size());
   std::vector<Carried> on_device;
@@ -258,6 +289,7 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
       builder.Add(carried.answer, std::move(carried.pulled));
     }
   }
+  block_.reset();
   rows_->Count();
   SendMessage(session.peer,
               std::move(builder).Build(HeaderFor(session.peer, wire::Kind::kUpdated, parsed.header.request)));

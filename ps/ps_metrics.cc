@@ -1,5 +1,7 @@
 #include "ps/ps_metrics.h"
 
+#include <optional>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/telemetry/metrics.h"
@@ -11,7 +13,7 @@ namespace {
 class Served final : public PsMetrics {
  public:
   Served(uint32_t ps, std::vector<std::shared_ptr<const LaneCounters>> lanes, std::shared_ptr<const BlockPool> pool,
-         const PsDevice* device)
+         std::shared_ptr<const PsDevice> device)
       : lanes_(std::move(lanes)) {
     const std::string ps_text = absl::StrCat(ps);
     const telemetry::Labels of_ps = {{"ps", ps_text}};
@@ -50,6 +52,9 @@ class Served final : public PsMetrics {
       gauge("basin_ps_shards", "Shards of the lane.", &LaneCounters::shards);
       if (device != nullptr) {
         gauge("basin_ps_device_bytes", "Memory that the lane has taken of the device.", &LaneCounters::device_bytes);
+        total("basin_ps_ipc_received_bytes_total", "Gradients and values that came through CUDA IPC.",
+              &LaneCounters::ipc_bytes_in);
+        total("basin_ps_ipc_sent_bytes_total", "Parameters that left through CUDA IPC.", &LaneCounters::ipc_bytes_out);
       }
       gauge("basin_ps_sessions", "Channels that have said Hello to the lane.", &LaneCounters::sessions);
       staleness_.push_back(registry_.AddHistogram("basin_ps_staleness_versions",
@@ -68,13 +73,17 @@ class Served final : public PsMetrics {
     telemetry::Gauge mapped = registry_.AddGauge("basin_ps_blocks_bytes", "Memory of shards' blocks.", of_ps);
     telemetry::Gauge limit = registry_.AddGauge("basin_ps_blocks_limit_bytes",
                                                 "Most memory that shards' blocks may take; 0: no limit.", of_ps);
+    std::optional<telemetry::Gauge> lent;
     if (device != nullptr) {
+      lent = registry_.AddGauge("basin_ps_device_lent_bytes", "Memory of the device that clients of this host use.",
+                                {{"ps", ps_text}, {"device", device->name()}});
       telemetry::Gauge device_limit =
           registry_.AddGauge("basin_ps_device_limit_bytes", "Most memory that shards may take of the device.",
                              {{"ps", ps_text}, {"device", device->name()}});
       device_limit.Set(static_cast<double>(device->memory_limit_bytes()));
     }
-    registry_.BeforeRendering([this, mapped, limit, pool = std::move(pool)]() mutable {
+    registry_.BeforeRendering([this, mapped, limit, lent, device, pool = std::move(pool)]() mutable {
+      if (lent) lent->Set(static_cast<double>(device->lent_bytes()));
       for (Total& total : totals_) total.shown.AdvanceTo(static_cast<double>(total.counter->value()) * total.unit);
       for (Shown& gauge : gauges_) gauge.shown.Set(static_cast<double>(gauge.counter->value()));
       mapped.Set(static_cast<double>(pool->mapped_bytes()));
@@ -119,7 +128,7 @@ absl::StatusOr<std::unique_ptr<PsMetrics>> PsMetrics::Serve(const std::string& h
                                                             std::vector<std::shared_ptr<const LaneCounters>> lanes,
                                                             std::shared_ptr<const BlockPool> pool,
                                                             std::shared_ptr<const PsDevice> device) {
-  auto served = std::make_unique<Served>(ps, std::move(lanes), std::move(pool), device.get());
+  auto served = std::make_unique<Served>(ps, std::move(lanes), std::move(pool), std::move(device));
   BASIN_RETURN_IF_ERROR(served->Listen(host, port));
   return served;
 }

@@ -47,6 +47,8 @@ class SessionTable {
   // the older ones may still come; beyond `limit` sessions the one not heard for longest makes room.
   Session& Open(Session session, size_t limit);
   Session* Find(wire::PeerId peer);
+  // Whether it is the channel on which its client has said Hello last.
+  bool IsNewest(const Session& session) const { return by_client_.at(session.key()).back() == session.peer; }
   void Close(wire::PeerId peer);
   // Closes all of a client.
   void CloseAll(const ClientKey& key);

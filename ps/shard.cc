@@ -27,13 +27,16 @@ absl::Status Shard::Start(Change change, const Write& write) {
                                                    " bytes, the shard has ", expected, " in ", Name(write.dtype)));
   }
   if (BASIN_MUTANT(kAcknowledgeBeforeApply) && writes_ % 5 == 4) return absl::OkStatus();
-  if (change == Change::kAssign) return values_->Assign(write.payload);
+  if (change == Change::kAssign) {
+    return write.on_device ? values_->AssignOnDevice(write.payload.data()) : values_->Assign(write.payload);
+  }
   if (!has_values()) {
     return absl::FailedPreconditionError(
         absl::StrCat("push to ", options_.Place(), ", which waits for its values; Assign them first"));
   }
   return values_->Apply(
-      {.gradient = {.type = write.dtype, .data = write.payload.data(), .elements = elements()},
+      {.gradient =
+           {.type = write.dtype, .data = write.payload.data(), .on_device = write.on_device, .elements = elements()},
        .count = pushes_ + 1,
        .learning_rate = std::isnan(write.learning_rate) ? options_.rule.learning_rate() : write.learning_rate});
 }
@@ -75,9 +78,19 @@ absl::StatusOr<Shard::Written> Shard::Carry(Change change, const Write& write) {
   return End();
 }
 
+absl::Status Shard::CheckValues() const {
+  if (has_values()) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat(options_.Place(), " waits for its values"));
+}
+
 absl::StatusOr<wire::Frame> Shard::Read() {
-  if (!has_values()) return absl::UnavailableError(absl::StrCat(options_.Place(), " waits for its values"));
+  BASIN_RETURN_IF_ERROR(CheckValues());
   return values_->Read();
+}
+
+absl::Status Shard::ReadOnDevice(char* to) {
+  BASIN_RETURN_IF_ERROR(CheckValues());
+  return values_->ReadOnDevice(to);
 }
 
 }  // namespace basin

@@ -38,6 +38,7 @@ class Shard {
     float learning_rate = 0;    // instead of the rule's, when it is not NaN
     DType dtype = DType::kF32;  // of the payload: kF32, or with Apply kF16 or kBF16
     absl::Span<const char> payload;
+    bool on_device = false;  // the payload is memory of the shard's device
   };
   struct Written {
     bool repeat = false;     // was applied before; nothing has changed
@@ -60,6 +61,8 @@ class Shard {
   // The parameters as they are now, without a copy; they hold still for as long as the frame lives. In a device's
   // memory they are there once it has run, with the change that was begun. UNAVAILABLE: waits for its Assign.
   absl::StatusOr<wire::Frame> Read();
+  // The same to memory of the shard's device.
+  absl::Status ReadOnDevice(char* to);
 
   // 0: none. Of another incarnation than the last one that wrote: 0.
   Sequence last_sequence(uint32_t worker, Incarnation incarnation) const { return records_.last(worker, incarnation); }
@@ -79,6 +82,7 @@ class Shard {
   explicit Shard(ShardOptions options);
   absl::StatusOr<Written> Carry(Change change, const Write& write);
   absl::Status Start(Change change, const Write& write);
+  absl::Status CheckValues() const;
 
   const ShardOptions options_;
   std::unique_ptr<ShardValues> values_;

@@ -8,7 +8,9 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "common/base/unique_fd.h"
 #include "ps/device_table.h"
+#include "ps/lent_block.h"
 #include "ps/shard_values.h"
 
 namespace basin {
@@ -35,6 +37,14 @@ class ShardDevice {
   // have been called by the way, where a batch was full. An error says that the device is lost, which it then stays:
   // what was begun is refused, and the frames hold nothing.
   virtual absl::Status Run() = 0;
+  // Which device it is, the same in all processes; empty: nothing of it is lent.
+  virtual const std::string& id() const = 0;
+  // Memory of it for a client's process, as long as that lives (`process` becomes readable at its end) or uses it.
+  // INVALID_ARGUMENT: no such size; RESOURCE_EXHAUSTED: no memory, or enough is lent; UNAVAILABLE: the system lacks
+  // something for it.
+  virtual absl::StatusOr<std::shared_ptr<LentBlock>> Lend(uint64_t bytes, UniqueFd process) = 0;
+  // Lent by all lanes now.
+  virtual uint64_t lent_bytes() const = 0;
   // Taken from the device.
   virtual uint64_t bytes() const = 0;
 };

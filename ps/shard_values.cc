@@ -13,7 +13,13 @@ std::string ShardOptions::Place() const {
   return absl::StrCat("\"", variable.name(), "\" elements [", begin, ", ", end, ")");
 }
 
+absl::Status ShardValues::AssignOnDevice(const char*) { return absl::InternalError("the values are on the host"); }
+absl::Status ShardValues::ReadOnDevice(char*) { return absl::InternalError("the values are on the host"); }
+
 absl::Status NotFiniteError(const ShardOptions& options, const GradientView& gradient) {
+  if (gradient.on_device) {
+    return absl::InvalidArgumentError(absl::StrCat("push to ", options.Place(), ": an element is NaN or Inf"));
+  }
   // Memory that is shared with the client may be finite again by now: then there is no such element.
   const size_t at = gradient.FirstNotFinite();
   return absl::InvalidArgumentError(

@@ -39,8 +39,10 @@ class ShardValues {
 
   // One push, as the rule or the statistic takes it.
   struct Push {
-    GradientView gradient;  // elements() of it; holds still until Settle
-    uint64_t count = 1;     // pushes since the slots (or the statistic) began, this one included
+    // elements() of it. Holds still until Settle, but for one on the device, which its client may write to meanwhile:
+    // each element is read once.
+    GradientView gradient;
+    uint64_t count = 1;  // pushes since the slots (or the statistic) began, this one included
     float learning_rate = 0;
   };
   // Each begins one change, and Settle ends it; between them nothing is begun. An error says why it was not begun, or
@@ -50,10 +52,15 @@ class ShardValues {
   // New parameters; the slots start afresh.
   virtual absl::Status Assign(absl::Span<const char> parameters) = 0;
   virtual absl::Status Settle() = 0;
+  // Assign, from the memory of the values' device, 64-byte aligned. INTERNAL: they have none.
+  virtual absl::Status AssignOnDevice(const char* parameters);
 
   // The parameters, with the change that was begun. They hold still for as long as the frame lives; in a device's
   // memory, they are there once it has run.
   virtual absl::StatusOr<wire::Frame> Read() = 0;
+  // The same bytes to memory of the values' device, 64-byte aligned, where they are once it has run. INTERNAL: they
+  // have none.
+  virtual absl::Status ReadOnDevice(char* to);
   // As they lie on the host, or nullptr; filled in if nobody has touched them.
   virtual const float* on_host() = 0;
 };

@@ -58,12 +58,14 @@ std::string InputJson(const InputQueue& queue) {
 
 std::string LaneCore::StatsJson(absl::Time now) const {
   uint64_t shards = 0, applied = 0, refused = 0, bytes_in = 0, bytes_out = 0;
-  uint64_t device_bytes = 0;
+  uint64_t device_bytes = 0, ipc_bytes_in = 0, ipc_bytes_out = 0;
   uint64_t rows = 0, table_bytes = 0, evicted = 0, dropped = 0;
   uint64_t tcp_connections = 0, shm_connections = 0, shm_bytes_in = 0, shm_bytes_out = 0;
   const auto add = [&](const LaneCounters& lane) {
     shards += lane.shards.value();
     device_bytes += lane.device_bytes.value();
+    ipc_bytes_in += lane.ipc_bytes_in.value();
+    ipc_bytes_out += lane.ipc_bytes_out.value();
     applied += lane.applied.value();
     refused += lane.refused.value();
     bytes_in += lane.bytes_in.value();
@@ -96,14 +98,17 @@ std::string LaneCore::StatsJson(absl::Time now) const {
                   ", \"tables\": ", model != nullptr ? model->spec().model().tables_size() : 0,
                   ", \"elements\": ", model != nullptr ? model->elements() : 0,
                   ", \"bytes\": ", model != nullptr ? model->bytes_of_parameters() : 0, "}");
-  absl::StrAppend(
-      &json, ", \"ps\": [{\"index\": ", options_.ordinal.value(), ", \"address\": ", JsonQuote(options_.address),
-      ", \"lanes\": ", options_.lanes, ", \"device\": ", JsonQuote(options_.device ? options_.device->name() : "cpu"),
-      ", \"device_bytes\": ", device_bytes, ", \"shards\": ", shards, ", \"applied\": ", applied,
-      ", \"refused\": ", refused, ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out, ", \"rows\": ", rows,
-      ", \"table_bytes\": ", table_bytes, ", \"evicted\": ", evicted, ", \"dropped_gradients\": ", dropped,
-      ", \"tcp_connections\": ", tcp_connections, ", \"shm_connections\": ", shm_connections,
-      ", \"shm_bytes_in\": ", shm_bytes_in, ", \"shm_bytes_out\": ", shm_bytes_out, "}]");
+  absl::StrAppend(&json, ", \"ps\": [{\"index\": ", options_.ordinal.value(),
+                  ", \"address\": ", JsonQuote(options_.address), ", \"lanes\": ", options_.lanes,
+                  ", \"device\": ", JsonQuote(options_.device ? options_.device->name() : "cpu"),
+                  ", \"device_bytes\": ", device_bytes,
+                  ", \"device_lent_bytes\": ", options_.device ? options_.device->lent_bytes() : 0,
+                  ", \"ipc_bytes_in\": ", ipc_bytes_in, ", \"ipc_bytes_out\": ", ipc_bytes_out,
+                  ", \"shards\": ", shards, ", \"applied\": ", applied, ", \"refused\": ", refused,
+                  ", \"bytes_in\": ", bytes_in, ", \"bytes_out\": ", bytes_out, ", \"rows\": ", rows,
+                  ", \"table_bytes\": ", table_bytes, ", \"evicted\": ", evicted, ", \"dropped_gradients\": ", dropped,
+                  ", \"tcp_connections\": ", tcp_connections, ", \"shm_connections\": ", shm_connections,
+                  ", \"shm_bytes_in\": ", shm_bytes_in, ", \"shm_bytes_out\": ", shm_bytes_out, "}]");
   std::vector<std::string> clients, inputs;
   if (coordinator_) {
     for (const auto& [key, client] : presence_->clients())

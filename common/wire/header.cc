@@ -83,9 +83,10 @@ Frame Frame::Copy(absl::string_view bytes) {
 
 absl::string_view Name(Kind kind) {
   static constexpr absl::string_view kNames[] = {
-      "?",        "Hello",   "Welcome", "Error",     "Declare",    "Declared",  "Install",    "Installed",
-      "Update",   "Updated", "Step",    "NextInput", "InputPiece", "InputDone", "Barrier",    "Heartbeat",
-      "RunState", "Finish",  "Goodbye", "Stats",     "StatsText",  "Evicted",   "EvictedKeys"};
+      "?",         "Hello",       "Welcome",     "Error",          "Declare",   "Declared",   "Install",
+      "Installed", "Update",      "Updated",     "Step",           "NextInput", "InputPiece", "InputDone",
+      "Barrier",   "Heartbeat",   "RunState",    "Finish",         "Goodbye",   "Stats",      "StatsText",
+      "Evicted",   "EvictedKeys", "DeviceBlock", "DeviceBlockLent"};
   const auto at = static_cast<size_t>(kind);
   return at < std::size(kNames) ? kNames[at] : kNames[0];
 }
@@ -112,7 +113,7 @@ absl::StatusOr<Parsed> Parse(Message message) {
   }
   Parsed parsed;
   const auto kind = Get<uint16_t>(at + 6);
-  if (kind < 1 || kind > static_cast<uint16_t>(Kind::kEvictedKeys))
+  if (kind < 1 || kind > static_cast<uint16_t>(Kind::kDeviceBlockLent))
     return Malformed(absl::StrCat("unknown kind ", kind));
   parsed.header = {.kind = static_cast<Kind>(kind),
                    .request = Get<uint64_t>(at + 8),

@@ -6,7 +6,7 @@
 //   payload  := of an entry with kInline: the next `bytes` bytes of the body; with kJoined: the next `bytes` bytes of
 //   the
 //               payload frame that the entry before it began or went on with; otherwise the start of the next payload
-//               frame. Entries cover body and frames without a gap.
+//               frame. Entries cover body and frames without a gap. With kPlaced it is places: device_places.h.
 //
 // All numbers are little-endian (DESIGN, "Wire"); offsets stand beside the fields.
 #pragma once
@@ -50,6 +50,8 @@ enum class Kind : uint16_t {
   kStatsText = 20,
   kEvicted = 21,
   kEvictedKeys = 22,
+  kDeviceBlock = 23,
+  kDeviceBlockLent = 24,
 };
 absl::string_view Name(Kind kind);
 
@@ -78,6 +80,8 @@ enum EntryFlags : uint16_t {
   kInline = 8,   // the payload lies in frame 0
   kRepeat = 16,  // answer: that sequence had been applied before
   kJoined = 32,  // the payload goes on in the frame of the entry before
+  kPlaced = 64,  // request: what is pushed, assigned or pulled lies in the device block that the lane has lent;
+                 // answer: what was pulled lies there
 };
 enum class Codec : uint8_t { kRaw = 0 };
 

@@ -55,6 +55,11 @@ class Both final : public HostListener {
     return (peer & kShmPeerBit) != 0 ? kRingPlacedBytes : kInlinePayloadBytes;
   }
 
+  absl::StatusOr<UniqueFd> PeerProcess(PeerId peer) override {
+    if ((peer & kShmPeerBit) == 0 || shm_ == nullptr) return tcp_->PeerProcess(peer);
+    return shm_->PeerProcess(peer);
+  }
+
   void Close(absl::Time deadline) override {
     if (shm_ != nullptr) shm_->Close(deadline);
     tcp_->Close(deadline);

@@ -143,6 +143,12 @@ class Lane final : public ShmListener {
     return absl::IsUnavailable(sent) ? absl::UnavailableError("the peer is gone") : sent;
   }
 
+  absl::StatusOr<UniqueFd> PeerProcess(PeerId id) override {
+    const auto at = peers_.find(id);
+    if (at == peers_.end()) return absl::UnavailableError("the peer is gone");
+    return basin::wire::PeerProcess(at->second->link->fd());
+  }
+
   void Close(absl::Time deadline) override {
     if (closed_) return;
     closed_ = true;

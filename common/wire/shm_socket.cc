@@ -1,6 +1,7 @@
 #include "common/wire/shm_socket.h"
 
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -116,6 +117,23 @@ absl::StatusOr<uid_t> PeerUser(int fd) {
     return absl::UnavailableError(absl::StrCat("shared memory: cannot tell the peer's user: ", std::strerror(errno)));
   }
   return peer.uid;
+}
+
+absl::StatusOr<UniqueFd> PeerProcess(int fd) {
+  ucred peer = {};
+  socklen_t size = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+    return absl::UnavailableError(
+        absl::StrCat("shared memory: cannot tell the peer's process: ", std::strerror(errno)));
+  }
+  if (peer.pid <= 0) {
+    return absl::FailedPreconditionError("the peer's process is in another namespace of process ids");
+  }
+  // A number that stands for another process by now only means that more is waited for.
+  UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, peer.pid, 0)));
+  if (process.get() >= 0) return process;
+  return absl::UnavailableError(
+      absl::StrCat("the end of the peer's process ", peer.pid, " cannot be watched: ", std::strerror(errno)));
 }
 
 absl::StatusOr<UniqueFd> ListenShm(absl::string_view ip, uint16_t port) {

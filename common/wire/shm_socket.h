@@ -56,6 +56,11 @@ class ShmSocket final {
 // The user of the process at the other end.
 absl::StatusOr<uid_t> PeerUser(int fd);
 
+// Becomes readable when the process that has connected the other end has ended; a descriptor that it handed to another,
+// or left to a child, does not matter. FAILED_PRECONDITION: it is in another namespace of process ids; UNAVAILABLE: the
+// kernel has no such descriptor (before 5.3), or a sandbox forbids it.
+absl::StatusOr<UniqueFd> PeerProcess(int fd);
+
 // "ip:port" as the lane has bound it. ALREADY_EXISTS: another process has the name.
 absl::StatusOr<UniqueFd> ListenShm(absl::string_view ip, uint16_t port);
 // NOT_FOUND: nobody listens there in this network namespace. PERMISSION_DENIED: another user does. UNAVAILABLE: any

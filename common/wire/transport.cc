@@ -23,4 +23,9 @@ absl::Status CheckLimits(const Message& message) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<UniqueFd> Listener::PeerProcess(PeerId) {
+  return absl::FailedPreconditionError(
+      "the channel does not tell which process is at its other end; use shared memory");
+}
+
 }  // namespace basin::wire

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/limits.h"
+#include "common/base/unique_fd.h"
 #include "common/wire/frame.h"
 
 namespace basin::wire {
@@ -78,6 +79,9 @@ class Listener {
   virtual absl::Status Send(PeerId peer, Message message) = 0;
   // As Channel::inline_below, towards that peer.
   virtual size_t inline_below(PeerId) const { return kInlinePayloadBytes; }
+  // A descriptor that becomes readable when the peer's process has ended, whatever becomes of the channel.
+  // FAILED_PRECONDITION: it is not known which process that is; UNAVAILABLE: the system has no such descriptor.
+  virtual absl::StatusOr<UniqueFd> PeerProcess(PeerId peer);
   // Waits at most until `deadline` for what was queued to leave; then further sends fail.
   virtual void Close(absl::Time deadline) = 0;
   virtual void Wake() = 0;

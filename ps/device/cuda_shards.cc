@@ -207,16 +207,20 @@ float* CudaShards::Upload(float* to, size_t bytes) {
 void CudaShards::BeginApply(CudaValues* values, CudaApplyItem item, const GradientView& gradient) {
   // The bytes of the message go when it has been answered.
   const size_t bytes = gradient.elements * SizeOf(gradient.type);
-  if (bytes > 0) std::memcpy(static_cast<char*>(staging_.get()) + staged_, gradient.data, bytes);
   char* const there = there_.as<char>();
-  item.gradient = reinterpret_cast<const float*>(there + staged_);
+  const char* from = gradient.data;
+  if (!gradient.on_device) {
+    if (bytes > 0) std::memcpy(static_cast<char*>(staging_.get()) + staged_, gradient.data, bytes);
+    from = there + staged_;
+    staged_ += Aligned(bytes);
+  }
+  item.gradient = reinterpret_cast<const float*>(from);
   if (IsHalf(gradient.type)) {
     auto* const floats = reinterpret_cast<float*>(there + kWidenedAt + widened_);
-    halves_.push_back({gradient.type, staged_, floats, gradient.elements});
+    halves_.push_back({gradient.type, from, floats, gradient.elements});
     item.gradient = floats;
     widened_ += Aligned(gradient.elements * sizeof(float));
   }
-  staged_ += Aligned(bytes);
   changed_ += BlockPlan::BlockBytes(gradient.elements * sizeof(float));
   items_.push_back(item);
   begun_.push_back({values, true});
@@ -258,7 +262,7 @@ absl::Status CudaShards::Do(absl::FunctionRef<absl::Status()> work) {
 }
 
 absl::Status CudaShards::Run() {
-  if (begun_.empty() && uploads_.empty() && downloads_.empty() && tables_.empty()) return lost_;
+  if (begun_.empty() && uploads_.empty() && downloads_.empty() && copies_.empty() && tables_.empty()) return lost_;
   if (lost_.ok()) {
     if (absl::Status status = CarryOut(); !status.ok()) Lose(status);
   }
@@ -272,6 +276,7 @@ absl::Status CudaShards::Run() {
   begun_.clear();
   uploads_.clear();
   downloads_.clear();
+  copies_.clear();
   return lost_;
 }
 
@@ -294,8 +299,8 @@ absl::Status CudaShards::CarryOut() {
         "upload gradients"));
     for (const Halves& halves : halves_) {
       BASIN_RETURN_IF_ERROR(
-          check(StartWiden(stream_.get(), halves.type, reinterpret_cast<const uint16_t*>(there + halves.at),
-                           halves.elements, halves.to, reinterpret_cast<uint32_t*>(there + kFlagOfHalvesAt)),
+          check(StartWiden(stream_.get(), halves.type, reinterpret_cast<const uint16_t*>(halves.from), halves.elements,
+                           halves.to, reinterpret_cast<uint32_t*>(there + kFlagOfHalvesAt)),
                 "widen gradients"));
     }
     BASIN_RETURN_IF_ERROR(
@@ -304,6 +309,11 @@ absl::Status CudaShards::CarryOut() {
     BASIN_RETURN_IF_ERROR(
         check(cudaMemcpyAsync(here + kFlagsAt, flags, count * sizeof(uint32_t), cudaMemcpyDeviceToHost, stream_.get()),
               "read what was refused"));
+  }
+  for (const Copy& copy : copies_) {
+    BASIN_RETURN_IF_ERROR(
+        check(cudaMemcpyAsync(copy.to, copy.from, copy.bytes, cudaMemcpyDeviceToDevice, stream_.get()),
+              "copy parameters to a client's block"));
   }
   // Replies hold these blocks already, and nobody looks into them before the batch has run.
   for (Wanted& wanted : downloads_) {

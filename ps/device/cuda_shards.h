@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/base/status_macros.h"
 #include "common/device/cuda_memory.h"
 #include "common/rules/cuda_apply.h"
 #include "ps/block.h"
@@ -26,6 +27,7 @@
 #include "ps/device/cuda_lane_table.h"
 #include "ps/device/cuda_table_batch.h"
 #include "ps/device/device_budget.h"
+#include "ps/device/lent_blocks.h"
 #include "ps/shard_device.h"
 
 namespace basin {
@@ -39,9 +41,11 @@ struct DestroyStream {
 
 struct CudaShardsOptions {
   std::string name;  // of the device
+  std::string id;    // its UUID
   int number = 0;
   std::shared_ptr<DeviceBudget> budget;
   std::shared_ptr<BlockPool> replies;  // pinned
+  std::shared_ptr<LentBlocks> lent;    // to clients
 };
 
 class CudaShards final : public ShardDevice {
@@ -56,6 +60,12 @@ class CudaShards final : public ShardDevice {
   std::unique_ptr<DeviceTable> MakeTable(const std::string& name) override;
   void StartMessage() override { tables_.ForgetRows(); }
   absl::Status Run() override;
+  const std::string& id() const override { return options_.id; }
+  absl::StatusOr<std::shared_ptr<LentBlock>> Lend(uint64_t bytes, UniqueFd process) override {
+    BASIN_RETURN_IF_ERROR(lost_);
+    return options_.lent->Lend(bytes, std::move(process));
+  }
+  uint64_t lent_bytes() const override { return options_.lent == nullptr ? 0 : options_.lent->bytes(); }
   uint64_t bytes() const override { return taken_; }
 
   const absl::Status& lost() const { return lost_; }
@@ -69,12 +79,15 @@ class CudaShards final : public ShardDevice {
   absl::Status MakeRoom(size_t changed, size_t uploaded);
   // Where on the host to write what the batch copies to `to`, before its kernel. REQUIRES: room.
   float* Upload(float* to, size_t bytes);
-  // Begins a push: `item` but for its gradient. Ended is called when the batch has run. REQUIRES: room.
+  // Begins a push: `item` but for its gradient. Ended is called when the batch has run. A gradient on the device is
+  // read where it lies. REQUIRES: room.
   void BeginApply(CudaValues* values, CudaApplyItem item, const GradientView& gradient);
   // Begins a change that only uploads. REQUIRES: room.
   void BeginAssign(CudaValues* values, size_t bytes);
   // A block on the host that holds these floats once the batch has run. RESOURCE_EXHAUSTED: no pinned memory.
   absl::StatusOr<BlockRef> Download(const float* from, size_t bytes);
+  // Copies `bytes` within the device, behind the batch's kernel.
+  void CopyOnDevice(char* to, const float* from, size_t bytes) { copies_.push_back({to, from, bytes}); }
   // `values` keep the copy that they have on the host; DropCopy is called on others in turn, so that those copies stay
   // few.
   void Keep(CudaValues* values);
@@ -106,9 +119,14 @@ class CudaShards final : public ShardDevice {
   };
   struct Halves {
     DType type;
-    size_t at;  // bytes into the staging
+    const char* from;
     float* to;
     uint64_t elements;
+  };
+  struct Copy {
+    char* to;
+    const float* from;
+    size_t bytes;
   };
   struct Wanted {
     BlockRef to;
@@ -137,6 +155,7 @@ class CudaShards final : public ShardDevice {
   std::vector<Halves> halves_;
   std::vector<Piece> uploads_;
   std::vector<Wanted> downloads_;
+  std::vector<Copy> copies_;
   CudaTableBatch tables_;
   std::map<std::string, std::unique_ptr<CudaLaneTable>> reserved_tables_;  // until they are asked for
 

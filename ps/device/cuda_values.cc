@@ -68,6 +68,20 @@ absl::Status CudaValues::Assign(absl::Span<const char> parameters) {
   return absl::OkStatus();
 }
 
+// As a push to a statistic that keeps the last one: so the kernel that copies it looks at it too.
+absl::Status CudaValues::AssignOnDevice(const char* parameters) {
+  BASIN_RETURN_IF_ERROR(device_.MakeRoom(BlockPlan::BlockBytes(options_.bytes()), 0));
+  gradient_ = {.data = parameters, .on_device = true, .elements = options_.elements()};
+  CudaApplyItem item;
+  item.rule = MakeCudaStatistic(StatisticKind::kLast, 1);
+  item.elements = options_.elements();
+  item.parameters_in = reinterpret_cast<const float*>(parameters);  // which that does not use
+  item.parameters_out = fresh_.parameters = device_.TakeBlock(options_.bytes());
+  begun_ = true;
+  device_.BeginApply(this, item, gradient_);
+  return absl::OkStatus();
+}
+
 void CudaValues::Ended(const absl::Status& ran, bool not_finite) {
   begun_ = false;
   outcome_ = ran;
@@ -91,10 +105,21 @@ absl::Status CudaValues::Settle() {
   return std::exchange(outcome_, absl::OkStatus());
 }
 
-absl::StatusOr<wire::Frame> CudaValues::Read() {
+absl::Status CudaValues::Touch() {
   const bool touched = held_.parameters != nullptr || begun_;
   BASIN_RETURN_IF_ERROR(device_.MakeRoom(0, touched ? 0 : BlockPlan::BlockBytes(options_.bytes())));
   if (!touched) EnsureParameters();
+  return absl::OkStatus();
+}
+
+absl::Status CudaValues::ReadOnDevice(char* to) {
+  BASIN_RETURN_IF_ERROR(Touch());
+  device_.CopyOnDevice(to, begun_ ? fresh_.parameters : held_.parameters, options_.bytes());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<wire::Frame> CudaValues::Read() {
+  BASIN_RETURN_IF_ERROR(Touch());
   BlockRef& copy = begun_ ? fresh_copy_ : copy_;
   if (!copy) {
     BASIN_ASSIGN_OR_RETURN(copy, device_.Download(begun_ ? fresh_.parameters : held_.parameters, options_.bytes()));

@@ -17,8 +17,10 @@ class CudaValues final : public ShardValues {
 
   absl::Status Apply(const Push& push) override;
   absl::Status Assign(absl::Span<const char> parameters) override;
+  absl::Status AssignOnDevice(const char* parameters) override;
   absl::Status Settle() override;
   absl::StatusOr<wire::Frame> Read() override;
+  absl::Status ReadOnDevice(char* to) override;
   const float* on_host() override { return nullptr; }
 
   // ---- For CudaShards ----
@@ -32,6 +34,8 @@ class CudaValues final : public ShardValues {
     float* parameters = nullptr;
     std::array<float*, kMaxSlots> slots = {};
   };
+  // Room in the batch to read the parameters, which are there once it has run.
+  absl::Status Touch();
   void EnsureParameters();
   void EnsureSlots();
   void GiveBack(const Blocks& blocks);

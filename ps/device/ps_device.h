@@ -27,6 +27,8 @@ class PsDevice {
   // "NVIDIA H200, 143771 MiB, compute capability 9.0"
   virtual const std::string& detail() const = 0;
   virtual uint64_t memory_limit_bytes() const = 0;
+  // Lent to clients, by all lanes.
+  virtual uint64_t lent_bytes() const = 0;
   // A lane's part, with a stream of its own.
   virtual absl::StatusOr<std::shared_ptr<ShardDevice>> MakeLane() = 0;
 };

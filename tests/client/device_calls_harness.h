@@ -17,9 +17,9 @@
 
 namespace basin {
 
-inline constexpr size_t kManyPieces = 5 * (size_t{1} << 18) + 77;  // more pieces than the least staging holds
-inline constexpr size_t kFewElements = size_t{1} << 18;            // 1 MiB
-inline constexpr uint32_t kOther = 1, kSmall = 2, kTiny = 3;       // variables beside "w"
+inline constexpr size_t kManyPieces = 5 * (size_t{1} << 18) + 77;         // more pieces than the least staging holds
+inline constexpr size_t kFewElements = size_t{1} << 18;                   // 1 MiB
+inline constexpr uint32_t kOther = 1, kSmall = 2, kTiny = 3, kLater = 4;  // variables beside "w"
 inline constexpr DeviceStream kStream = {.kind = 1, .handle = 1};
 
 class DeviceCallsTest : public ::testing::Test {
@@ -39,6 +39,7 @@ class DeviceCallsTest : public ::testing::Test {
     options.view.workers = {{0, "worker0:1"}};
     options.view.chief = {Role::kWorker, 0};
     options.lanes = 2;
+    options.device = PsMemory();
     options.heartbeat = absl::Milliseconds(50);
     server_ = *Server::Start(options, [this](uint32_t lane) { return network_.Listen(lane == 0 ? "ps0:1" : "ps0:0"); });
     session_ = Connect(wire::v1::ROLE_WORKER);
@@ -51,11 +52,17 @@ class DeviceCallsTest : public ::testing::Test {
       variable->add_shape(static_cast<int64_t>(elements));
       variable->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
     }
+    auto* later = model.add_variables();
+    *later = model.variables(static_cast<int>(kSmall));
+    later->set_name("later");
+    later->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ASSIGNED);
     model.mutable_rule()->set_kind(wire::v1::RULE_KIND_SGD);
     model.mutable_rule()->set_learning_rate(1);
     model.set_consistency(wire::v1::CONSISTENCY_ASYNC);
     Declare(*session_, model);
   }
+  // Where the lanes keep their shards; nullptr: on the host.
+  virtual std::shared_ptr<PsDevice> PsMemory() { return nullptr; }
   void TearDown() override {
     device_->LetGo();
     session_.reset();

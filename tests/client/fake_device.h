@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -37,6 +39,9 @@ struct FakeDevice {
   std::deque<Copy> out ABSL_GUARDED_BY(mutex), in ABSL_GUARDED_BY(mutex);
   int gates_opened ABSL_GUARDED_BY(mutex) = 0;
   int opened = 0;
+  std::string id = "the fake device";  // of the lanes too, where they have one
+  bool opens_no_blocks = false;
+  std::atomic<int> blocks_open{0};
 
   void Add(bool outward, Copy copy) ABSL_LOCKS_EXCLUDED(mutex) {
     {
@@ -197,6 +202,15 @@ class FakeCopies final : public DeviceCopies {
   explicit FakeCopies(std::shared_ptr<FakeDevice> device) : device_(std::move(device)) {}
   absl::Status Check(int, const void*, size_t) override { return absl::OkStatus(); }
   absl::StatusOr<Mark> MarkNow(int, const DeviceStream&) override { return std::make_shared<const int>(0); }
+  absl::StatusOr<std::string> Id(int) override { return device_->id; }
+  // As FakeShardDevice lends it.
+  absl::StatusOr<std::shared_ptr<char>> OpenBlock(int, const std::string& handle) override {
+    if (device_->opens_no_blocks) return absl::InternalError("fake: no such memory");
+    char* block = nullptr;
+    std::memcpy(&block, handle.data(), sizeof(block));
+    device_->blocks_open.fetch_add(1);
+    return std::shared_ptr<char>(block, [device = device_](char*) { device->blocks_open.fetch_sub(1); });
+  }
   std::shared_ptr<const void> Pin(int, void*, size_t) override { return nullptr; }
   void CopyOut(int, const Mark&, void* to, const void* from, size_t bytes, Done done) override {
     device_->Add(/*outward=*/true, {to, from, bytes, std::move(done)});

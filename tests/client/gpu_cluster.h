@@ -86,19 +86,30 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
     if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess || devices == 0) {
       GTEST_SKIP() << "no CUDA device: " << cudaGetErrorString(error);
     }
-    std::string addresses;
+    StartServers(IsIpc() ? std::vector<std::string>{"--device", "cuda"} : std::vector<std::string>());
+    Connect();
+  }
+  // Shards on the device, and shared memory to them: bytes go through CUDA IPC.
+  static bool IsIpc() { return GetParam() == std::string("ipc"); }
+  // With room for `workers` workers.
+  void StartServers(const std::vector<std::string>& arguments, int workers = 1) {
+    std::string addresses, worker_addresses;
     int listening[2];
     for (int ps = 0; ps < 2; ++ps) {
       addresses += std::string(ps == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(Listen(&listening[ps])) + "\"";
     }
-    cluster_ = R"({"cluster": {"ps": [)" + addresses + R"(], "worker": ["127.0.0.1:1"]}, "task": )";
+    for (int worker = 0; worker < workers; ++worker) {
+      worker_addresses += std::string(worker == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(1 + worker) + "\"";
+    }
+    cluster_ = R"({"cluster": {"ps": [)" + addresses + R"(], "worker": [)" + worker_addresses + R"(]}, "task": )";
     for (int ps = 0; ps < 2; ++ps) {
       const std::string config = cluster_ + R"({"type": "ps", "index": )" + std::to_string(ps) + "}}";
-      Start({std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps", "--tf-config", config, "--lanes", "2",
-             "--listen-fd", std::to_string(listening[ps])});
+      std::vector<std::string> words = {std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps", "--tf-config",
+                                        config, "--lanes", "2", "--listen-fd", std::to_string(listening[ps])};
+      words.insert(words.end(), arguments.begin(), arguments.end());
+      Start(std::move(words));
     }
     for (const int fd : listening) close(fd);
-    Connect();
   }
   void TearDown() override {
     client_.reset();
@@ -106,12 +117,12 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
   }
 
   // With what gradients are sent as; empty: float32.
-  void Connect(const std::string& gradient_dtype = "") {
+  void Connect(const std::string& gradient_dtype = "", int worker = 0) {
     basin::Options options;
     options.gradient_dtype = gradient_dtype;
-    options.tf_config = cluster_ + R"({"type": "worker", "index": 0}})";
+    options.tf_config = cluster_ + R"({"type": "worker", "index": )" + std::to_string(worker) + "}}";
     options.log = false;
-    options.transport = GetParam();
+    options.transport = IsIpc() ? "auto" : GetParam();
     options.unreachable_timeout = std::chrono::seconds(2);
     auto client = basin::Client::Connect(options);
     ASSERT_TRUE(client.ok()) << client.status().message();

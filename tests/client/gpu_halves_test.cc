@@ -142,7 +142,7 @@ TEST_P(GpuHalvesTest, WhatTheHostsTensorsWouldBeRefusedForIsRefused) {
   refused(Push(*w_, host.data(), {4, 16, 1}, {2, 0}), "gradient of \"w\": byte 0 of ");
 }
 
-INSTANTIATE_TEST_SUITE_P(Transports, GpuHalvesTest, ::testing::Values("tcp", "shm"),
+INSTANTIATE_TEST_SUITE_P(Transports, GpuHalvesTest, ::testing::Values("tcp", "shm", "ipc"),
                          [](const auto& transport) { return std::string(transport.param); });
 
 }  // namespace

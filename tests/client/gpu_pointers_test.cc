@@ -166,7 +166,7 @@ TEST_P(GpuPointersTest, AForksChildIsRefused) {
   EXPECT_EQ(WEXITSTATUS(status), BASIN_FAILED_PRECONDITION);
 }
 
-INSTANTIATE_TEST_SUITE_P(Transports, GpuPointersTest, ::testing::Values("tcp", "shm"),
+INSTANTIATE_TEST_SUITE_P(Transports, GpuPointersTest, ::testing::Values("tcp", "shm", "ipc"),
                          [](const auto& transport) { return std::string(transport.param); });
 
 }  // namespace

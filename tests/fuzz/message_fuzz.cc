@@ -7,6 +7,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/limits.h"
 #include "common/base/status_macros.h"
+#include "common/wire/device_places.h"
 #include "common/wire/header.h"
 
 namespace {
@@ -51,6 +52,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto& payload = parsed->payloads[i];
     BASIN_CHECK(payload.size() == parsed->entries[i].bytes);
     BASIN_CHECK(Within(parsed->message, payload.data(), payload.size()));
+    const uint64_t elements = parsed->entries[i].rows;
+    const uint64_t written = elements * 2, pulled = elements * 4, block = parsed->entries[i].version.value();
+    if (const auto places = basin::wire::ReadPlaces(parsed->entries[i].flags, payload, written, pulled, block);
+        places.ok()) {
+      BASIN_CHECK(!(parsed->entries[i].flags & (basin::wire::kPush | basin::wire::kAssign)) ||
+                  (places->written <= block && written <= block - places->written));
+      BASIN_CHECK(!(parsed->entries[i].flags & basin::wire::kPull) ||
+                  (places->pulled <= block && pulled <= block - places->pulled));
+    }
     for (const char c : payload) sum += static_cast<unsigned char>(c);
   }
   volatile uint64_t read = sum;

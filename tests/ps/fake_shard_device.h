@@ -1,8 +1,10 @@
-// A ShardDevice whose memory is the host's: as on a GPU, what is begun is carried out by Run. It may be lost.
+// A ShardDevice whose memory is the host's: as on a GPU, what is begun is carried out by Run. It may be lost. What it
+// lends is opened by its address, in this process.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -12,6 +14,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/mutex.h"
+#include "ps/device/lent_blocks.h"
 #include "ps/host_values.h"
 #include "ps/shard_device.h"
 
@@ -19,7 +23,33 @@ namespace basin {
 
 class FakeShardDevice final : public ShardDevice {
  public:
-  explicit FakeShardDevice(uint64_t limit = uint64_t{1} << 40) : limit_(limit) {}
+  // `most_lent`: of the memory that clients use.
+  explicit FakeShardDevice(uint64_t limit = uint64_t{1} << 40, uint64_t most_lent = uint64_t{1} << 30)
+      : FakeShardDevice(limit, LendOf(most_lent)) {}
+  // Lanes of one device lend from one stock.
+  FakeShardDevice(uint64_t limit, std::shared_ptr<LentBlocks> lent) : limit_(limit), lent_(std::move(lent)) {}
+  static std::shared_ptr<LentBlocks> LendOf(uint64_t most_bytes) {
+    struct Memory {
+      Mutex mutex;
+      std::map<void*, std::unique_ptr<char[]>> all ABSL_GUARDED_BY(mutex);
+    };
+    const auto all = std::make_shared<Memory>();
+    LentBlocksOptions options;
+    options.most_bytes = most_bytes;
+    options.budget = std::make_shared<DeviceBudget>(uint64_t{1} << 40);
+    options.allocate = [all](uint64_t bytes) {
+      auto made = std::make_unique_for_overwrite<char[]>(bytes);
+      char* const memory = made.get();
+      MutexLock lock(all->mutex);
+      all->all[memory] = std::move(made);
+      return LentBlocksOptions::Memory{memory, std::string(reinterpret_cast<const char*>(&memory), sizeof(memory))};
+    };
+    options.free = [all](void* memory) {
+      MutexLock lock(all->mutex);
+      all->all.erase(memory);
+    };
+    return std::make_shared<LentBlocks>(std::move(options));
+  }
 
   const std::string& name() const override { return name_; }
   // As a GPU's: tables without a bound, or with admission, it has not.
@@ -46,14 +76,22 @@ class FakeShardDevice final : public ShardDevice {
     return std::make_unique<Values>(options, *this);
   }
   absl::Status Run() override {
-    if (begun_.empty() && on_tables_.empty()) return lost_;
+    if (begun_.empty() && on_tables_.empty() && reads_.empty()) return lost_;
     ++runs_;
     for (Values* values : std::exchange(begun_, {})) values->CarryOut(lost_);
+    for (const std::function<void()>& read : std::exchange(reads_, {})) {
+      if (lost_.ok()) read();
+    }
     for (const std::function<void()>& change : std::exchange(on_tables_, {})) {
       if (lost_.ok()) change();
     }
     return lost_;
   }
+  const std::string& id() const override { return id_; }
+  absl::StatusOr<std::shared_ptr<LentBlock>> Lend(uint64_t bytes, UniqueFd process) override {
+    return lent_->Lend(bytes, std::move(process));
+  }
+  uint64_t lent_bytes() const override { return lent_->bytes(); }
   uint64_t bytes() const override { return bytes_; }
 
   // Batches that had something to do.
@@ -73,6 +111,13 @@ class FakeShardDevice final : public ShardDevice {
     }
     absl::Status Assign(absl::Span<const char> parameters) override {
       return Begin([this, parameters] { return host_.Assign(parameters); });
+    }
+    absl::Status AssignOnDevice(const char* parameters) override { return Assign({parameters, options_.bytes()}); }
+    absl::Status ReadOnDevice(char* to) override {
+      device_.reads_.push_back([this, to, held = change_ ? wire::Frame() : *host_.Read()] {
+        std::memcpy(to, (held.empty() ? *host_.Read() : held).data(), options_.bytes());
+      });
+      return absl::OkStatus();
     }
     absl::Status Settle() override {
       if (change_) static_cast<void>(device_.Run());
@@ -143,8 +188,9 @@ class FakeShardDevice final : public ShardDevice {
     HostTable check_;  // only says what is refused
   };
 
-  const std::string name_ = "fake:0";
+  const std::string name_ = "fake:0", id_ = "the fake device";
   const uint64_t limit_;
+  const std::shared_ptr<LentBlocks> lent_;
   const std::shared_ptr<BlockPool> pool_ = BlockPool::Make(0);
   uint64_t bytes_ = 0;
   int runs_ = 0;
@@ -152,6 +198,7 @@ class FakeShardDevice final : public ShardDevice {
   bool refuses_reads_ = false;
   std::vector<Values*> begun_;
   std::map<std::string, StoredTableOptions> tables_;
+  std::vector<std::function<void()>> reads_;  // to what is lent
   std::vector<std::function<void()>> on_tables_;
   std::deque<std::string> rows_;  // pulled for the message
 };

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/limits.h"
+#include "common/wire/device_places.h"
 
 namespace basin::wire {
 namespace {
@@ -213,8 +214,30 @@ TEST(HeaderTest, AnotherVersionIsAFailedPrecondition) {
   EXPECT_EQ(Parse(std::move(message)).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST(DevicePlacesTest, AreReadAsWrittenAndLieWithinTheBlock) {
+  constexpr uint64_t kBlock = 1024;
+  const auto read = [](uint16_t flags, const DevicePlaces& places, uint64_t written, uint64_t pulled) {
+    const Frame payload = WritePlaces(flags, places);
+    return ReadPlaces(flags, {payload.data(), payload.size()}, written, pulled, kBlock);
+  };
+  const auto both = read(kPush | kPull, {.written = 64, .pulled = 960}, 960, 64);
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_EQ(both->written, 64u);
+  EXPECT_EQ(both->pulled, 960u);
+  EXPECT_EQ(read(kAssign, {.written = 128}, 4, 0)->written, 128u);
+  EXPECT_EQ(read(kPull, {.pulled = 1024}, 0, 0)->pulled, 1024u);  // no bytes at its end
+  for (const uint64_t at : {uint64_t{1}, uint64_t{32}, uint64_t{1024}, uint64_t{1} << 63, ~uint64_t{63}}) {
+    EXPECT_FALSE(read(kPush, {.written = at}, 4, 0).ok()) << at;
+    EXPECT_FALSE(read(kPull, {.pulled = at}, 0, 4).ok()) << at;
+    EXPECT_FALSE(read(kPush | kPull, {.written = 0, .pulled = at}, 4, 4).ok()) << at;
+  }
+  EXPECT_FALSE(read(kPush, {.written = 64}, kBlock, 0).ok());
+  EXPECT_EQ(ReadPlaces(kPush | kPull, std::string(8, '\0'), 4, 4, kBlock).status().message(),
+            "8 bytes of places in the device block, expected 16");
+}
+
 TEST(HeaderTest, EveryKindHasAName) {
-  for (int kind = 1; kind <= static_cast<int>(Kind::kEvictedKeys); ++kind)
+  for (int kind = 1; kind <= static_cast<int>(Kind::kDeviceBlockLent); ++kind)
     EXPECT_NE(Name(static_cast<Kind>(kind)), "?") << kind;
   EXPECT_EQ(Name(Kind::kStatsText), "StatsText");
   EXPECT_EQ(Name(static_cast<Kind>(999)), "?");

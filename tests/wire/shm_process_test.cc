@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -157,6 +158,30 @@ TEST_F(ShmProcessTest, AClientKilledInTheMiddleLeavesNothingBehind) {
   Child next([address = listener->address()] { return PingPong(address, 20); });
   Serve(*listener, [&] { return next.Ended(); });
   EXPECT_EQ(next.Wait(), 0);
+}
+
+TEST_F(ShmProcessTest, TheEndOfAPeersProcessIsToldAndThatOfItsChannelIsNot) {
+  auto listener = *ShmListen(Loopback(), {});
+  Child client([address = listener->address()] {
+    {
+      auto dialer = MakeShmDialer({});
+      auto channel = dialer->Dial(address);
+      channel->Send(Text("hello")).IgnoreError();
+      if (NextText(*dialer, *channel) != "hello") return 1;
+    }
+    for (;;) pause();
+  });
+  auto received = listener->Receive(Patience());
+  ASSERT_NE(received, nullptr);
+  const absl::StatusOr<UniqueFd> process = listener->PeerProcess(received->peer);
+  ASSERT_TRUE(process.ok()) << process.status();
+  listener->Send(received->peer, std::move(received->message)).IgnoreError();
+  Serve(*listener, [&] { return listener->counters().connections == 0; });
+  pollfd item = {.fd = process->get(), .events = POLLIN, .revents = 0};
+  EXPECT_EQ(poll(&item, 1, 0), 0);
+  EXPECT_EQ(listener->PeerProcess(received->peer).status().code(), absl::StatusCode::kUnavailable);
+  client.Kill();
+  EXPECT_EQ(poll(&item, 1, -1), 1);
 }
 
 TEST_F(ShmProcessTest, AKilledLaneIsACutAndLeavesNothingBehind) {

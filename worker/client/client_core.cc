@@ -83,9 +83,10 @@ void ClientCore::SendHello(Channel& channel) {
   hello.set_lane(channel.lane.value());
   hello.set_ps0_address(options_.ps_addresses[0]);
   hello.set_is_chief(options_.is_chief);
-  actions_.push_back({.kind = ClientAction::Kind::kSend,
-                      .channel = channel.id,
-                      .message = wire::MakeControl(HeaderFor(channel, wire::Kind::kHello, 0), hello.SerializeAsString())});
+  actions_.push_back(
+      {.kind = ClientAction::Kind::kSend,
+       .channel = channel.id,
+       .message = wire::MakeControl(HeaderFor(channel, wire::Kind::kHello, 0), hello.SerializeAsString())});
 }
 
 void ClientCore::OnCut(uint32_t id, const absl::Status& reason, absl::Time now) {
@@ -154,6 +155,7 @@ void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, a
   options_.run_id = welcome.run_id();
   channel.ps_incarnation = welcome.ps_incarnation();
   channel.spec_hash = welcome.spec_hash();
+  channel.device_id = welcome.device_id();
   channel.state = Channel::State::kReady;
   channel.last_heard = now;
   channel.redial_delay = absl::ZeroDuration();
@@ -164,7 +166,8 @@ void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, a
     run_state_ = welcome.state();
   }
   if (again)
-    notes_.push_back(absl::StrCat("reconnected to ", PsName(channel), " after ", SecondsText(now - channel.down_since)));
+    notes_.push_back(
+        absl::StrCat("reconnected to ", PsName(channel), " after ", SecondsText(now - channel.down_since)));
   if (channel.lane.value() == 0 && lanes_of_ps_[channel.ps.value()] == 0) {
     lanes_of_ps_[channel.ps.value()] = static_cast<uint32_t>(std::max(1, welcome.lane_addresses_size()));
     // (AddChannel may move nothing: channels are held by pointer.)
@@ -314,8 +317,8 @@ void ClientCore::OnTime(absl::Time now) {
         }
         const absl::string_view verb =
             channel.welcomed_once ? " has been out of reach for " : " did not answer within ";
-        return Fail(absl::UnavailableError(absl::StrCat(PsName(channel), verb, SecondsText(now - channel.down_since), ": ",
-                                                        channel.last_reason.message(),
+        return Fail(absl::UnavailableError(absl::StrCat(PsName(channel), verb, SecondsText(now - channel.down_since),
+                                                        ": ", channel.last_reason.message(),
                                                         "; see that process and its log, then start the job again")));
       }
       if (channel.redial_at <= now) {

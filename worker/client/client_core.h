@@ -23,6 +23,7 @@
 #include "common/base/dtype.h"
 #include "common/base/ids.h"
 #include "common/wire/control.pb.h"
+#include "common/wire/device_places.h"
 #include "common/wire/header.h"
 #include "worker/client/row_batch.h"
 
@@ -81,6 +82,8 @@ struct UpdatePiece {
   ShardId first, end;
   uint64_t begin = 0, elements = 0;
   size_t written_size = 0, pulled_size = 0;  // bytes of an element as it is sent and as it comes; 0: not by pieces
+  uint32_t channel = 0;                      // of the first shard
+  bool whole = false;                        // all that its entries carry, both ways, is by pieces
 
   uint32_t shards() const { return end.value() - first.value(); }
   uint64_t written_bytes() const { return elements * written_size; }
@@ -148,17 +151,27 @@ class ClientCore {
   // where it is pulled by pieces. A float32 that is not finite is not sent, and the call's error; whoever gives 16 bits
   // has looked at all of them before. Pieces of calls that are done are ignored.
   void OnPiece(CallId call, const UpdatePiece& piece, const wire::Frame& written, char* pull_to, absl::Time now);
+  // As OnPiece, with all of its bytes in the block that the piece's lane has lent, at these places. `number`: the
+  // piece's place in `pieces`. TakeLanded tells when the places are free. What is not finite the ps refuses. REQUIRES:
+  // `whole`, and one shard.
+  void OnPlacedPiece(CallId call, const UpdatePiece& piece, uint32_t number, const wire::DevicePlaces& places,
+                     absl::Time now);
   // Instead of OnPiece: the piece cannot be had, which is the call's error.
   void OnPieceFailed(CallId call, const UpdatePiece& piece, const absl::Status& status, absl::Time now);
   // Shards whose parameters lie where OnPiece said, since this was asked last, by the piece's place in `pieces`; and
-  // entries of rows, by the piece's number.
+  // entries of rows, by the piece's number; and those of placed pieces that are answered, however they are.
   struct Landed {
     CallId call = 0;
     uint32_t piece = 0;
+    bool pulled = true;  // the parameters are there
   };
   std::vector<Landed> TakeLanded() { return std::exchange(landed_, {}); }
   // An error of a call that is not taken yet, beside those of its answers.
   void AddError(CallId call, const absl::Status& status);
+  // Asks each lane whose shards lie on the device of that id (DeviceCopies::Id) for a block of its memory.
+  CallId AskDeviceBlocks(const std::string& device_id, uint64_t bytes, absl::Time now);
+  // The channel's block has been opened: items get a piece for each of its shards.
+  void UseDeviceBlock(uint32_t channel);
   // As StartUpdate, over rows of tables.
   absl::StatusOr<CallId> StartRows(absl::Span<const RowsItem> items, absl::Time now);
   // Items by_pieces wait for this, and what is started later for their tables waits behind them; the call's other items
@@ -194,7 +207,8 @@ class ClientCore {
   CallId Barrier(const std::string& name, absl::Time now);
   CallId Finish(const std::string& failure, absl::Time now);
   CallId Stats(absl::Time now);
-  CallId Goodbye(absl::Time now);
+  // `blocks_closed`: nothing of the blocks that lanes have lent is open in this process any more.
+  CallId Goodbye(absl::Time now, bool blocks_closed = false);
   // Of messages from now on, see wire::Channel.
   void SetInlineBelow(uint32_t channel, size_t bytes);
   // Of pushes from now on, instead of their rule's; NaN: the rule's. REQUIRES: finite and not negative, or NaN.
@@ -207,8 +221,14 @@ class ClientCore {
   // Counts the clock up and tells the coordinator; nothing to wait for.
   void Step(const std::vector<std::pair<std::string, double>>& metrics, absl::Time now);
 
+  struct LentBlock {
+    uint32_t channel = 0;
+    std::string handle;
+    uint64_t bytes = 0;
+  };
   struct Result {
     absl::Status status;
+    std::vector<LentBlock> blocks;   // AskDeviceBlocks: of the lanes that have lent one; `status`: of one that has not
     LeasedPiece piece;               // NextInput
     std::vector<std::string> stats;  // Stats: JSON of ps 0, then of the others
     double staleness_mean = 0;       // updates with pushes
@@ -309,6 +329,9 @@ class ClientCore {
   // client_core_pieces.cc: what comes by pieces
   void ForWaiting(CallId call, const UpdatePiece& piece, absl::FunctionRef<void(Waiting&)> with, absl::Time now);
   void SendWaiting(ShardId shard, absl::Time now);
+  // The entry's places are free, if it has any.
+  void FreePlaces(const UpdateEntry& entry, bool pulled = false);
+  uint64_t PlacedBytes(const UpdateEntry& entry) const;  // that it writes
   bool IsWaitedFor(ShardId shard) const { return !waiting_.empty() && waiting_.contains(shard.value()); }
 
   absl::Status CheckUpdate(absl::Span<const UpdateItem> items);

@@ -26,6 +26,8 @@ wire::Kind AnswerTo(wire::Kind request) {
       return wire::Kind::kStatsText;
     case wire::Kind::kEvicted:
       return wire::Kind::kEvictedKeys;
+    case wire::Kind::kDeviceBlock:
+      return wire::Kind::kDeviceBlockLent;
     default:
       return wire::Kind::kRunState;
   }
@@ -81,6 +83,7 @@ void ClientCore::SendAgain(Channel& channel) {
           continue;
         }
         if (Call* call = FindCall(entry.call); call != nullptr) call->result.status.Update(refused);
+        FreePlaces(entry);
       }
       for (const CallId call : CallsOf(pending.entries)) {
         const auto is_of_call = [call](const UpdateEntry& entry) { return entry.call == call; };
@@ -116,6 +119,7 @@ void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parse
   if (parsed.entries.size() != pending.entries.size()) {
     const absl::Status status = absl::InternalError(
         absl::StrCat(PsName(channel), " answered ", parsed.entries.size(), " entries of ", pending.entries.size()));
+    for (const UpdateEntry& entry : pending.entries) FreePlaces(entry);
     for (const CallId call : CallsOf(pending.entries)) PartDone(call, status);
     return;
   }
@@ -129,7 +133,11 @@ void ClientCore::OnUpdated(Channel& channel, Pending& pending, const wire::Parse
     absl::Status status;
     LaterPull later{.at = now + kPullAgainAfter, .channel = channel.id, .call = id};
     for (size_t i = begin; i < end; ++i) {
-      status.Update(OnEntry(channel, *call, pending.entries[i], parsed.entries[i], parsed.payloads[i], later));
+      UpdateEntry& asked = pending.entries[i];
+      const size_t before = later.entries.size();
+      const absl::Status one = OnEntry(channel, *call, asked, parsed.entries[i], parsed.payloads[i], later);
+      if (later.entries.size() == before) FreePlaces(asked, one.ok() && (asked.flags & wire::kPull) != 0);
+      status.Update(one);
     }
     if (!later.entries.empty()) {
       ++call->parts;  // holds the call until the second pull is sent
@@ -148,9 +156,10 @@ absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& aske
   ShardState& shard = StateOf(asked.shard);
   const bool wrote = asked.sequence.value() != 0;
   const bool is_bucket = IsBucket(asked.shard);
-  if (answer.code == static_cast<int32_t>(absl::StatusCode::kUnavailable) && asked.pull != nullptr && !is_bucket) {
+  if (answer.code == static_cast<int32_t>(absl::StatusCode::kUnavailable) && !is_bucket &&
+      (asked.pull != nullptr || (asked.is_placed() && (asked.flags & wire::kPull)))) {
     // The shard waits for its first values: a push or assignment of this entry, if any, went through.
-    asked.flags = wire::kPull;
+    asked.flags &= wire::kPull | wire::kPlaced;
     asked.sequence = Sequence(0);
     asked.dtype = static_cast<uint8_t>(DTypeOf(asked.shard));  // that of a gradient may have been another
     later.entries.push_back(asked);
@@ -174,14 +183,19 @@ absl::Status ClientCore::OnEntry(Channel& channel, Call& call, UpdateEntry& aske
     staleness_max_ = std::max(staleness_max_, staleness);
   }
   if (asked.flags & wire::kPull) {
-    if (payload.size() != asked.pull_bytes) {
+    if (asked.is_placed() != ((answer.flags & wire::kPlaced) != 0)) {
+      return absl::InternalError(
+          absl::StrCat(PsName(channel), " answered for another place than asked, for ", Describe(asked.shard)));
+    }
+    if (payload.size() != (asked.is_placed() ? 0 : asked.pull_bytes)) {
       return absl::InternalError(absl::StrCat(PsName(channel), " answered ", payload.size(), " bytes for ",
-                                              Describe(asked.shard), ", expected ", asked.pull_bytes));
+                                              Describe(asked.shard), ", expected ",
+                                              asked.is_placed() ? 0 : asked.pull_bytes));
     }
     const bool to_places = is_bucket && asked.piece == 0;
     if (to_places) BASIN_RETURN_IF_ERROR(OnRows(channel, call, asked, payload));
     if (!to_places && !payload.empty()) std::memcpy(asked.pull, payload.data(), payload.size());
-    if (asked.piece != 0) landed_.push_back({call.id, asked.piece - 1});
+    if (asked.piece != 0 && !asked.is_placed()) landed_.push_back({call.id, asked.piece - 1});
     shard.pulled = answer.version;
   }
   return absl::OkStatus();
@@ -222,6 +236,7 @@ void ClientCore::PullAgain(absl::Time now) {
     LaterPull pull = std::move(later_pulls_.front());
     later_pulls_.pop_front();
     if (run_state_.finished()) {
+      for (const UpdateEntry& entry : pull.entries) FreePlaces(entry);
       PartDone(pull.call, absl::FailedPreconditionError(absl::StrCat(
                               "the run has ended", run_state_.failure().empty() ? "" : ": ", run_state_.failure(),
                               "; \"", VariableOf(pull.entries[0].shard), "\" never got its first values")));
@@ -230,7 +245,10 @@ void ClientCore::PullAgain(absl::Time now) {
     if (FindCall(pull.call) == nullptr) continue;
     // In a message of its own: a call stands in a message in one place.
     FlushChannel(*channels_[pull.channel]);
-    for (const UpdateEntry& entry : pull.entries) AddEntry(*channels_[pull.channel], entry, wire::Frame(), now);
+    for (const UpdateEntry& entry : pull.entries) {
+      AddEntry(*channels_[pull.channel], entry,
+               entry.is_placed() ? wire::WritePlaces(entry.flags, {.pulled = entry.pulled_at}) : wire::Frame(), now);
+    }
     FlushChannel(*channels_[pull.channel]);
     PartDone(pull.call, absl::OkStatus());
   }
@@ -258,7 +276,10 @@ void ClientCore::OnRefused(const Pending& pending, const absl::Status& status) {
   if (pending.kind == wire::Kind::kBarrier) number_on(wire::v1::Barrier(), barrier_number_);
   if (pending.kind == wire::Kind::kUpdate) {
     bytes_in_flight_ -= std::min(bytes_in_flight_, pending.bytes);
-    for (const UpdateEntry& entry : pending.entries) NumberOnFrom(entry);
+    for (const UpdateEntry& entry : pending.entries) {
+      NumberOnFrom(entry);
+      FreePlaces(entry);
+    }
     for (const CallId call : CallsOf(pending.entries)) PartDone(call, status);
   }
   if (pending.call != 0) PartDone(pending.call, status);
@@ -306,6 +327,14 @@ void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed&
       if (installed.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
         channel.spec_hash = installed.spec_hash();
       }
+      return PartDone(call.id, absl::OkStatus());
+    }
+    case wire::Kind::kDeviceBlock: {
+      wire::v1::DeviceBlockLent lent;
+      if (!lent.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
+        return PartDone(call.id, absl::InternalError("a parameter server sent a device block that cannot be read"));
+      }
+      call.result.blocks.push_back({channel.id, lent.handle(), lent.bytes()});
       return PartDone(call.id, absl::OkStatus());
     }
     case wire::Kind::kNextInput: {

@@ -231,11 +231,30 @@ CallId ClientCore::Stats(absl::Time now) {
   return call.id;
 }
 
-CallId ClientCore::Goodbye(absl::Time now) {
+CallId ClientCore::AskDeviceBlocks(const std::string& device_id, uint64_t bytes, absl::Time now) {
+  Call& call = NewCall("device blocks", now);
+  if (call.done) return call.id;
+  wire::v1::DeviceBlock request;
+  request.set_device_id(device_id);
+  request.set_bytes(bytes);
+  call.parts = 1;  // held until all are asked
+  for (auto& channel : channels_) {
+    if (device_id.empty() || channel->device_id != device_id) continue;
+    ++call.parts;
+    SendControl(*channel, wire::Kind::kDeviceBlock, request.SerializeAsString(), call.id, now);
+  }
+  PartDone(call.id, absl::OkStatus());
+  return call.id;
+}
+
+void ClientCore::UseDeviceBlock(uint32_t channel) { channels_[channel]->uses_block = true; }
+
+CallId ClientCore::Goodbye(absl::Time now, bool blocks_closed) {
   Call& call = NewCall("goodbye", now);
   if (call.done) return call.id;
   wire::v1::Goodbye request;
   request.set_run_finished(run_state_.finished());
+  request.set_device_block_closed(blocks_closed);
   for (auto& channel : channels_) {
     if (channel->state != Channel::State::kReady) continue;
     ++call.parts;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
 #include "common/rules/apply.h"
 #include "worker/client/client_core.h"
 #include "worker/client/client_core_state.h"
@@ -56,6 +57,30 @@ void ClientCore::OnPiece(CallId call, const UpdatePiece& piece, const wire::Fram
                        " are unchanged, other parts of this call may have been applied")));
   };
   ForWaiting(call, piece, give, now);
+}
+
+void ClientCore::OnPlacedPiece(CallId call, const UpdatePiece& piece, uint32_t number, const wire::DevicePlaces& places,
+                               absl::Time now) {
+  BASIN_CHECK(piece.whole && piece.shards() == 1);
+  const auto give = [&](Waiting& waiting) {
+    UpdateEntry& entry = waiting.entry;
+    entry.flags |= wire::kPlaced;
+    entry.piece = number + 1;
+    entry.pulled_at = places.pulled;
+    waiting.payload = wire::WritePlaces(entry.flags, places);
+    waiting.ready = true;
+  };
+  ForWaiting(call, piece, give, now);
+}
+
+void ClientCore::FreePlaces(const UpdateEntry& entry, bool pulled) {
+  if (entry.is_placed()) landed_.push_back({entry.call, entry.piece - 1, pulled});
+}
+
+uint64_t ClientCore::PlacedBytes(const UpdateEntry& entry) const {
+  if (!entry.is_placed() || !entry.writes()) return 0;
+  const ShardState& shard = shards_[entry.shard.value()];
+  return (shard.end - shard.begin) * SizeOf(static_cast<DType>(entry.dtype));
 }
 
 void ClientCore::OnPieceFailed(CallId call, const UpdatePiece& piece, const absl::Status& status, absl::Time now) {

@@ -28,7 +28,7 @@ struct ClientCore::UpdateEntry {
   ShardId shard;
   uint32_t rows = 0;  // as wire::Entry's
   uint8_t dtype = 0;
-  uint16_t flags = 0;  // kPush, kPull, kAssign
+  uint16_t flags = 0;  // kPush, kPull, kAssign, kPlaced
   uint32_t epoch = 0;  // of the shard's numbering when the sequence was given
   Sequence sequence;   // 0: only pulls
   Version pulled;      // the version pulled before
@@ -36,8 +36,10 @@ struct ClientCore::UpdateEntry {
   char* pull = nullptr;  // where the shard's parameters go; of a bucket: its call's RowsCall knows
   uint64_t pull_bytes = 0;
   uint32_t first_key = 0;  // of a bucket: its different keys [first_key, first_key + rows) in the call
-  uint32_t piece = 0;      // pulled by pieces: 1 + the piece's place; 0: not
+  uint32_t piece = 0;      // pulled by pieces, or placed: 1 + the piece's place; 0: not
+  uint64_t pulled_at = 0;  // placed: where the parameters go in the lane's block
 
+  bool is_placed() const { return (flags & wire::kPlaced) != 0; }
   bool writes() const { return (flags & (wire::kPush | wire::kAssign)) != 0; }
 };
 
@@ -58,6 +60,7 @@ struct ClientCore::Open {
   wire::DataBuilder builder;
   std::vector<UpdateEntry> entries;
   size_t answer_bytes = 0, answer_frames = 0;
+  size_t placed_bytes = 0;  // that lanes read elsewhere, and count as if they were in it
   StepClock clock;
   float learning_rate = wire::Header::kRuleOwn;
   absl::Time since;
@@ -84,6 +87,8 @@ struct ClientCore::Channel {
   State state = State::kIdle;
   uint64_t ps_incarnation = 0;
   std::string spec_hash;
+  std::string device_id;    // of its shards' device; empty: none
+  bool uses_block = false;  // of that device
   uint64_t next_request = 1;
   std::map<uint64_t, Pending> pending;  // by request: ordered, as they must be sent again
   Open open;

@@ -254,9 +254,17 @@ absl::StatusOr<CallId> ClientCore::StartUpdate(absl::Span<const UpdateItem> item
       if (item.by_pieces()) {
         const size_t written_size = item.writes_by_pieces ? SizeOf(static_cast<DType>(entry.dtype)) : 0;
         const size_t pulled_size = item.pulls_by_pieces ? element : 0;
-        if (piece == nullptr || (piece->elements + elements) * std::max(written_size, pulled_size) > kMaxShardBytes) {
-          piece = &pieces->emplace_back(UpdatePiece{
-              .item = i, .first = id, .begin = shard.begin, .written_size = written_size, .pulled_size = pulled_size});
+        const bool uses_block = channels_[shard.channel]->uses_block;
+        if (piece == nullptr || (piece->elements + elements) * std::max(written_size, pulled_size) > kMaxShardBytes ||
+            uses_block || channels_[piece->channel]->uses_block) {
+          piece = &pieces->emplace_back(
+              UpdatePiece{.item = i,
+                          .first = id,
+                          .begin = shard.begin,
+                          .written_size = written_size,
+                          .pulled_size = pulled_size,
+                          .channel = shard.channel,
+                          .whole = writes == item.writes_by_pieces && pulls == item.pulls_by_pieces});
         }
         piece->end = id.next();
         piece->elements += elements;
@@ -284,9 +292,11 @@ wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& ent
   const auto rate_differs = [&] {  // NaN is the rule's own, and equals itself here
     return std::memcmp(&open->learning_rate, &call.learning_rate, sizeof(float)) != 0;
   };
+  const uint64_t placed_bytes = PlacedBytes(entry);
   if (!open->entries.empty() &&
       (!open->builder.Fits(payload_bytes) || open->answer_bytes + entry.pull_bytes > kMessageBytes ||
-       open->answer_frames >= kMaxPayloadFrames || open->clock != call.clock || rate_differs())) {
+       open->placed_bytes + placed_bytes > kMessageBytes || open->answer_frames >= kMaxPayloadFrames ||
+       open->clock != call.clock || rate_differs())) {
     FlushChannel(channel);
   }
   if (open->entries.empty()) {
@@ -302,7 +312,8 @@ wire::DataBuilder& ClientCore::MakeRoom(Channel& channel, const UpdateEntry& ent
   // A message answers each of its calls once.
   if (open->entries.empty() || open->entries.back().call != entry.call) ++call.parts;
   open->answer_bytes += entry.pull_bytes;
-  open->answer_frames += entry.pull_bytes >= channel.inline_below;
+  open->answer_frames += entry.pull_bytes >= channel.inline_below && !entry.is_placed();
+  open->placed_bytes += placed_bytes;
   bytes_in_flight_ += payload_bytes;
   UpdateEntry& added = open->entries.emplace_back(entry);
   ShardState& shard = StateOf(entry.shard);
@@ -352,7 +363,7 @@ void ClientCore::FlushChannel(Channel& channel) {
 void ClientCore::FlushIfDue(Channel& channel, absl::Time now) {
   const Open& open = channel.open;
   if (open.entries.empty()) return;
-  const bool large = open.builder.payload_bytes() + open.answer_bytes >= kGatherBytes ||
+  const bool large = open.builder.payload_bytes() + open.placed_bytes + open.answer_bytes >= kGatherBytes ||
                      open.builder.entries() >= kGatherEntries || now - open.since >= kGatherMost;
   // With nothing under way there is no answer to wait for.
   if (large || channel.updates_pending == 0) {

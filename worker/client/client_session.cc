@@ -1,5 +1,7 @@
 #include "worker/client/client_session.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
@@ -21,6 +23,10 @@ constexpr int kReceivesPerPump = 64;
 // Through which calls with device pointers go, pieces of up to 1 MiB: as much as is under way in a round trip of 5 ms
 // at 10 GB/s, for gradients and for parameters. max_bytes_in_flight may ask for less.
 constexpr uint64_t kLeastStagingBytes = uint64_t{4} << 20, kMostStagingBytes = uint64_t{128} << 20;
+// Of a lane's block. A lane is one message behind, or a few; with pieces of 1 MiB both ways this is eight of them.
+constexpr uint64_t kLeastBlockBytes = uint64_t{4} << 20, kMostBlockBytes = uint64_t{16} << 20;
+// A lane that cannot be reached must not keep the first call for longer: its pieces go through the host.
+constexpr absl::Duration kBlocksWait = absl::Seconds(5);
 }  // namespace
 
 // How many lenders are out: Close waits for them, since a transport's threads may still read.
@@ -62,7 +68,8 @@ ClientSession::~ClientSession() { Close(); }
 
 void ClientSession::Close() {
   if (!look_after_.joinable()) return;
-  const CallId call = Run([](ClientCore& core, absl::Time now) { return core.Goodbye(now); });
+  const bool closed = CloseBlocks();
+  const CallId call = Run([closed](ClientCore& core, absl::Time now) { return core.Goodbye(now, closed); });
   ClientCore::Result ignored;  // whoever does not hear the goodbye will miss our heartbeats
   Wait(call, absl::Now() + kGoodbyeWait, &ignored).IgnoreError();
   {
@@ -265,6 +272,12 @@ absl::StatusOr<DeviceCopies*> ClientSession::device_copies() {
 
 absl::Status ClientSession::PrepareDevice(int device) {
   MutexLock opening(opening_mutex_);
+  BASIN_RETURN_IF_ERROR(MakeStaging(device));
+  if (blocks_asked_.insert(device).second) OpenBlocks(device);
+  return absl::OkStatus();
+}
+
+absl::Status ClientSession::MakeStaging(int device) {
   {
     MutexLock lock(mutex_);
     if (device_calls_ != nullptr) return absl::OkStatus();
@@ -277,6 +290,52 @@ absl::Status ClientSession::PrepareDevice(int device) {
   device_calls_ = std::make_unique<DeviceCalls>(
       copies_, std::move(staging), [this] { dialer_->Wake(); }, [this] { return NewLender(); });
   return absl::OkStatus();
+}
+
+void ClientSession::OpenBlocks(int device) {
+  const auto tell = [&](absl::string_view how) {
+    if (options_.log) Tell(absl::StrCat("memory of cuda:", device, " goes ", how));
+  };
+  const absl::StatusOr<std::string> id = copies_->Id(device);
+  if (!id.ok()) return tell(absl::StrCat("through pinned memory of the host: ", id.status().message()));
+  const CallId call = Run([&](ClientCore& core, absl::Time now) {
+    return core.AskDeviceBlocks(*id, std::clamp(options_.max_bytes_in_flight, kLeastBlockBytes, kMostBlockBytes), now);
+  });
+  absl::Status failed = WaitDone(call, Lent(), absl::Now() + kBlocksWait);
+  ClientCore::Result result;
+  if (failed.ok()) {
+    result = Take(call);
+    failed = result.status;
+  }
+  size_t opened = 0;
+  for (const ClientCore::LentBlock& lent : result.blocks) {
+    absl::StatusOr<std::shared_ptr<char>> block = copies_->OpenBlock(device, lent.handle);
+    if (!block.ok()) {
+      failed.Update(block.status());
+      continue;
+    }
+    ++opened;
+    std::shared_ptr<Staging> memory = Staging::In(*std::move(block), lent.bytes);
+    MutexLock lock(mutex_);
+    device_calls_->AddBlock(lent.channel, device, std::move(memory));
+    core_.UseDeviceBlock(lent.channel);
+  }
+  const std::string ipc = absl::StrCat("through CUDA IPC to ", opened, opened == 1 ? " lane" : " lanes");
+  constexpr absl::string_view kHost = "through pinned memory of the host";
+  if (opened == 0 && failed.ok()) return tell(absl::StrCat(kHost, ": no ps has its shards there"));
+  if (opened == 0) return tell(absl::StrCat(kHost, ": ", failed.message()));
+  tell(failed.ok() ? ipc : absl::StrCat(ipc, ", to others ", kHost, ": ", failed.message()));
+}
+
+bool ClientSession::CloseBlocks() {
+  std::vector<std::shared_ptr<Staging>> blocks;
+  {
+    MutexLock lock(mutex_);
+    // With calls under way they stay open, and lanes wait for the process's end.
+    if (device_calls_ == nullptr || !device_calls_->idle()) return false;
+    blocks = device_calls_->TakeBlocks();
+  }
+  return std::all_of(blocks.begin(), blocks.end(), [](const auto& block) { return block.use_count() == 1; });
 }
 
 void ClientSession::StartOnDevice(CallId call, DeviceUpdate update) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -89,6 +90,11 @@ class ClientSession final {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsLetGo(CallId call) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string WaitingFor(CallId call, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Where lanes keep their shards on that device, the bytes go through memory of theirs.
+  void OpenBlocks(int device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(opening_mutex_) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status MakeStaging(int device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(opening_mutex_) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether nothing of it is open any more.
+  bool CloseBlocks() ABSL_LOCKS_EXCLUDED(mutex_);
   void StartOnDevice(CallId call, DeviceUpdate update) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool DeviceIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return device_calls_ == nullptr || device_calls_->idle();
@@ -108,6 +114,7 @@ class ClientSession final {
   const std::unique_ptr<wire::Dialer> dialer_;  // Wake is thread-safe, the rest is the driver's
   Mutex opening_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   std::shared_ptr<DeviceCopies> copies_ ABSL_GUARDED_BY(opening_mutex_);  // nullptr before the first device pointer
+  std::set<int> blocks_asked_ ABSL_GUARDED_BY(opening_mutex_);            // devices
   Mutex mutex_;
   CondVar changed_;
   ClientCore core_ ABSL_GUARDED_BY(mutex_);

@@ -78,7 +78,7 @@ bool DeviceCalls::Pump(ClientCore& core, absl::Time now) {
   }
   for (const ClientCore::Landed& landed : core.TakeLanded()) {
     progress = true;
-    OnLanded(landed.call, calls_.at(landed.call), landed.piece);  // it stays until all that landed was copied in
+    OnLanded(landed.call, calls_.at(landed.call), landed);  // it stays until all that landed was copied in
   }
   starved_ = false;
   while (!queue_.empty()) {
@@ -134,9 +134,12 @@ bool DeviceCalls::StartPiece(ClientCore& core, const Queued& queued, Call& call,
   const UpdatePiece& of = piece.of;
   const DeviceUpdate::Item& item = call.update.items[of.item];
   // Both or none: with one of them held, two pieces could wait for each other's.
+  std::shared_ptr<Staging> block = BlockFor(call, of);
+  Staging& staging = block != nullptr ? *block : *staging_;
   std::shared_ptr<char> out, in;
-  if (item.out != nullptr && (out = staging_->Take(of.written_bytes())) == nullptr) return false;
-  if (item.in != nullptr && (in = staging_->Take(of.pulled_bytes())) == nullptr) return false;
+  if (item.out != nullptr && (out = staging.Take(of.written_bytes())) == nullptr) return false;
+  if (item.in != nullptr && (in = staging.Take(of.pulled_bytes())) == nullptr) return false;
+  piece.block = std::move(block);
   piece.out = std::move(out);
   piece.in = std::move(in);
   if (item.out == nullptr) {
@@ -222,6 +225,11 @@ void DeviceCalls::OnCopiedOut(ClientCore& core, CallId id, Call& call, const End
 void DeviceCalls::Send(ClientCore& core, CallId id, Call& call, uint32_t number, absl::Time now) {
   if (call.unlooked > 0) return call.unsent.push_back(number);
   Piece& piece = call.pieces[number];
+  if (piece.block != nullptr) {
+    const wire::DevicePlaces places{.written = piece.block->OffsetOf(piece.out.get()),
+                                    .pulled = piece.block->OffsetOf(piece.in.get())};
+    return core.OnPlacedPiece(id, piece.of, number, places, now);
+  }
   wire::Frame written;
   if (piece.out != nullptr) written = Lend(std::move(piece.out), piece.of.written_bytes());
   core.OnPiece(id, piece.of, written, piece.in.get(), now);
@@ -237,10 +245,31 @@ wire::Frame DeviceCalls::Lend(std::shared_ptr<char> staging, size_t bytes) const
   return {data, bytes, std::make_shared<Slot>(Slot{std::move(staging), slot_lender_()})};
 }
 
-void DeviceCalls::OnLanded(CallId id, Call& call, uint32_t number) {
+void DeviceCalls::AddBlock(uint32_t channel, int device, std::shared_ptr<Staging> block) {
+  blocks_[channel] = {device, std::move(block)};
+}
+
+std::vector<std::shared_ptr<Staging>> DeviceCalls::TakeBlocks() {
+  std::vector<std::shared_ptr<Staging>> blocks;
+  for (auto& [channel, block] : blocks_) blocks.push_back(std::move(block.memory));
+  blocks_.clear();
+  return blocks;
+}
+
+std::shared_ptr<Staging> DeviceCalls::BlockFor(const Call& call, const UpdatePiece& piece) const {
+  const auto at = blocks_.find(piece.channel);
+  const bool fits =
+      at != blocks_.end() && at->second.device == call.update.device && piece.whole && piece.shards() == 1;
+  return fits ? at->second.memory : nullptr;
+}
+
+void DeviceCalls::OnLanded(CallId id, Call& call, const ClientCore::Landed& landed) {
+  const uint32_t number = landed.piece;
   if (!call.parts.empty()) return OnRowsLanded(id, call, number);
   Piece& piece = call.pieces[number];
-  if (++piece.landed < piece.of.shards() || call.lost) return;
+  piece.out.reset();  // a lane's; the host's are held by messages
+  if (!landed.pulled) piece.in.reset();
+  if (++piece.landed < piece.of.shards() || call.lost || !landed.pulled) return;
   if (call.passed) {
     CopyIn(id, call, number);
   } else {

@@ -7,6 +7,8 @@
 //
 //   reduced -> cut by the core -> as above, piece by piece -> all of a table's copied in -> spread to their places
 //
+// With a lane on the device itself, staging is a block of that lane's memory: the core sends where in it the bytes lie.
+//
 // Gradients that leave in 16 bits are looked at before, on the device: the copies follow at once, but nothing of the
 // call is sent before all of them are known to be numbers that 16 bits hold.
 //
@@ -73,6 +75,10 @@ class DeviceCalls final {
   // Carries on what can be carried on without waiting. Returns whether that was anything.
   bool Pump(ClientCore& core, absl::Time now);
   bool idle() const { return calls_.empty(); }
+  // From now on pieces of that device go through the block that the channel's lane has lent.
+  void AddBlock(uint32_t channel, int device, std::shared_ptr<Staging> block);
+  // Further pieces go through the host. REQUIRES: idle().
+  std::vector<std::shared_ptr<Staging>> TakeBlocks();
   // Pieces wait for staging that messages hold; nobody tells when a transport lets go of it.
   bool starved() const { return starved_; }
   // Whose memory the call uses; nothing: it is done.
@@ -83,8 +89,9 @@ class DeviceCalls final {
  private:
   struct Piece {
     UpdatePiece of;
-    std::shared_ptr<char> out, in;  // staging
-    uint32_t landed = 0;            // shards
+    std::shared_ptr<char> out, in;   // staging
+    std::shared_ptr<Staging> block;  // in which they are; nullptr: the host's
+    uint32_t landed = 0;             // shards
   };
   // A gradient of 16 bits that is looked at.
   struct Look {
@@ -150,7 +157,9 @@ class DeviceCalls final {
   void OnPassed(CallId id, Call& call);
   void OnLooked(ClientCore& core, CallId id, Call& call, const Ended& ended, absl::Time now);
   void OnCopiedOut(ClientCore& core, CallId id, Call& call, const Ended& ended, absl::Time now);
-  void OnLanded(CallId id, Call& call, uint32_t piece);
+  void OnLanded(CallId id, Call& call, const ClientCore::Landed& landed);
+  // nullptr: there is none that the piece could go through.
+  std::shared_ptr<Staging> BlockFor(const Call& call, const UpdatePiece& piece) const;
   void CopyIn(CallId id, Call& call, uint32_t piece);
   Outcome StartQueued(ClientCore& core, const Queued& queued, Call& call, absl::Time now);
   bool StartLook(const Queued& queued, Call& call);
@@ -174,7 +183,12 @@ class DeviceCalls final {
   const std::shared_ptr<Staging> staging_;
   const std::function<std::shared_ptr<const void>()> slot_lender_;
   const std::shared_ptr<Inbox> inbox_;
-  std::map<CallId, Call> calls_;  // that are not done
+  struct Block {
+    int device = 0;
+    std::shared_ptr<Staging> memory;
+  };
+  std::map<uint32_t, Block> blocks_;  // by channel
+  std::map<CallId, Call> calls_;      // that are not done
   std::deque<Queued> queue_;
   bool starved_ = false;
 };

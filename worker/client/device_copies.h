@@ -1,12 +1,13 @@
-// The DeviceCopies seam: copies between a device's memory and the host's, in the order of the caller's streams, for
-// calls with device pointers. Twins: device_copies_cuda.cc where the build has CUDA, device_copies_off.cc where it has
-// not; tests have one in host memory. No CUDA type stands here.
+// The DeviceCopies seam: copies between a device's memory and the host's, or a ps's on that device, in the order of the
+// caller's streams, for calls with device pointers. Twins: device_copies_cuda.cc where the build has CUDA,
+// device_copies_off.cc where it has not; tests have one in host memory. No CUDA type stands here.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -47,6 +48,12 @@ class DeviceCopies {
   virtual absl::Status Check(int device, const void* data, size_t bytes) = 0;
   // Behind all that is queued on the stream now. nullptr: the stream is none, there is nothing to wait for.
   virtual absl::StatusOr<Mark> MarkNow(int device, const DeviceStream& stream) = 0;
+  // Which device it is, the same in all processes.
+  virtual absl::StatusOr<std::string> Id(int device) = 0;
+  // Memory of that device that another process has lent to this one, until the result is gone, which must be after the
+  // copies with it. The host does not look at it; copies below take it in the place of the host's. Errors: CUDA's
+  // words.
+  virtual absl::StatusOr<std::shared_ptr<char>> OpenBlock(int device, const std::string& handle) = 0;
   // Makes copies from and to host memory go at full speed until the result is gone, which must be before that memory.
   // Where that is not possible copies are slower, nothing else.
   virtual std::shared_ptr<const void> Pin(int device, void* memory, size_t bytes) = 0;

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <atomic>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -337,6 +338,26 @@ class CudaCopies final : public DeviceCopies {
     return mark;
   }
 
+  absl::StatusOr<std::string> Id(int device) override {
+    cudaDeviceProp properties;
+    BASIN_RETURN_IF_ERROR(Checked(cudaGetDeviceProperties(&properties, device), device, "ask for its UUID"));
+    return std::string(properties.uuid.bytes, sizeof(properties.uuid.bytes));
+  }
+  absl::StatusOr<std::shared_ptr<char>> OpenBlock(int device, const std::string& handle) override {
+    cudaIpcMemHandle_t name;
+    if (handle.size() != sizeof(name)) return absl::InternalError("a parameter server sent no handle of CUDA's");
+    std::memcpy(&name, handle.data(), sizeof(name));
+    const CurrentDevice current(device);
+    BASIN_RETURN_IF_ERROR(current.status());
+    void* block = nullptr;
+    BASIN_RETURN_IF_ERROR(Checked(cudaIpcOpenMemHandle(&block, name, cudaIpcMemLazyEnablePeerAccess), device,
+                                  "open a parameter server's memory"));
+    return std::shared_ptr<char>(static_cast<char*>(block), [device](char* opened) {
+      const CurrentDevice there(device);
+      static_cast<void>(Checked(cudaIpcCloseMemHandle(opened), device, "close a parameter server's memory"));
+    });
+  }
+
   std::shared_ptr<const void> Pin(int device, void* memory, size_t bytes) override {
     const CurrentDevice current(device);
     if (!current.status().ok()) return nullptr;
@@ -346,10 +367,10 @@ class CudaCopies final : public DeviceCopies {
   }
 
   void CopyOut(int device, const Mark& after, void* to, const void* from, size_t bytes, Done done) override {
-    out_.Add({device, after, Copying(to, from, bytes, cudaMemcpyDeviceToHost), std::move(done)});
+    out_.Add({device, after, Copying(to, from, bytes), std::move(done)});
   }
   void CopyIn(int device, void* to, const void* from, size_t bytes, Done done) override {
-    in_.Add({device, nullptr, Copying(to, from, bytes, cudaMemcpyHostToDevice), std::move(done)});
+    in_.Add({device, nullptr, Copying(to, from, bytes), std::move(done)});
   }
 
   absl::Status PrepareHalves(int device) override {
@@ -390,10 +411,10 @@ class CudaCopies final : public DeviceCopies {
       line.Add({device, after, std::move(start), std::move(done)});
     };
   }
-  static std::function<cudaError_t(cudaStream_t)> Copying(void* to, const void* from, size_t bytes,
-                                                          cudaMemcpyKind kind) {
+  // Between the device and the host, or within the device: CUDA sees which from the addresses.
+  static std::function<cudaError_t(cudaStream_t)> Copying(void* to, const void* from, size_t bytes) {
     if (bytes == 0) return nullptr;
-    return [=](cudaStream_t stream) { return cudaMemcpyAsync(to, from, bytes, kind, stream); };
+    return [=](cudaStream_t stream) { return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream); };
   }
 
   const int devices_;

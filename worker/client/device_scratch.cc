@@ -65,7 +65,7 @@ cudaError_t DeviceScratch::NarrowOut(int device, cudaStream_t stream, DType type
   if (room == nullptr || bytes > kMaxShardBytes) return cudaErrorInvalidValue;
   uint16_t* const halves = HalvesFor(*room, from);
   const cudaError_t error = StartNarrow(stream, type, from, n, halves, nullptr);
-  return error != cudaSuccess ? error : cudaMemcpyAsync(to, halves, bytes, cudaMemcpyDeviceToHost, stream);
+  return error != cudaSuccess ? error : cudaMemcpyAsync(to, halves, bytes, cudaMemcpyDefault, stream);
 }
 
 cudaError_t DeviceScratch::FindUnfit(int device, cudaStream_t stream, DType from, DType type, const void* values,

@@ -1,6 +1,7 @@
 #include "worker/client/staging.h"
 
 #include <cstdint>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/wire/registered_memory.h"
@@ -27,9 +28,16 @@ absl::StatusOr<std::shared_ptr<Staging>> Staging::Make(size_t bytes, DeviceCopie
   return staging;
 }
 
+std::shared_ptr<Staging> Staging::In(std::shared_ptr<char> block, size_t bytes) {
+  std::shared_ptr<Staging> staging(new Staging(bytes / kPage * kPage));
+  staging->begin_ = block.get();
+  staging->block_ = std::move(block);
+  return staging;
+}
+
 Staging::~Staging() {
   pinned_.reset();
-  wire::DeallocateRegistered(memory_);
+  if (memory_ != nullptr) wire::DeallocateRegistered(memory_);
 }
 
 std::shared_ptr<char> Staging::Take(size_t bytes) {

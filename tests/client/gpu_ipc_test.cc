@@ -1,0 +1,271 @@
+// Workers and parameter servers on one GPU, processes of their own: the bytes of device pointers go through memory that
+// the servers have lent. Workers that are killed leave others' sums exact, and the memory comes back.
+#include <basin/basin.h>
+#include <basin/client.h>
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <regex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/client/gpu_cluster.h"
+
+namespace basin_test {
+namespace {
+
+constexpr const char *kCluster = "BASIN_TEST_IPC_CLUSTER", *kWorker = "BASIN_TEST_IPC_WORKER",
+                     *kMode = "BASIN_TEST_IPC_MODE", *kPipe = "BASIN_TEST_IPC_PIPE";
+
+class GpuIpcTest : public GpuPointersTest {
+ protected:
+  void SetUp() override {
+    if (std::getenv(kCluster) != nullptr) {
+      cluster_ = std::getenv(kCluster);
+      return Connect("", std::atoi(std::getenv(kWorker)));
+    }
+    GpuPointersTest::SetUp();
+  }
+  // Of all servers.
+  uint64_t Stat(const std::string& name) {
+    auto stats = client_->Stats();
+    EXPECT_TRUE(stats.ok());
+    const std::string json = *stats;
+    uint64_t sum = 0;
+    std::string text = name;
+    text.insert(0, 1, '"').append("\": ?([0-9]+)");
+    const std::regex number(text);
+    for (std::sregex_iterator at(json.begin(), json.end(), number), end; at != end; ++at) sum += std::stoull((*at)[1]);
+    return sum;
+  }
+  void StartAgain(const std::vector<std::string>& arguments, int workers = 1) {
+    client_.reset();
+    for (const pid_t ps : servers_) End(ps);
+    servers_.clear();
+    StartServers(arguments, workers);
+    Connect();
+  }
+  void Push(const basin::Variable& variable, const DeviceFloats& floats) {
+    Ok(client_->Push({From(variable, floats)}).Wait());
+  }
+  std::vector<float> Pulled(const basin::Variable& variable) {
+    std::vector<float> pulled(kElements);
+    Ok(client_->Pull({{variable, pulled}}).Wait());
+    return pulled;
+  }
+  // What n pushes of ones make of zeros.
+  static float After(int pushes) {
+    float velocity = 0, value = 0;
+    for (int i = 0; i < pushes; ++i) {
+      velocity = 0.9f * velocity - 0.5f;
+      value += velocity;
+    }
+    return value;
+  }
+};
+
+// Another worker's process: this program once more, with one of these tests.
+class Worker {
+ public:
+  Worker(const std::string& cluster, int index, const std::string& mode) {
+    int ends[2];
+    EXPECT_EQ(pipe(ends), 0);
+    pipe_ = ends[0];
+    setenv(kCluster, cluster.c_str(), 1);
+    setenv(kWorker, std::to_string(index).c_str(), 1);
+    setenv(kMode, mode.c_str(), 1);
+    setenv(kPipe, std::to_string(ends[1]).c_str(), 1);
+    std::string program = "/proc/self/exe", filter = "--gtest_filter=*DISABLED_Worker*",
+                also = "--gtest_also_run_disabled_tests";
+    char* arguments[] = {program.data(), filter.data(), also.data(), nullptr};
+    EXPECT_EQ(posix_spawn(&pid_, program.c_str(), nullptr, nullptr, arguments, environ), 0);
+    for (const char* name : {kCluster, kWorker, kMode, kPipe}) unsetenv(name);
+    close(ends[1]);
+  }
+  ~Worker() {
+    Kill();
+    close(pipe_);
+  }
+  // Waits until it has told so much.
+  void WaitFor(int told) {
+    while (told_ < told && Hear()) {
+    }
+    EXPECT_GE(told_, told);
+  }
+  // Then all that it has ever told is known.
+  int Kill() {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+      pid_ = 0;
+      while (Hear()) {
+      }
+    }
+    return told_;
+  }
+  int Wait() {
+    int status = -1;
+    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
+    pid_ = 0;
+    return status;
+  }
+
+ private:
+  bool Hear() {
+    char byte;
+    if (read(pipe_, &byte, 1) != 1) return false;
+    ++told_;
+    return true;
+  }
+
+  pid_t pid_ = 0;
+  int pipe_ = -1;
+  int told_ = 0;
+};
+
+void Tell() {
+  const char byte = '.';
+  ASSERT_EQ(write(std::atoi(std::getenv(kPipe)), &byte, 1), 1);
+}
+
+TEST_P(GpuIpcTest, DISABLED_Worker) {
+  const std::string mode = std::getenv(kMode);
+  const Stream stream;
+  const DeviceFloats ones(std::vector<float>(kElements, 1)), pulled(kElements);
+  if (mode == "push") {
+    for (;;) {
+      Push(*w_, ones);
+      Tell();
+    }
+  }
+  Push(*w_, ones);
+  Tell();
+  while (mode == "pull") {
+    Ok(client_->Pull({Into(*w_, pulled)}, stream.basin()).Wait());
+    Tell();
+  }
+  if (mode == "kernel") {
+    // The call waits for what the stream does, which does not end.
+    CUDA_OK(cudaLaunchHostFunc(
+        stream.get(),
+        [](void*) {
+          for (;;) pause();
+        },
+        nullptr));
+    basin::Call push = client_->Push({From(*w_, ones)}, stream.basin());
+    basin::Call pull = client_->Pull({Into(*w_, pulled)}, stream.basin());
+    Tell();
+    Ok(push.Wait());
+  }
+  for (int i = 0; mode == "many" && i < 10; ++i) {
+    Ok(client_->PushPull({From(*w_, ones)}, {Into(*w_, pulled)}).Wait());
+  }
+  // In "once" it ends well.
+}
+
+TEST_P(GpuIpcTest, ThePathIsShown) {
+  const DeviceFloats ones(std::vector<float>(kElements, 1)), pulled(kElements);
+  Push(*w_, ones);
+  Ok(client_->Pull({Into(*w_, pulled)}).Wait());
+  EXPECT_EQ(pulled.Read(), std::vector<float>(kElements, After(1)));
+  EXPECT_EQ(Stat("ipc_bytes_in"), kElements * sizeof(float));
+  EXPECT_EQ(Stat("ipc_bytes_out"), kElements * sizeof(float));
+  EXPECT_GT(Stat("device_lent_bytes"), 0u);
+}
+
+TEST_P(GpuIpcTest, TwoWorkersAtOnceLoseNothing) {
+  StartAgain({"--device", "cuda"}, 2);
+  Worker other(cluster_, 1, "many");
+  const DeviceFloats ones(std::vector<float>(kElements, 1)), pulled(kElements);
+  for (int i = 0; i < 10; ++i) {
+    Ok(client_->PushPull({From(*w_, ones)}, {Into(*w_, pulled)}).Wait());
+    Push(*reference_, ones);
+  }
+  EXPECT_EQ(other.Wait(), 0);
+  EXPECT_EQ(Pulled(*w_), std::vector<float>(kElements, After(21)));
+  EXPECT_EQ(Pulled(*reference_), std::vector<float>(kElements, After(10)));
+}
+
+TEST_P(GpuIpcTest, AWorkerThatIsKilledLeavesOthersExactAndItsMemoryComesBack) {
+  const std::vector<std::string> modes = {"push", "push", "pull", "kernel"};
+  StartAgain({"--device", "cuda"}, 1 + static_cast<int>(modes.size()));
+  const DeviceFloats ones(std::vector<float>(kElements, 1)), pulled(kElements);
+  Push(*reference_, ones);
+  int reference = 1, least = 0, most = 0;
+  const uint64_t own = Stat("device_lent_bytes");
+  EXPECT_GT(own, 0u);
+  for (size_t i = 0; i < modes.size(); ++i) {
+    const bool pushes = modes[i] == "push";
+    Worker worker(cluster_, static_cast<int>(i) + 1, modes[i]);
+    worker.WaitFor(modes[i] == "kernel" ? 2 : 2 + static_cast<int>(i));
+    EXPECT_GT(Stat("device_lent_bytes"), own);
+    const int told = worker.Kill();
+    // The push at which it was killed is applied to some shards, or to all or none.
+    least += pushes ? told : 1;
+    most += pushes ? told + 1 : 1;
+    for (int push = 0; push < 3; ++push, ++reference) Push(*reference_, ones);
+    while (Stat("device_lent_bytes") != own) std::this_thread::yield();
+  }
+  Ok(client_->Pull({Into(*reference_, pulled)}).Wait());
+  EXPECT_EQ(pulled.Read(), std::vector<float>(kElements, After(reference)));
+  std::set<float> possible;
+  for (int n = least; n <= most; ++n) possible.insert(After(n));
+  for (const float value : Pulled(*w_)) ASSERT_TRUE(possible.contains(value)) << value;
+}
+
+TEST_P(GpuIpcTest, AWorkerThatEndsWellGivesItsMemoryBack) {
+  StartAgain({"--device", "cuda"}, 2);
+  const DeviceFloats ones(std::vector<float>(kElements, 1));
+  Push(*w_, ones);
+  const uint64_t own = Stat("device_lent_bytes");
+  Worker worker(cluster_, 1, "once");
+  EXPECT_EQ(worker.Wait(), 0);
+  while (Stat("device_lent_bytes") != own) std::this_thread::yield();
+  EXPECT_EQ(Pulled(*w_), std::vector<float>(kElements, After(2)));
+}
+
+TEST_P(GpuIpcTest, WhereTheLimitHasNoRoomForItTheBytesGoThroughTheHost) {
+  StartAgain({"--device", "cuda", "--device-memory-limit", "64MiB"});
+  const DeviceFloats ones(std::vector<float>(kElements, 1)), pulled(kElements);
+  Push(*w_, ones);
+  Ok(client_->Pull({Into(*w_, pulled)}).Wait());
+  EXPECT_EQ(pulled.Read(), std::vector<float>(kElements, After(1)));
+  EXPECT_EQ(Stat("ipc_bytes_in") + Stat("ipc_bytes_out") + Stat("device_lent_bytes"), 0u);
+}
+
+TEST_P(GpuIpcTest, OverTcpTheBytesGoThroughTheHost) {
+  StartAgain({"--device", "cuda", "--transport", "tcp"});
+  const DeviceFloats ones(std::vector<float>(kElements, 1));
+  Push(*w_, ones);
+  EXPECT_EQ(Pulled(*w_), std::vector<float>(kElements, After(1)));
+  EXPECT_EQ(Stat("ipc_bytes_in") + Stat("device_lent_bytes"), 0u);
+}
+
+TEST_P(GpuIpcTest, OfAnotherGpuTheBytesGoThroughTheHost) {
+  cudaDeviceProp properties;
+  CUDA_OK(cudaGetDeviceProperties(&properties, 0));
+  int devices = 0;
+  CUDA_OK(cudaGetDeviceCount(&devices));
+  const bool emulated = std::string(properties.name).find("emulated") != std::string::npos;
+  if (devices < 2 && !emulated) GTEST_SKIP() << "one GPU";
+  if (emulated) setenv("BASIN_TEST_CUDA_DEVICES", "2", 1);
+  StartAgain({"--device", "cuda:1"});
+  unsetenv("BASIN_TEST_CUDA_DEVICES");
+  const DeviceFloats ones(std::vector<float>(kElements, 1));
+  Push(*w_, ones);
+  EXPECT_EQ(Pulled(*w_), std::vector<float>(kElements, After(1)));
+  EXPECT_EQ(Stat("ipc_bytes_in") + Stat("device_lent_bytes"), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, GpuIpcTest, ::testing::Values("ipc"),
+                         [](const auto& transport) { return std::string(transport.param); });
+
+}  // namespace
+}  // namespace basin_test
