@@ -1,6 +1,7 @@
 #include "worker/ps_dense_parameters.h"
 
 #include <cstdlib>
+#include <numeric>
 
 #include "absl/strings/str_format.h"
 #include "common/base/log.h"
@@ -8,68 +9,156 @@
 #include "worker/model_file.h"
 
 namespace basin {
+namespace {
 
-PsDenseParameters::Values::Values(Device& device, const std::vector<VariableDecl>& variables, bool pushed) {
-  for (const VariableDecl& variable : variables) {
-    const size_t elements = variable.elements(), bytes = elements * sizeof(float);
-    buffers.emplace_back(static_cast<float*>(pushed ? basin_allocate(bytes) : std::calloc(elements, sizeof(float))),
-                         pushed ? &basin_deallocate : &std::free);
-    BASIN_CHECK(buffers.back() != nullptr || elements == 0);
-    pinned.push_back(device.Pin(buffers.back().get(), bytes));
-    read.emplace_back(buffers.back().get(), elements);
-    write.emplace_back(buffers.back().get(), elements);
+// Gradients on a device that are ready one after the other travel together until they are so many: as much as the
+// client brings out of it in one copy. A call for each small variable would cost more than the moment that it waits.
+constexpr uint64_t kGroupBytes = uint64_t{1} << 20;
+
+std::vector<std::vector<size_t>> GroupsOf(const std::vector<VariableDecl>& declared, MemoryOf values) {
+  std::vector<std::vector<size_t>> groups;
+  if (values == MemoryOf::kHost) {
+    groups.emplace_back(declared.size());
+    std::iota(groups.back().begin(), groups.back().end(), 0);
+    return groups;
   }
+  uint64_t bytes = kGroupBytes;  // of the group so far
+  for (size_t variable = declared.size(); variable-- > 0;) {
+    if (bytes >= kGroupBytes) {
+      groups.emplace_back();
+      bytes = 0;
+    }
+    groups.back().push_back(variable);
+    bytes += declared[variable].elements() * sizeof(float);
+  }
+  return groups;
 }
+
+}  // namespace
 
 PsDenseParameters::PsDenseParameters(Client& client, Device& device, const std::vector<VariableDecl>& declared,
                                      const std::vector<std::pair<std::string, Variable>>& variables,
                                      float learning_rate, bool pipeline, Timeline* timeline)
     : client_(client),
+      device_(device),
+      declared_(declared),
+      variables_(variables),
+      pipeline_(pipeline),
       timeline_(timeline),
-      parameters_{Values(device, declared, /*pushed=*/false), Values(device, declared, /*pushed=*/false)},
+      groups_(GroupsOf(declared, values())),
       learning_rate_(learning_rate) {
-  for (int set = 0; set < (pipeline ? 2 : 1); ++set) gradients_.emplace_back(device, declared, /*pushed=*/true);
-  for (const Values& gradients : gradients_) {
-    push_.emplace_back();
-    for (size_t i = 0; i < variables.size(); ++i) {
-      push_.back().emplace_back(variables[i].second, gradients.read[i].data(), gradients.read[i].size());
-    }
-  }
-  for (size_t set = 0; set < 2; ++set) {
-    for (size_t i = 0; i < variables.size(); ++i) {
-      const absl::Span<float> target = parameters_[set].write[i];
-      pull_[set].emplace_back(variables[i].second, target.data(), target.size());
-    }
-  }
   if (timeline_ != nullptr) timeline_->NameRow(1, "push and pull");
 }
 
-absl::Status PsDenseParameters::PullFirst() { return ToAbslStatus(client_.Pull(pull_[current_]).Wait()); }
+absl::StatusOr<PsDenseParameters::Values> PsDenseParameters::Make(bool pushed) const {
+  Values made;
+  for (const VariableDecl& variable : declared_) {
+    const size_t elements = variable.elements(), bytes = elements * sizeof(float);
+    if (!device_.is_host()) {
+      BASIN_ASSIGN_OR_RETURN(DeviceMemory memory, device_.Allocate(bytes));
+      made.memory.push_back(std::move(memory));
+    } else if (pushed) {
+      made.memory.emplace_back(basin_allocate(bytes), bytes, &basin_deallocate);
+    } else {
+      made.memory.emplace_back(std::calloc(elements, sizeof(float)), bytes, &std::free);
+    }
+    auto* const data = static_cast<float*>(made.memory.back().data());
+    BASIN_CHECK(data != nullptr || elements == 0);
+    made.read.emplace_back(data, elements);
+    made.write.emplace_back(data, elements);
+  }
+  return made;
+}
+
+absl::Status PsDenseParameters::Start() {
+  // With the pipeline a device may still compute on one set of parameters when another is shown and a third is pulled.
+  const size_t parameter_sets = pipeline_ && values() == MemoryOf::kDevice ? 3 : 2;
+  const Location where = values() == MemoryOf::kDevice ? Location::Cuda(device_.number()) : Location();
+  for (int set = 0; set < (pipeline_ ? 2 : 1); ++set) {
+    BASIN_ASSIGN_OR_RETURN(Values made, Make(/*pushed=*/true));
+    std::vector<std::vector<Source>>& groups = push_.emplace_back(groups_.size());
+    for (size_t group = 0; group < groups.size(); ++group) {
+      for (const size_t i : groups_[group]) {
+        groups[group].emplace_back(variables_[i].second, made.read[i].data(), made.read[i].size(), where);
+      }
+    }
+    gradients_.push_back(std::move(made));
+  }
+  for (size_t set = 0; set < parameter_sets; ++set) {
+    BASIN_ASSIGN_OR_RETURN(Values made, Make(/*pushed=*/false));
+    std::vector<std::vector<Target>>& groups = pull_.emplace_back(groups_.size());
+    for (size_t group = 0; group < groups.size(); ++group) {
+      for (const size_t i : groups_[group]) {
+        groups[group].emplace_back(variables_[i].second, made.write[i].data(), made.write[i].size(), where);
+      }
+    }
+    parameters_.push_back(std::move(made));
+  }
+  std::vector<Target> all;
+  for (size_t i = 0; i < variables_.size(); ++i) {
+    const absl::Span<float> target = parameters_[current_].write[i];
+    all.emplace_back(variables_[i].second, target.data(), target.size(), where);
+  }
+  return ToAbslStatus(client_.Pull(all).Wait());
+}
+
+void PsDenseParameters::Ready(size_t variable) {
+  if (values() == MemoryOf::kDevice && variable == groups_[made_.size()].back()) made_.push_back(device_.Mark());
+}
 
 absl::Status PsDenseParameters::StartUpdate(double loss, float learning_rate) {
+  // Nothing is pushed that was computed on parameters of an update that failed, or whose loss is no number.
+  BASIN_RETURN_IF_ERROR(Collect());
   BASIN_RETURN_IF_ERROR(CheckLoss(loss, ++steps_));
   if (learning_rate != learning_rate_) {
     BASIN_RETURN_IF_ERROR(ToAbslStatus(client_.SetLearningRate(learning_rate)));
     learning_rate_ = learning_rate;
   }
   started_ = absl::Now();
-  under_way_.emplace(client_.PushPull(push_[writing_], pull_[1 - current_]));
+  shown_ = false;
+  const size_t next = (current_ + 1) % parameters_.size();
+  for (size_t group = 0; group < groups_.size(); ++group) {
+    Stream stream;
+    if (values() == MemoryOf::kDevice) {
+      BASIN_ASSIGN_OR_RETURN(const void* const behind, device_.StreamAt(made_.at(group)));
+      stream = Stream::Cuda(behind);
+    }
+    under_way_.push_back(client_.PushPull(push_[writing_][group], pull_[next][group], stream));
+  }
+  made_.clear();
   writing_ = (writing_ + 1) % gradients_.size();
   return absl::OkStatus();
 }
 
 absl::Status PsDenseParameters::Settle() {
-  if (!under_way_) return absl::OkStatus();
-  BASIN_RETURN_IF_ERROR(ToAbslStatus(under_way_->Wait()));
-  under_way_.reset();
-  current_ = 1 - current_;
+  BASIN_RETURN_IF_ERROR(Collect());
+  Show();
+  return absl::OkStatus();
+}
+
+absl::Status PsDenseParameters::SettleInOrder() {
+  if (values() == MemoryOf::kHost) return Settle();
+  for (Call& call : under_way_) BASIN_RETURN_IF_ERROR(ToAbslStatus(call.OrderBefore(Stream::Cuda(device_.stream()))));
+  Show();
+  return absl::OkStatus();
+}
+
+void PsDenseParameters::Show() {
+  if (!shown_) current_ = (current_ + 1) % parameters_.size();
+  shown_ = true;
+}
+
+absl::Status PsDenseParameters::Collect() {
+  if (under_way_.empty()) return absl::OkStatus();
+  for (Call& call : under_way_) BASIN_RETURN_IF_ERROR(ToAbslStatus(call.Wait()));
+  under_way_.clear();
   if (timeline_ != nullptr) {
     uint64_t bytes = 0;
     for (const absl::Span<const float> values : parameters_[0].read) bytes += values.size() * sizeof(float);
     timeline_->Add("push and pull", 1, started_, absl::Now(), steps_, bytes);
   }
   if (steps_ == 1) {
-    Info(absl::StrFormat("first step, after %.3f s in the loop", absl::ToDoubleSeconds(absl::Now() - made_)));
+    Info(absl::StrFormat("first step, after %.3f s in the loop", absl::ToDoubleSeconds(absl::Now() - constructed_)));
   }
   return absl::OkStatus();
 }

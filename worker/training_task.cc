@@ -20,7 +20,7 @@ namespace {
 class ProgramLoop {
  public:
   ProgramLoop(Client& client, Program& program, Device& device, const Dataset& train, const TaskOptions& options,
-               const std::vector<std::pair<std::string, Variable>>& variables)
+              const std::vector<std::pair<std::string, Variable>>& variables)
       : client_(client),
         train_(train),
         options_(options),
@@ -31,7 +31,7 @@ class ProgramLoop {
                  options.timeline.empty() ? nullptr : &timeline_) {}
 
   absl::Status Run() {
-    BASIN_RETURN_IF_ERROR(parameters_.PullFirst());
+    BASIN_RETURN_IF_ERROR(parameters_.Start());
     while (true) {
       Result<InputPiece> piece = client_.NextInput("train");
       if (!piece.ok()) return ToAbslStatus(piece.status());

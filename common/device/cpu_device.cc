@@ -37,6 +37,9 @@ class CpuDevice final : public Device {
   uint64_t Mark() override { return 0; }
   absl::Status WaitFor(uint64_t) override { return absl::OkStatus(); }
   absl::Status Finish() override { return absl::OkStatus(); }
+  int number() const override { return -1; }
+  const void* stream() const override { return nullptr; }
+  absl::StatusOr<const void*> StreamAt(uint64_t) override { return nullptr; }
 
   void Gemm(Transpose a_transposed, Transpose b_transposed, int64_t m, int64_t n, int64_t k, float alpha,
             const float* a, const float* b, float beta, float* c) override {

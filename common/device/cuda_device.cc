@@ -38,7 +38,9 @@ class CudaDevice final : public Device {
       return CudaStatus(error, device->name_, what);
     };
     BASIN_RETURN_IF_ERROR(check(cudaSetDevice(number), "open"));
-    BASIN_RETURN_IF_ERROR(check(cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "make a stream"));
+    for (cudaStream_t* stream : {&device->stream_, &device->marks_stream_}) {
+      BASIN_RETURN_IF_ERROR(check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "make a stream"));
+    }
     for (cudaEvent_t& mark : device->marks_) {
       BASIN_RETURN_IF_ERROR(check(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "make an event"));
     }
@@ -60,7 +62,9 @@ class CudaDevice final : public Device {
     for (const cudaEvent_t mark : marks_) {
       if (mark != nullptr) cudaEventDestroy(mark);
     }
-    if (stream_ != nullptr) cudaStreamDestroy(stream_);
+    for (const cudaStream_t stream : {stream_, marks_stream_}) {
+      if (stream != nullptr) cudaStreamDestroy(stream);
+    }
   }
 
   absl::string_view name() const override { return name_; }
@@ -106,6 +110,15 @@ class CudaDevice final : public Device {
     if (Ready()) Check(cudaStreamSynchronize(stream_), "wait for what was asked before");
     TakeResults(marked_);
     return status_;
+  }
+
+  int number() const override { return number_; }
+  const void* stream() const override { return stream_; }
+  absl::StatusOr<const void*> StreamAt(uint64_t mark) override {
+    // The event of an old mark may be that of a newer one by now, as in WaitFor.
+    if (Ready()) Check(cudaStreamWaitEvent(marks_stream_, marks_[mark % kMarks], 0), "let a stream wait for a mark");
+    if (!status_.ok()) return status_;
+    return marks_stream_;
   }
 
   void Gemm(Transpose a_transposed, Transpose b_transposed, int64_t m, int64_t n, int64_t k, float alpha,
@@ -194,6 +207,7 @@ class CudaDevice final : public Device {
   const std::string name_;
   const Cublas* cublas_ = nullptr;
   cudaStream_t stream_ = nullptr;
+  cudaStream_t marks_stream_ = nullptr;  // StreamAt's
   cublasHandle_t handle_ = nullptr;
   cudaEvent_t marks_[kMarks] = {};
   uint64_t marked_ = 0;

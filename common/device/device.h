@@ -48,6 +48,15 @@ class Device {
   // where the device is lost, which it then stays.
   virtual absl::Status Finish() = 0;
 
+  // ---- For those who copy from and to its memory by themselves, in its order ----
+
+  // A CUDA device's number and its stream, a cudaStream_t: what is asked for runs there. On the CPU -1 and nullptr.
+  virtual int number() const = 0;
+  virtual const void* stream() const = 0;
+  // The device's second stream, on which nothing runs: it has come to where it is now when the device has come to the
+  // mark, while what was asked for behind the mark still runs. Marks are given in their order. Fails as Finish.
+  virtual absl::StatusOr<const void*> StreamAt(uint64_t mark) = 0;
+
   // ---- Operations ----
 
   // C[m, n] = alpha * op(A)[m, k] * op(B)[k, n] + beta * C. A is [m, k] as it lies in memory, or [k, m] where it is

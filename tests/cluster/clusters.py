@@ -126,15 +126,15 @@ class ClusterCase(unittest.TestCase):
         return [self.start_ps(layout, index, *flags, **more) for index in range(len(layout.ps))]
 
     def start_worker(self, layout, index=0, *flags, role="worker", tf_config=None, **environment):
-        """basin-worker with softmax on the little data set. tf_config "": none."""
+        """basin-worker on the little data set, with softmax unless the flags say otherwise. tf_config "": none."""
         data = self.path("data")
         if not os.path.isdir(data):
             os.mkdir(data)
             write_data(data)
-        argv = [processes.binary("basin-worker"), "--program", "softmax", "--data", data, "--batch-size", "16",
-                "--piece-batches", "4", *flags]
-        if "--learning-rate" not in flags:
-            argv += ["--learning-rate", "0.05"]
+        argv = [processes.binary("basin-worker"), "--data", data, *flags]
+        for flag, value in (("--program", "softmax"), ("--batch-size", "16"), ("--piece-batches", "4"), ("--learning-rate", "0.05")):
+            if flag not in flags:
+                argv += [flag, value]
         return self.start(argv, layout.of(role, index) if tf_config is None else tf_config, **environment)
 
     def start_counter(self, layout, index=0, *flags, role="worker", tf_config=None, **environment):

@@ -304,6 +304,22 @@ TEST_P(DeviceTest, PinnedMemoryIsCopiedLikeOther) {
   EXPECT_EQ(to, from);
 }
 
+TEST_P(DeviceTest, WhoeverCopiesByHimselfLearnsItsNumberAndStreams) {
+  const uint64_t mark = device_->Mark();
+  const auto at = device_->StreamAt(mark);
+  ASSERT_TRUE(at.ok()) << at.status();
+  if (device_->is_host()) {
+    EXPECT_EQ(device_->number(), -1);
+    EXPECT_EQ(device_->stream(), nullptr);
+    EXPECT_EQ(*at, nullptr);
+    return;
+  }
+  EXPECT_EQ(absl::StrCat("cuda:", device_->number()), device_->name());
+  EXPECT_NE(device_->stream(), nullptr);
+  EXPECT_NE(*at, nullptr);
+  EXPECT_NE(*at, device_->stream());
+}
+
 TEST_P(DeviceTest, TooMuchMemoryIsRefusedAndHarmsNothing) {
   if (device_->is_host()) return;  // a sanitizer's allocator ends the process instead
   const auto refused = device_->Allocate(size_t{1} << 60);

@@ -199,13 +199,14 @@ class Spoiled final : public Program {
   absl::Status Evaluate(Device& device, const Batch& batch, ParameterSpans parameters, BatchResult* result) override {
     return program_->Evaluate(device, batch, parameters, result);
   }
-  absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients,
-                         BatchResult* result, GradientReady ready) override {
+  absl::Status Gradients(Device& device, const Batch& batch, MemoryOf values, ParameterSpans parameters,
+                         GradientSpans gradients, BatchResult* result, GradientReady ready) override {
     const bool now = ++steps_ == step_;
-    const absl::Status status = program_->Gradients(device, batch, parameters, gradients, result, [&](size_t variable) {
+    const auto spoil = [&](size_t variable) {
       if (now && variable == 2) gradients[variable][3] += gradient_;
       ready(variable);
-    });
+    };
+    const absl::Status status = program_->Gradients(device, batch, values, parameters, gradients, result, spoil);
     if (now) result->loss += loss_;
     return status;
   }
@@ -279,7 +280,7 @@ TEST(AllReduceTrainingTest, ARankThatLeavesEndsTheOthers) {
      public:
       const std::vector<VariableDecl>& variables() const override { return program_->variables(); }
       absl::Status Evaluate(Device&, const Batch&, ParameterSpans, BatchResult*) override { return absl::OkStatus(); }
-      absl::Status Gradients(Device&, const Batch&, ParameterSpans, GradientSpans, BatchResult*,
+      absl::Status Gradients(Device&, const Batch&, MemoryOf, ParameterSpans, GradientSpans, BatchResult*,
                              GradientReady ready) override {
         ready(5);
         return absl::DataLossError("it broke");

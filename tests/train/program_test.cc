@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "common/base/random.h"
 #include "common/device/cpu_device.h"
+#include "tests/train/counting_device.h"
 #include "tests/train/devices_here.h"
 
 namespace basin {
@@ -174,6 +175,66 @@ TEST_P(GradientTest, IsToldOnceItIsThereFromTheLastVariableToTheFirst) {
   EXPECT_EQ(loss_when_told.loss, loss);
   EXPECT_TRUE(std::is_sorted(told.rbegin(), told.rend()));
   EXPECT_EQ(told.size(), parameters.size());
+}
+
+// What crosses to a device and back in a step, and how often the CPU waits: with the values in host memory the
+// parameters go in and each gradient comes out and is waited for; with the values in the device's, nothing but the
+// batch goes in, and the loss alone is waited for, whoever moves the values.
+TEST_P(GradientTest, OfValuesInTheDevicesMemoryIsTheSameAndTheBatchAloneCrosses) {
+  auto program = MakeProgram(GetParam().options);
+  ASSERT_TRUE(program.ok()) << program.status();
+  CountingDevice device(OpenHere(GetParam().device));
+  const Examples examples(11, 6, 3);
+  const size_t batch_bytes = 11 * 6 * sizeof(float) + 11;
+  const Values parameters = RandomParameters(**program);
+  Values expected = parameters, found = parameters;
+  BatchResult result, expected_result;
+  ASSERT_TRUE(
+      (*program)->Gradients(device, examples.batch(), Read(parameters), Write(expected), &expected_result).ok());
+  size_t values_bytes = 0;
+  for (const std::vector<float>& values : parameters) values_bytes += values.size() * sizeof(float);
+  const CountingDevice::Counts through_host = device.Take();
+  if (!device.is_host()) {
+    EXPECT_EQ(through_host.bytes_in, batch_bytes + values_bytes);
+    EXPECT_EQ(through_host.bytes_out, values_bytes);
+    EXPECT_EQ(through_host.waits, static_cast<int>(parameters.size()) + 1);
+  }
+
+  std::vector<DeviceMemory> memory;
+  std::vector<absl::Span<const float>> read;
+  std::vector<absl::Span<float>> write;
+  for (const std::vector<float>& values : parameters) {
+    const auto place = [&] {
+      auto made = device.Allocate(values.size() * sizeof(float));
+      BASIN_CHECK(made.ok());
+      memory.push_back(*std::move(made));
+      return static_cast<float*>(memory.back().data());
+    };
+    float* const there = place();
+    device.CopyIn(there, values.data(), values.size() * sizeof(float));
+    read.emplace_back(there, values.size());
+    write.emplace_back(place(), values.size());
+  }
+  ASSERT_TRUE(device.Finish().ok());
+  device.Take();
+  std::vector<size_t> told;
+  const absl::Status status =
+      (*program)->Gradients(device, examples.batch(), MemoryOf::kDevice, read, write, &result, [&](size_t variable) {
+        told.push_back(variable);
+        // Only behind the kernel that was just asked for.
+        device.CopyOut(found[variable].data(), write[variable].data(), found[variable].size() * sizeof(float));
+      });
+  ASSERT_TRUE(status.ok()) << status;
+  const CountingDevice::Counts there = device.Take();
+  EXPECT_EQ(there.bytes_in, device.is_host() ? 0 : batch_bytes);
+  EXPECT_EQ(there.bytes_out, values_bytes);  // by this test
+  EXPECT_EQ(there.waits, 1);
+  EXPECT_EQ(result.loss, expected_result.loss);
+  EXPECT_EQ(result.correct, expected_result.correct);
+  EXPECT_TRUE(std::is_sorted(told.rbegin(), told.rend()));
+  EXPECT_EQ(told.size(), parameters.size());
+  ASSERT_TRUE(device.Finish().ok());
+  EXPECT_EQ(found, expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(Programs, GradientTest, testing::ValuesIn(CasesHere()),

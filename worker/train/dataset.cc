@@ -51,15 +51,21 @@ Dataset Dataset::FromBytes(std::vector<uint8_t> features, std::vector<uint8_t> l
 
 Batch BatchBuffer::Gather(const Dataset& data, absl::Span<const uint32_t> examples) {
   const uint64_t width = data.width();
-  features_.resize(examples.size() * width);
-  labels_.resize(examples.size());
+  const size_t features = examples.size() * width;
+  const size_t needed = features + (examples.size() + sizeof(float) - 1) / sizeof(float);
+  if (needed > values_.size()) {
+    pinned_ = PinnedMemory();
+    values_.resize(needed);
+    if (device_ != nullptr) pinned_ = device_->Pin(values_.data(), values_.size() * sizeof(float));
+  }
+  auto* const labels = reinterpret_cast<uint8_t*>(values_.data() + features);
   for (size_t row = 0; row < examples.size(); ++row) {
     const uint8_t* from = data.features(examples[row]);
-    float* to = features_.data() + row * width;
+    float* to = values_.data() + row * width;
     for (uint64_t i = 0; i < width; ++i) to[i] = static_cast<float>(from[i]) * (1.0f / 255.0f);
-    labels_[row] = data.label(examples[row]);
+    labels[row] = data.label(examples[row]);
   }
-  return {static_cast<int64_t>(examples.size()), static_cast<int64_t>(width), features_.data(), labels_.data()};
+  return {static_cast<int64_t>(examples.size()), static_cast<int64_t>(width), values_.data(), labels};
 }
 
 std::vector<uint32_t> Permutation(uint64_t count, uint64_t seed, uint32_t epoch) {

@@ -31,12 +31,17 @@ class Dataset final {
 // Holds one batch: features scaled from 0..255 to 0..1.
 class BatchBuffer final {
  public:
+  BatchBuffer() = default;
+  // Its memory is pinned for the device, which must outlive it: a copy from other memory may keep the CPU waiting until
+  // the device has come to it.
+  explicit BatchBuffer(Device& device) : device_(&device) {}
   // Valid until the next Gather. REQUIRES: each index is below data.count().
   Batch Gather(const Dataset& data, absl::Span<const uint32_t> examples);
 
  private:
-  std::vector<float> features_;
-  std::vector<uint8_t> labels_;
+  Device* const device_ = nullptr;
+  std::vector<float> values_;  // features; behind them the labels, a byte each
+  PinnedMemory pinned_;        // values_
 };
 
 // An order of 0..count-1, a function of seed and epoch alone (Fisher and Yates).

@@ -14,17 +14,23 @@ namespace basin {
 class DenseParameters {
  public:
   virtual ~DenseParameters() = default;
+  // Whose memory parameters() and gradients() are.
+  virtual MemoryOf values() const { return MemoryOf::kHost; }
   // What gradients are computed on: as the last Settle left them. Valid until the next one.
   virtual ParameterSpans parameters() const = 0;
   // Where the next step's gradients go: memory that no update under way reads. Valid until the next StartUpdate.
   virtual GradientSpans gradients() = 0;
-  // The variable's gradient is whole, and lent from now until Settle. What goes wrong is told by StartUpdate or Settle.
+  // The variable's gradient is whole (in the device's memory: will be once it has done what it was asked for), and lent
+  // from now until Settle. What goes wrong is told by StartUpdate or Settle.
   virtual void Ready(size_t variable) = 0;
   // Applies the gradients by the rule, with this learning rate. `loss` is that of the batch they are from. ABORTED: it
-  // is no number, training has diverged. REQUIRES: what was started before is settled.
+  // is no number, training has diverged. REQUIRES: what was started before is settled, or settled in order.
   virtual absl::Status StartUpdate(double loss, float learning_rate) = 0;
   // Waits until the update that was started, if any, is applied and parameters() show it.
   virtual absl::Status Settle() = 0;
+  // The same in the order of the device where parameters() are in its memory: what it is asked for from now on sees
+  // them, and the CPU does not wait. What goes wrong is told by the next StartUpdate or Settle.
+  virtual absl::Status SettleInOrder() { return Settle(); }
 };
 
 // ABORTED where `loss` is no number.

@@ -33,47 +33,50 @@ class Perceptron final : public Program {
 
   absl::Status Evaluate(Device& device, const Batch& batch, ParameterSpans parameters, BatchResult* result) override {
     BASIN_RETURN_IF_ERROR(CheckBatch(batch));
-    BASIN_RETURN_IF_ERROR(Forward(device, batch, parameters));
-    Device::LossResult loss;
-    device.SoftmaxCrossEntropy(batch.rows, widths_.back(), outputs_.back().data(), labels_there_, nullptr, &loss);
+    BASIN_RETURN_IF_ERROR(Forward(device, batch, MemoryOf::kHost, parameters));
+    device.SoftmaxCrossEntropy(batch.rows, widths_.back(), outputs_.back().data(), labels_there_, nullptr, &loss_);
     BASIN_RETURN_IF_ERROR(device.Finish());
-    TakeResult(loss, batch, result);
+    TakeResult(batch, result);
     return absl::OkStatus();
   }
 
-  absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients,
-                         BatchResult* result, GradientReady ready) override {
+  absl::Status Gradients(Device& device, const Batch& batch, MemoryOf values, ParameterSpans parameters,
+                         GradientSpans gradients, BatchResult* result, GradientReady ready) override {
     BASIN_RETURN_IF_ERROR(CheckBatch(batch));
-    BASIN_RETURN_IF_ERROR(Forward(device, batch, parameters));
+    BASIN_RETURN_IF_ERROR(Forward(device, batch, values, parameters));
     const int64_t rows = batch.rows;
+    const bool stay = values == MemoryOf::kDevice;
     BASIN_RETURN_IF_ERROR(deltas_.back().Resize(device, static_cast<size_t>(rows * widths_.back())));
-    Device::LossResult loss;
     device.SoftmaxCrossEntropy(rows, widths_.back(), outputs_.back().data(), labels_there_, deltas_.back().data(),
-                               &loss);
+                               &loss_);
+    const uint64_t loss_made = device.Mark();
     // On the host a gradient is whole when the call that makes it returns. A device is given all its work first, and
-    // gradients are told as they arrive.
+    // gradients are told as they arrive, unless they stay there.
     std::vector<std::pair<size_t, uint64_t>> under_way;
     const auto tell = [&](size_t variable) {
-      TakeResult(loss, batch, result);
+      TakeResult(batch, result);
       ready(variable);
     };
     const auto made = [&](size_t variable) {
+      if (stay) return ready(variable);
       if (device.is_host()) return tell(variable);
       gradients_there_[variable].Fetch(device);
       under_way.emplace_back(variable, device.Mark());
+    };
+    const auto place = [&](size_t variable) -> absl::StatusOr<float*> {
+      const absl::Span<float> gradient = gradients[variable];
+      if (stay) return gradient.data();
+      return gradients_there_[variable].Place(device, gradient.data(), gradient.size());
     };
     for (size_t layer = layers(); layer-- > 0;) {
       const int64_t in = widths_[layer], out = widths_[layer + 1];
       const float* input = layer == 0 ? features_there_ : outputs_[layer - 1].data();
       const float* delta = deltas_[layer].data();
       const size_t kernel = 2 * layer, bias = kernel + 1;
-      BASIN_ASSIGN_OR_RETURN(float* const bias_gradient,
-                             gradients_there_[bias].Place(device, gradients[bias].data(), gradients[bias].size()));
+      BASIN_ASSIGN_OR_RETURN(float* const bias_gradient, place(bias));
       device.ColumnSums(rows, out, delta, bias_gradient);
       made(bias);
-      BASIN_ASSIGN_OR_RETURN(
-          float* const kernel_gradient,
-          gradients_there_[kernel].Place(device, gradients[kernel].data(), gradients[kernel].size()));
+      BASIN_ASSIGN_OR_RETURN(float* const kernel_gradient, place(kernel));
       device.Gemm(Transpose::kYes, Transpose::kNo, in, out, rows, 1, input, delta, 0, kernel_gradient);
       made(kernel);
       if (layer == 0) break;
@@ -81,6 +84,11 @@ class Perceptron final : public Program {
       device.Gemm(Transpose::kNo, Transpose::kYes, rows, in, out, 1, delta, parameters_there_[kernel], 0,
                   deltas_[layer - 1].data());
       device.ReluBackward(rows * in, outputs_[layer - 1].data(), deltas_[layer - 1].data());
+    }
+    if (stay) {
+      BASIN_RETURN_IF_ERROR(device.WaitFor(loss_made));
+      TakeResult(batch, result);
+      return absl::OkStatus();
     }
     for (const auto& [variable, mark] : under_way) {
       BASIN_RETURN_IF_ERROR(device.WaitFor(mark));
@@ -107,12 +115,14 @@ class Perceptron final : public Program {
     return absl::OkStatus();
   }
 
-  absl::Status Forward(Device& device, const Batch& batch, ParameterSpans parameters) {
+  absl::Status Forward(Device& device, const Batch& batch, MemoryOf values, ParameterSpans parameters) {
     const auto rows = static_cast<size_t>(batch.rows);
     BASIN_ASSIGN_OR_RETURN(features_there_,
                            features_.Bring(device, batch.features, rows * static_cast<size_t>(batch.width)));
     BASIN_ASSIGN_OR_RETURN(labels_there_, labels_.Bring(device, batch.labels, rows));
     for (size_t i = 0; i < parameters.size(); ++i) {
+      parameters_there_[i] = parameters[i].data();
+      if (values == MemoryOf::kDevice) continue;
       BASIN_ASSIGN_OR_RETURN(parameters_there_[i],
                              parameters_[i].Bring(device, parameters[i].data(), parameters[i].size()));
     }
@@ -128,8 +138,8 @@ class Perceptron final : public Program {
     return absl::OkStatus();
   }
 
-  static void TakeResult(const Device::LossResult& loss, const Batch& batch, BatchResult* result) {
-    *result = {loss.loss_sum / static_cast<double>(batch.rows), loss.correct};
+  void TakeResult(const Batch& batch, BatchResult* result) const {
+    *result = {loss_.loss_sum / static_cast<double>(batch.rows), loss_.correct};
   }
 
   const std::vector<int64_t> widths_;  // features, hidden layers, classes
@@ -143,6 +153,7 @@ class Perceptron final : public Program {
   const float* features_there_ = nullptr;
   const uint8_t* labels_there_ = nullptr;
   std::vector<const float*> parameters_there_;
+  Device::LossResult loss_;
 };
 
 }  // namespace

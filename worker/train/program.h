@@ -44,9 +44,11 @@ using ParameterSpans = absl::Span<const absl::Span<const float>>;
 using GradientSpans = absl::Span<const absl::Span<float>>;
 // Told of each variable, by its index, as soon as its gradient is whole: the backward pass goes on behind it.
 using GradientReady = absl::FunctionRef<void(size_t variable)>;
+// Whose memory parameters and gradients are in: the host's, or that of the device which computes.
+enum class MemoryOf : bool { kHost = false, kDevice = true };
 
-// Batches, parameters and gradients are in host memory; a device that has its own gets copies. Keeps scratch memory of
-// the device between calls: one thread a program, and always the same device.
+// Batches are in host memory, and so are parameters and gradients where nothing else is said; a device that has its own
+// gets copies. Keeps scratch memory of the device between calls: one thread a program, and always the same device.
 class Program {
  public:
   virtual ~Program() = default;
@@ -55,8 +57,16 @@ class Program {
   // Gradients of the batch's mean loss. `ready` is called once a variable, in the order of the backward pass; *result
   // is set before. INVALID_ARGUMENT: an empty batch, another width than the model's, a label that is no class; `ready`
   // was not called then.
-  virtual absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients,
-                                 BatchResult* result, GradientReady ready) = 0;
+  //
+  // With parameters and gradients in the device's memory, `ready` is called as soon as the device was asked for the
+  // gradient: it is whole at a mark made then. Once all was asked for this waits for *result alone; the backward pass
+  // may still run when it returns.
+  virtual absl::Status Gradients(Device& device, const Batch& batch, MemoryOf values, ParameterSpans parameters,
+                                 GradientSpans gradients, BatchResult* result, GradientReady ready) = 0;
+  absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients,
+                         BatchResult* result, GradientReady ready) {
+    return Gradients(device, batch, MemoryOf::kHost, parameters, gradients, result, ready);
+  }
   absl::Status Gradients(Device& device, const Batch& batch, ParameterSpans parameters, GradientSpans gradients,
                          BatchResult* result) {
     return Gradients(device, batch, parameters, gradients, result, [](size_t) {});

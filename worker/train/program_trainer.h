@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -24,15 +25,17 @@ class ProgramTrainer final {
         train_(train),
         parameters_(parameters),
         pipeline_(pipeline),
-        timeline_(timeline) {}
+        timeline_(timeline),
+        batch_(device) {}
 
   // Gradients of the batch's mean loss, and the start of their update. Without examples: gradients of zero, a loss of
-  // 0. ABORTED: the loss is no number any more.
+  // 0; not with gradients in the device's memory. ABORTED: the loss is no number any more.
   absl::StatusOr<BatchResult> Step(absl::Span<const uint32_t> examples, float learning_rate);
   // Waits for the update under way.
   absl::Status Settle();
 
  private:
+  absl::Status SettleFor(const Batch& batch);
   absl::Status Compute(absl::Span<const uint32_t> examples, const Batch& batch, BatchResult* result);
 
   Program& program_;
@@ -42,6 +45,7 @@ class ProgramTrainer final {
   const bool pipeline_;
   Timeline* const timeline_;
   BatchBuffer batch_;
+  std::set<int64_t> sizes_;  // of the batches so far
 };
 
 }  // namespace basin
