@@ -1,10 +1,10 @@
 // The loop of supervise_pods.h, for its .cc files alone.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -76,7 +76,7 @@ class PodSupervision {
     absl::Time silent_at = absl::InfiniteFuture();  // nothing heard until then: the conversation is given up
     uint64_t pings = 0;
     std::string link_problem;
-    std::set<std::string> unstored;
+    std::map<std::string, bool> unstored;  // files that could not be stored here; whether it is an output
     // Its end.
     bool has_outputs = false;  // they are stored here, or never will be: `not_kept` says why
     std::string not_kept;

@@ -160,7 +160,11 @@ void PodSupervision::HandleMessage(size_t index, const FromAgent& message) {
       return;
     case FromAgent::kCollected: {
       const estimator::v1::Collected& collected = message.collected();
-      std::vector<std::string> stays(pod.unstored.begin(), pod.unstored.end());
+      std::vector<std::string> stays;
+      for (const auto& [name, is_output] : pod.unstored) {
+        // Of a run that was removed, outputs alone are worth telling of.
+        if (is_output || !history_.IsRemoved()) stays.push_back(name);
+      }
       const uint64_t count = stays.size() + std::max<uint64_t>(collected.left_out_count(),
                                                                static_cast<uint64_t>(collected.left_out_size()));
       stays.insert(stays.end(), collected.left_out().begin(), collected.left_out().end());
@@ -250,8 +254,7 @@ bool PodSupervision::StoreChunk(size_t index, const estimator::v1::FileChunk& ch
     pod.unstored.erase(name);
     return true;
   }
-  // Of a run that was removed, outputs alone are worth telling of.
-  if (pod.link && (chunk.stream() == estimator::v1::OUTPUT || !history_.IsRemoved())) pod.unstored.insert(name);
+  if (pod.link) pod.unstored.emplace(name, chunk.stream() == estimator::v1::OUTPUT);
   return false;
 }
 

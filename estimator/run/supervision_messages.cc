@@ -284,8 +284,8 @@ void Supervision::HandleChunk(size_t index, const estimator::v1::FileChunk& chun
   const FileName file = {chunk.stream(), chunk.task(), chunk.path()};
   if (history_.Store(piece).ok()) {
     nodes_[index].unstored.erase(file);
-  } else if (chunk.stream() == estimator::v1::OUTPUT || !history_.IsRemoved()) {
-    nodes_[index].unstored.insert(file);  // of a run that was removed, outputs alone are worth a folder that stays
+  } else {
+    nodes_[index].unstored.insert(file);
   }
   if (!chunk.data().empty()) nodes_[index].link->Stored(chunk.data().size());
 }
@@ -295,6 +295,8 @@ void Supervision::HandleCollected(size_t index, const estimator::v1::Collected& 
   node.is_collecting = false;
   std::vector<std::string> stays;
   for (const auto& [stream, task, path] : node.unstored) {
+    // Of a run that was removed, outputs alone are worth a folder that stays.
+    if (history_.IsRemoved() && stream != estimator::v1::OUTPUT) continue;
     outputs_unstored_ = outputs_unstored_ || stream == estimator::v1::OUTPUT;
     const std::string owner = stream == estimator::v1::AGENT ? "" : plan_.tasks[task].place.name.Name();
     stays.push_back(absl::StrCat(NameOnNode(stream, owner, path), " (could not be stored here)"));

@@ -160,9 +160,11 @@ void LentBlocks::Run() {
     std::vector<State::Lent> fenced;  // let go of without the mutex, which the last holder takes
     {
       MutexLock lock(state_->mutex);
-      // Blocks that came meanwhile stand behind those that were polled.
-      for (size_t i = items.size() - 1; i-- > 0;) {
-        if (items[i + 1].revents == 0 && !state_->lent[i].closed) continue;
+      // Blocks that came meanwhile stand behind those that were polled; they may have been closed already, by the wake
+      // that has just been drained.
+      for (size_t i = state_->lent.size(); i-- > 0;) {
+        const bool ended = i + 1 < items.size() && items[i + 1].revents != 0;
+        if (!ended && !state_->lent[i].closed) continue;
         fenced.push_back(std::move(state_->lent[i]));
         state_->lent.erase(state_->lent.begin() + static_cast<ptrdiff_t>(i));
       }

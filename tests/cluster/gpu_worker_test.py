@@ -40,6 +40,8 @@ def write_model(path, tensors):
 
 # Of two sizes: pieces of two batches of 48 examples, and one of the 32 that are left.
 ELEVEN_STEPS = ("--batch-size", "48", "--piece-batches", "2", "--epochs", "1")
+# Of gradients: of the last layer and of the middle one, whose kernel has 1 MiB, and of the first.
+TWO_GROUPS = ("--hidden", "512,512", "--batch-size", "4", "--piece-batches", "3", "--max-steps", "3")
 
 
 class GpuWorkerTest(clusters.ClusterCase):
@@ -79,8 +81,7 @@ class GpuWorkerTest(clusters.ClusterCase):
             self.assert_same(found, expected, 1e-5)
 
     def test_gradients_of_a_large_model_leave_in_groups_and_the_model_is_the_same(self):
-        # A group of the last layer and of the middle one, whose kernel has 1 MiB, and one of the first.
-        flags = ("--program", "mlp", "--hidden", "512,512", "--rule", "sgd", "--batch-size", "4", "--piece-batches", "3", "--max-steps", "3")
+        flags = ("--program", "mlp", "--rule", "sgd", *TWO_GROUPS)
         _, expected = self.train("cpu", *flags)
         for lazy in ("0", "1"):
             timeline = self.path(f"timeline-{lazy}.json")
@@ -93,11 +94,12 @@ class GpuWorkerTest(clusters.ClusterCase):
             self.assertEqual({event["args"]["bytes"] for event in pushes}, {sum(4 * len(values) for values in expected.values())})
 
     def test_the_pipeline_computes_on_the_same_parameters_as_on_the_cpu(self):
-        flags = ("--program", "mlp", "--hidden", "16", "--rule", "momentum", "--pipeline", *ELEVEN_STEPS)
-        _, expected = self.train("cpu", *flags)
-        for lazy in ("0", "1"):
-            _, found = self.train("cuda", *flags, BASIN_TEST_CUDA_LAZY=lazy)
-            self.assert_same(found, expected, 1e-5)
+        for size in (("--hidden", "16", *ELEVEN_STEPS), TWO_GROUPS):
+            flags = ("--program", "mlp", "--rule", "momentum", "--pipeline", *size)
+            _, expected = self.train("cpu", *flags)
+            for lazy in ("0", "1"):
+                _, found = self.train("cuda", *flags, BASIN_TEST_CUDA_LAZY=lazy)
+                self.assert_same(found, expected, 1e-5)
 
     def test_gradients_in_16_bits_leave_from_the_devices_memory(self):
         flags = ("--program", "mlp", "--hidden", "16", "--rule", "sgd", *ELEVEN_STEPS)

@@ -140,7 +140,7 @@ TEST_F(LaneUpdateTest, RequestsThatMakeNoSenseChangeNothing) {
   EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPush, .sequence = 0, .payload = Floats({1, 1})}})),
             StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPull, .sequence = 1}})), StatusCode::kInvalidArgument);
-  EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPull | 64}})), StatusCode::kInvalidArgument);
+  EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPull | 128}})), StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOf(lane_.Update(1, {{.flags = wire::kPush, .sequence = 1, .payload = Floats({1})}})),
             StatusCode::kInvalidArgument);
   EXPECT_EQ(lane_.Pull(1), (std::vector<float>{0, 0}));
