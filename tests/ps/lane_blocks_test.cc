@@ -200,7 +200,9 @@ TEST_F(LaneBlocksTest, AGoodbyeThatSaysSoGivesTheBlockBack) {
   Open(2);
   goodbye.set_device_block_closed(true);
   lane_.Ask(2, wire::Kind::kGoodbye, goodbye);
-  while (device_->lent_bytes() > kBlockBytes) absl::SleepFor(absl::Milliseconds(1));
+  const absl::Time deadline = absl::Now() + absl::Minutes(2);  // a thread frees it
+  while (device_->lent_bytes() > kBlockBytes && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_EQ(device_->lent_bytes(), kBlockBytes);
 }
 
 }  // namespace
