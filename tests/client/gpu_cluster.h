@@ -105,11 +105,20 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
     for (int ps = 0; ps < 2; ++ps) {
       const std::string config = cluster_ + R"({"type": "ps", "index": )" + std::to_string(ps) + "}}";
       std::vector<std::string> words = {std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps", "--tf-config",
-                                        config, "--lanes", "2", "--listen-fd", std::to_string(listening[ps])};
+                                        config, "--lanes", "2"};
+      if (IsIpc()) {
+        // Who connects before the server listens must be refused, and try again: a connection that waits in the backlog
+        // is one over TCP.
+        close(listening[ps]);
+      } else {
+        words.insert(words.end(), {"--listen-fd", std::to_string(listening[ps])});
+      }
       words.insert(words.end(), arguments.begin(), arguments.end());
       Start(std::move(words));
     }
-    for (const int fd : listening) close(fd);
+    for (const int fd : listening) {
+      if (!IsIpc()) close(fd);
+    }
   }
   void TearDown() override {
     client_.reset();

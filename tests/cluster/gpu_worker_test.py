@@ -121,8 +121,8 @@ class GpuWorkerTest(clusters.ClusterCase):
         layout = clusters.Layout(ps=2, workers=2)
         ps = self.start_all_ps(layout)
         flags = ("--device", "cuda", "--epochs", "1", "--batch-size", "32", "--evaluate-every", "5")
-        evaluator = self.start_evaluator(ps[0], layout, *flags, "--outputs", self.path("evaluated"))
-        workers = [self.start_worker(layout, index, *flags) for index in range(2)]
+        evaluator = self.start_evaluator(layout, *flags, "--outputs", self.path("evaluated"))
+        workers = self.start_workers(2, lambda index: self.start_worker(layout, index, *flags))
         self.all_end(workers + [evaluator] + ps)
         with open(self.path("evaluated", "evaluation.json"), encoding="utf-8") as file:
             evaluation = json.load(file)
