@@ -91,6 +91,9 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
   }
   // Shards on the device, and shared memory to them: bytes go through CUDA IPC.
   static bool IsIpc() { return GetParam() == std::string("ipc"); }
+  static void CloseAll(const int (&fds)[2]) {
+    for (const int fd : fds) close(fd);
+  }
   // With room for `workers` workers.
   void StartServers(const std::vector<std::string>& arguments, int workers = 1) {
     std::string addresses, worker_addresses;
@@ -98,6 +101,9 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
     for (int ps = 0; ps < 2; ++ps) {
       addresses += std::string(ps == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(Listen(&listening[ps])) + "\"";
     }
+    // Who connects before the server listens must be refused, and try again: a connection that waits in the backlog is
+    // one over TCP.
+    if (IsIpc()) CloseAll(listening);
     for (int worker = 0; worker < workers; ++worker) {
       worker_addresses += std::string(worker == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(1 + worker) + "\"";
     }
@@ -106,19 +112,11 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
       const std::string config = cluster_ + R"({"type": "ps", "index": )" + std::to_string(ps) + "}}";
       std::vector<std::string> words = {std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps", "--tf-config",
                                         config, "--lanes", "2"};
-      if (IsIpc()) {
-        // Who connects before the server listens must be refused, and try again: a connection that waits in the backlog
-        // is one over TCP.
-        close(listening[ps]);
-      } else {
-        words.insert(words.end(), {"--listen-fd", std::to_string(listening[ps])});
-      }
+      if (!IsIpc()) words.insert(words.end(), {"--listen-fd", std::to_string(listening[ps])});
       words.insert(words.end(), arguments.begin(), arguments.end());
       Start(std::move(words));
     }
-    for (const int fd : listening) {
-      if (!IsIpc()) close(fd);
-    }
+    if (!IsIpc()) CloseAll(listening);
   }
   void TearDown() override {
     client_.reset();
