@@ -28,7 +28,10 @@ struct HostShared {
 };
 
 // shared memory, connecting --welcome--> shared memory
-//     '--it failed, kAuto--> TCP
+//     '--it failed, kAuto--> TCP --first message, and nobody had offered shared memory--> tried once more
+//
+// Once more, since a listener that was given an open socket is connected to before it is there: the connection waits in
+// the socket's queue. When it speaks it has been offering shared memory for as long.
 class HostChannel final : public Channel {
  public:
   HostChannel(std::shared_ptr<HostShared> shared, std::string address)
@@ -45,7 +48,11 @@ class HostChannel final : public Channel {
 
   absl::Status Send(Message message) override {
     Advance();
-    if (tcp_ != nullptr) return tcp_->Send(std::move(message));
+    if (tcp_ != nullptr) {
+      if (shm_ != nullptr) KeepTcp();  // no more than one message is sent again
+      if (absent_ && unanswered_.size() < 2) unanswered_.push_back(message);
+      return tcp_->Send(std::move(message));
+    }
     if (shm_ != nullptr) return shm_->Send(std::move(message));
     BASIN_RETURN_IF_ERROR(CheckLimits(message));
     return failure_;
@@ -53,17 +60,24 @@ class HostChannel final : public Channel {
 
   absl::StatusOr<std::unique_ptr<Message>> Receive() override {
     Advance();
-    if (shm_ != nullptr) return shm_->Receive();
+    if (shm_ != nullptr && tcp_ == nullptr) return shm_->Receive();
+    if (shm_ != nullptr) return nullptr;  // it is tried once more
+    if (first_ != nullptr) return std::move(first_);
     if (tcp_ == nullptr) {
       told_ = true;
       return failure_;
     }
     absl::StatusOr<std::unique_ptr<Message>> got = tcp_->Receive();
-    if (absent_ && got.ok() && *got != nullptr) {
-      absent_ = false;
-      shared_->Tell(shared_->told_absent,
-                    absl::StrCat(address_, " is on this host and offers no shared memory: using TCP"));
+    if (!absent_ || !got.ok() || *got == nullptr) return got;
+    absent_ = false;
+    // One message can be sent again, being all that the peer has heard: it begins anew.
+    if (unanswered_.size() == 1) {
+      first_ = *std::move(got);
+      TryShm();
+      return Receive();
     }
+    KeepTcp();
+    TellAbsent();
     return got;
   }
 
@@ -77,12 +91,18 @@ class HostChannel final : public Channel {
           return false;
         case ShmChannel::Progress::kOpen:
           open_ = true;
+          if (tcp_ != nullptr) LeaveTcp();
           return false;
         case ShmChannel::Progress::kFailed:
-          GiveUpShm(shm_->failure());
+          if (tcp_ == nullptr) {
+            GiveUpShm(shm_->failure());
+          } else {
+            KeepTcp();
+            TellAbsent();
+          }
       }
     }
-    return !failure_.ok() && !told_;
+    return first_ != nullptr || (!failure_.ok() && !told_);
   }
 
  private:
@@ -136,10 +156,26 @@ class HostChannel final : public Channel {
     std::deque<Message> queued = shm_->TakeQueued();
     shm_.reset();
     UseTcp();
-    for (Message& message : queued) tcp_->Send(std::move(message)).IgnoreError();
+    for (Message& message : queued) Send(std::move(message)).IgnoreError();
   }
 
   void UseTcp() { tcp_ = shared_->tcp->Dial(address_); }
+
+  void LeaveTcp() {
+    tcp_.reset();
+    first_.reset();  // an answer to what is sent again now
+    for (Message& message : std::exchange(unanswered_, {})) shm_->Send(std::move(message)).IgnoreError();
+  }
+
+  void KeepTcp() {
+    shm_.reset();
+    unanswered_.clear();
+  }
+
+  void TellAbsent() {
+    shared_->Tell(shared_->told_absent,
+                  absl::StrCat(address_, " is on this host and offers no shared memory: using TCP"));
+  }
 
   // Always false.
   bool Fail(absl::StatusCode code, absl::string_view why) {
@@ -153,8 +189,10 @@ class HostChannel final : public Channel {
   std::unique_ptr<Channel> tcp_;
   absl::Status failure_;  // where neither is
   bool open_ = false;     // shm_ is, for good
-  bool absent_ = false;   // nobody offers shared memory there, which is worth a line if TCP works
+  bool absent_ = false;   // nobody offered shared memory there, and TCP has brought nothing yet
   bool told_ = false;     // Receive has returned the failure
+  std::vector<Message> unanswered_;  // the first that were sent while absent_, no more than two
+  std::unique_ptr<Message> first_;   // of TCP; until shared memory is open, or has failed
 };
 
 class HostDialer final : public Dialer {

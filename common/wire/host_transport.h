@@ -29,7 +29,9 @@ struct HostDialerOptions {
   std::function<void(const std::string& line)> tell;
 };
 // An address is tried over shared memory first when it is of this network namespace; what was sent meanwhile goes over
-// whichever transport answers. A channel keeps its transport; a cut shows as a cut of that one, and Dial tries anew.
+// whichever transport answers. Where nobody offers shared memory then, but the peer answers over TCP, it is tried once
+// more, if no more than one message was sent by then: that one may reach the peer twice, and its first answer is
+// dropped. From then on a channel keeps its transport; a cut shows as a cut of that one, and Dial tries anew.
 // Wait may also return early with nothing to receive. `context`: as for MakeZmqDialer.
 std::unique_ptr<Dialer> MakeHostDialer(const HostDialerOptions& options, std::shared_ptr<ZmqContext> context = nullptr);
 

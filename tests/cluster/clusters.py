@@ -108,10 +108,10 @@ class ClusterCase(unittest.TestCase):
     def path(self, *parts):
         return os.path.join(self.folder, *parts)
 
-    def start(self, argv, tf_config=None, **environment):
+    def start(self, argv, tf_config=None, pass_fds=(), **environment):
         if tf_config:
             environment["TF_CONFIG"] = tf_config
-        process = processes.Process(argv, env=dict(self.environment, **environment), cwd=self.folder)
+        process = processes.Process(argv, env=dict(self.environment, **environment), cwd=self.folder, pass_fds=pass_fds)
         self.addCleanup(process.__exit__)
         return process
 

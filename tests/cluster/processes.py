@@ -104,12 +104,12 @@ class Process:
     Use it as a context manager: at the end it is killed, if it still runs.
     """
 
-    def __init__(self, argv, env=None, cwd=None):
+    def __init__(self, argv, env=None, cwd=None, pass_fds=()):
         self.argv = [str(word) for word in argv]
         self.lines = []        # (stream, text) as they came
         self._arrived = queue.Queue()
         self._process = subprocess.Popen(self.argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                         stderr=subprocess.PIPE, text=True, errors="replace")
+                                         stderr=subprocess.PIPE, text=True, errors="replace", pass_fds=pass_fds)
         self._readers = [threading.Thread(target=self._read, args=(stream, name), daemon=True)
                          for stream, name in ((self._process.stdout, "out"), (self._process.stderr, "err"))]
         for reader in self._readers:

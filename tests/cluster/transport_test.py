@@ -1,8 +1,10 @@
 """Which transport real processes use, and what both must keep: whole shards, exact sums, nothing left behind."""
 
 import os
+import select
 import shutil
 import signal
+import socket
 import unittest
 
 import clusters
@@ -37,6 +39,21 @@ class TransportTest(clusters.ClusterCase):
         stats = processes.wait_until(lambda: (lambda s: s if s["shm_bytes_in"] >= 10 * 400000 else None)(self.ps_stats(layout)), "ten pushes are counted")
         self.assertGreaterEqual(stats["shm_connections"], 2)  # a lane each, and this question
         self.assertEqual(stats["tcp_connections"], 0)
+        self.assertNotIn("using TCP", worker.text())
+        self.finish(worker, ps)
+
+    def test_worker_that_comes_before_its_server_uses_shared_memory(self):
+        # The port is held open, as by an agent of basin submit: the worker is connected before there is a server.
+        layout = clusters.Layout()
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", int(layout.ps[0].rpartition(":")[2])))
+            held.listen()
+            worker = self.start_counter(layout, 0, "--pushes", "20", "--elements", "100000", "--hold", self.hold())
+            processes.wait_until(lambda: select.select([held], [], [], 0)[0], "the worker has connected")
+            ps = self.start_ps(layout, 0, "--listen-fd", held.fileno(), pass_fds=[held.fileno()])
+        worker.wait_for_line("half-way")
+        processes.wait_until(lambda: self.ps_stats(layout)["shm_bytes_in"] >= 10 * 400000, "ten pushes are counted")
+        processes.wait_until(lambda: self.ps_stats(layout)["tcp_connections"] == 0, "the first connection is closed")
         self.assertNotIn("using TCP", worker.text())
         self.finish(worker, ps)
 

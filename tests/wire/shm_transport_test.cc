@@ -2,7 +2,6 @@
 #include "common/wire/shm_transport.h"
 
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -25,6 +24,7 @@
 #include "common/wire/shm_ring.h"
 #include "common/wire/shm_socket.h"
 #include "common/wire/spin.h"
+#include "tests/wire/loopback_socket.h"
 #include "tests/wire/transport_twins.h"
 
 namespace basin::wire {
@@ -239,8 +239,14 @@ TEST_F(ForeignPeerTest, AnAnswerGivenBackTwiceCutsIt) {
 
 class HostTransportTest : public ::testing::Test {
  protected:
-  void Listen(TransportKind kind) {
-    auto listener = HostListen(Loopback(), kind, {}, context_);
+  // As an agent hands a port over: open, and listened on.
+  static BindAddress WithOpenSocket() {
+    BindAddress address = Loopback();
+    address.listening_fd = ListeningSocket(&address.port);  // the listener's to close
+    return address;
+  }
+  void Listen(TransportKind kind, const BindAddress& address = Loopback()) {
+    auto listener = HostListen(address, kind, {}, context_);
     ASSERT_TRUE(listener.ok()) << listener.status();
     EXPECT_EQ((*listener)->note(), "");
     listener_ = listener->get();
@@ -302,15 +308,9 @@ TEST_F(HostTransportTest, WhereSharedMemoryIsNotOfferedTcpIsUsedAndSaidOnce) {
 }
 
 TEST_F(HostTransportTest, NobodyListeningIsARefusedConnectionWithoutALine) {
-  // A port that nobody has: bound, so that the system names it, and never listened on.
-  const int reserved = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in bound = {};
-  bound.sin_family = AF_INET;
-  bound.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof bound;
-  ASSERT_EQ(bind(reserved, reinterpret_cast<sockaddr*>(&bound), size), 0);
-  ASSERT_EQ(getsockname(reserved, reinterpret_cast<sockaddr*>(&bound), &size), 0);
-  const std::string address = absl::StrCat("127.0.0.1:", ntohs(bound.sin_port));
+  uint16_t port = 0;
+  const int reserved = BoundSocket(&port);
+  const std::string address = absl::StrCat("127.0.0.1:", port);
   auto dialer = MakeDialer(TransportKind::kAuto);
   auto channel = dialer->Dial(address);
   EXPECT_EQ(NextText(*dialer, *channel), absl::StrCat(address, ": connection refused"));
@@ -334,23 +334,39 @@ TEST_F(HostTransportTest, SharedMemoryAloneIsAnErrorWhereItCannotBeHad) {
 
 TEST_F(HostTransportTest, AListenerWhoseNameIsTakenWorksOverTcp) {
   // Somebody else has the name that the next listener needs; the port itself is this test's all the time.
-  const int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in at = {};
-  at.sin_family = AF_INET;
-  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof at;
-  ASSERT_EQ(bind(listening, reinterpret_cast<sockaddr*>(&at), size), 0);
-  ASSERT_EQ(listen(listening, 1), 0);
-  ASSERT_EQ(getsockname(listening, reinterpret_cast<sockaddr*>(&at), &size), 0);
-  BindAddress address = Loopback();
-  address.port = ntohs(at.sin_port);
-  address.listening_fd = listening;  // the listener's to close
+  const BindAddress address = WithOpenSocket();
   auto squatter = ListenShm("127.0.0.1", address.port);
   ASSERT_TRUE(squatter.ok()) << squatter.status();
   auto listener = HostListen(address, TransportKind::kAuto, {}, context_);
   ASSERT_TRUE(listener.ok()) << listener.status();
   EXPECT_TRUE(absl::StrContains((*listener)->note(), "Address already in use: clients on this host use TCP"))
       << (*listener)->note();
+}
+
+// A worker that is started before its server's program has come so far.
+TEST_F(HostTransportTest, AClientThatComesBeforeTheListenerGoesOverToSharedMemory) {
+  const BindAddress address = WithOpenSocket();
+  auto dialer = MakeDialer(TransportKind::kAuto);
+  auto channel = dialer->Dial(absl::StrCat("127.0.0.1:", address.port));
+  ASSERT_TRUE(channel->Send(Text("hello")).ok());
+  dialer->Wait(absl::Now());
+  EXPECT_EQ(*channel->Receive(), nullptr);
+  Listen(TransportKind::kAuto, address);
+  EXPECT_EQ(NextText(*dialer, *channel), "hello");
+  EXPECT_EQ(Ask(*dialer, *channel), "hello");
+  EXPECT_EQ(listener_->counts().shm_connections, 1u);
+  EXPECT_EQ(listener_->counts().shm_bytes_in, 10u);
+  EXPECT_TRUE(lines_.empty());
+}
+
+TEST_F(HostTransportTest, AClientThatHasSentMoreThanOneMessageByThenKeepsItsConnection) {
+  const BindAddress address = WithOpenSocket();
+  auto dialer = MakeDialer(TransportKind::kAuto);
+  auto channel = dialer->Dial(absl::StrCat("127.0.0.1:", address.port));
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(channel->Send(Text(absl::StrCat(i))).ok());
+  Listen(TransportKind::kAuto, address);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(NextText(*dialer, *channel), absl::StrCat(i));
+  EXPECT_EQ(listener_->counts().shm_connections, 0u);
 }
 
 TEST_F(HostTransportTest, WhatWasSentBeforeTheFallBackArrivesInOrder) {

@@ -1,36 +1,24 @@
 #include "tests/wire/transport_twins.h"
 
-#include <netinet/in.h>
-#include <sys/socket.h>
-
 #include "absl/strings/str_cat.h"
 #include "common/base/unique_fd.h"
 #include "common/wire/host_transport.h"
 #include "common/wire/inproc_transport.h"
 #include "common/wire/shm_transport.h"
 #include "common/wire/zmq_transport.h"
+#include "tests/wire/loopback_socket.h"
 
 namespace basin::wire {
 
 namespace {
 
-// A port of 127.0.0.1 that is bound and never listened on: while this lives, no other program gets it.
 class PortWithoutListener {
  public:
-  PortWithoutListener() {
-    sockaddr_in at = {};
-    at.sin_family = AF_INET;
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof at;
-    EXPECT_EQ(bind(fd_.get(), reinterpret_cast<sockaddr*>(&at), size), 0);
-    EXPECT_EQ(getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&at), &size), 0);
-    address_ = absl::StrCat("localhost:", ntohs(at.sin_port));
-  }
-  const std::string& address() const { return address_; }
+  std::string address() const { return absl::StrCat("localhost:", port_); }
 
  private:
-  const UniqueFd fd_{socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  std::string address_;
+  uint16_t port_ = 0;
+  const UniqueFd fd_{BoundSocket(&port_)};
 };
 
 }  // namespace

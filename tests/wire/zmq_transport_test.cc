@@ -18,6 +18,7 @@
 #include "common/base/random.h"
 #include "common/wire/memory_mapping.h"
 #include "common/wire/resolve.h"
+#include "tests/wire/loopback_socket.h"
 #include "tests/wire/transport_twins.h"
 
 namespace basin::wire {
@@ -160,14 +161,8 @@ TEST_F(ZmqTransportTest, GarbageBytesHarmNobody) {
 }
 
 TEST_F(ZmqTransportTest, AServerThatIsNotZeroMqIsNamed) {
-  const int server = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in at = {};
-  at.sin_family = AF_INET;
-  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  ASSERT_EQ(bind(server, reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
-  ASSERT_EQ(listen(server, 4), 0);
-  socklen_t size = sizeof at;
-  getsockname(server, reinterpret_cast<sockaddr*>(&at), &size);
+  uint16_t port = 0;
+  const int server = ListeningSocket(&port);
   std::thread web([&] {
     const int fd = accept(server, nullptr, nullptr);
     const std::string answer = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
@@ -178,7 +173,7 @@ TEST_F(ZmqTransportTest, AServerThatIsNotZeroMqIsNamed) {
     }
     close(fd);
   });
-  auto channel = dialer_->Dial(absl::StrCat("127.0.0.1:", ntohs(at.sin_port)));
+  auto channel = dialer_->Dial(absl::StrCat("127.0.0.1:", port));
   const auto got = Next(*dialer_, *channel);
   EXPECT_EQ(got.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(absl::StrContains(got.status().message(), "another program")) << got.status();
@@ -211,20 +206,6 @@ TEST_F(ZmqTransportTest, ATakenPortNamesItsOwner) {
       absl::StrContains(again.status().message(),
                         absl::StrCat("cannot bind h1:", port_, " (127.0.0.1): in use by pid ", getpid(), " (\"")))
       << again.status();
-}
-
-// A socket of this test's that listens on a free port of 127.0.0.1.
-int ListeningSocket(uint16_t* port) {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in at = {};
-  at.sin_family = AF_INET;
-  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof at;
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&at), size), 0);
-  EXPECT_EQ(listen(fd, 16), 0);
-  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size), 0);
-  *port = ntohs(at.sin_port);
-  return fd;
 }
 
 TEST_F(ZmqTransportTest, AListeningSocketOfSomebodyElseIsTakenOver) {
