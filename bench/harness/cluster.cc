@@ -89,7 +89,9 @@ absl::Status Cluster::StartPs(const std::string& folder) {
                "--finish-grace",
                absl::StrCat(kFinishGraceSeconds),
                "--dead-after",
-               absl::StrCat(options_.dead_after_s)};
+               absl::StrCat(options_.dead_after_s),
+               "--device",
+               options_.device};
     BASIN_ASSIGN_OR_RETURN(const std::string config,
                            Config(addresses_, workers, {Role::kPs, static_cast<uint32_t>(i)}));
     if (!options_.spin) ps.argv.insert(ps.argv.end(), {"--spin-us", "0"});

@@ -17,6 +17,7 @@ struct ClusterOptions {
   int workers = 1;
   int lanes = 1;                    // of each ps
   bool spin = true;                 // over shared memory, as by default; else nobody ever spins
+  std::string device = "cpu";       // of each ps
   bool token = false;               // a token made for this cluster, which every client shows
   std::string target;               // TF_CONFIG of a running cluster; empty: local
   std::string token_file;           // of the running cluster

@@ -208,7 +208,10 @@ absl::StatusOr<std::string> BesideThisProgram(const std::string& name) {
   if (error) return absl::InternalError(absl::StrCat("read /proc/self/exe: ", error.message()));
   if (name.empty()) return self.string();
   const std::string path = (self.parent_path() / name).string();
-  if (access(path.c_str(), X_OK) == 0) return path;
+  // Benchmarks have a folder of their own, beside bin.
+  for (const std::string& one : {path, (self.parent_path().parent_path() / "bin" / name).string()}) {
+    if (access(one.c_str(), X_OK) == 0) return one;
+  }
   return absl::NotFoundError(absl::StrCat("there is no ", name, " at ", path, ", beside ", self.filename().string(),
                                           "; build or install it there: local parameter servers are started from it"));
 }

@@ -27,7 +27,6 @@ absl::Status RunAll(Ladders& ladders) {
   status.Update(RunMergeLadder(ladders));
   status.Update(RunTableLadder(ladders));
   measure_copy();
-  ladders.NotMeasured("push and pull between two processes through CUDA IPC, and through pinned memory of the host");
   ladders.NotMeasured("conversion of float32 to bfloat16 on the device");
   if (!ladders.options().device) ladders.NotMeasured("all kernels: no device");
   if (!ladders.options().cpu) ladders.NotMeasured("the CPU's steps: --cpu");

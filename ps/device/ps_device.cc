@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "common/device/cuda_memory.h"
 #include "common/device/cuda_status.h"
+#include "common/device/cuda_uuid.h"
 #include "common/device/device_list.h"
 #include "ps/block.h"
 #include "ps/device/cuda_shards.h"
@@ -88,10 +89,9 @@ absl::StatusOr<std::shared_ptr<PsDevice>> OpenPsDevice(const PsDeviceOptions& op
   size_t free = 0, total = 0;
   BASIN_RETURN_IF_ERROR(CudaStatus(cudaMemGetInfo(&free, &total), info.name, "open"));
   const uint64_t limit = options.memory_limit_bytes != 0 ? options.memory_limit_bytes : free - free / 16;
-  cudaDeviceProp properties;
-  BASIN_RETURN_IF_ERROR(CudaStatus(cudaGetDeviceProperties(&properties, info.cuda), info.name, "open"));
-  return std::make_shared<CudaPsDevice>(info, std::string(properties.uuid.bytes, sizeof(properties.uuid.bytes)),
-                                        std::make_shared<DeviceBudget>(limit), options.reply_limit_bytes);
+  BASIN_ASSIGN_OR_RETURN(std::string id, CudaUuid(info.cuda));
+  return std::make_shared<CudaPsDevice>(info, std::move(id), std::make_shared<DeviceBudget>(limit),
+                                        options.reply_limit_bytes);
 }
 
 }  // namespace basin

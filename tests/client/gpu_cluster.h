@@ -5,10 +5,9 @@
 #include <basin/basin.h>
 #include <basin/client.h>
 #include <cuda_runtime_api.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <spawn.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,6 +16,8 @@
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "tests/wire/loopback_socket.h"
 
 extern char** environ;
 
@@ -91,19 +92,16 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
   }
   // Shards on the device, and shared memory to them: bytes go through CUDA IPC.
   static bool IsIpc() { return GetParam() == std::string("ipc"); }
-  static void CloseAll(const int (&fds)[2]) {
-    for (const int fd : fds) close(fd);
-  }
   // With room for `workers` workers.
   void StartServers(const std::vector<std::string>& arguments, int workers = 1) {
     std::string addresses, worker_addresses;
     int listening[2];
     for (int ps = 0; ps < 2; ++ps) {
-      addresses += std::string(ps == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(Listen(&listening[ps])) + "\"";
+      uint16_t port = 0;
+      listening[ps] = basin::wire::ListeningSocket(&port);
+      fcntl(listening[ps], F_SETFD, 0);  // handed over open, so that no other program can get the port between
+      addresses += std::string(ps == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(port) + "\"";
     }
-    // Who connects before the server listens must be refused, and try again: a connection that waits in the backlog is
-    // one over TCP.
-    if (IsIpc()) CloseAll(listening);
     for (int worker = 0; worker < workers; ++worker) {
       worker_addresses += std::string(worker == 0 ? "" : ", ") + "\"127.0.0.1:" + std::to_string(1 + worker) + "\"";
     }
@@ -111,12 +109,11 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
     for (int ps = 0; ps < 2; ++ps) {
       const std::string config = cluster_ + R"({"type": "ps", "index": )" + std::to_string(ps) + "}}";
       std::vector<std::string> words = {std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps", "--tf-config",
-                                        config, "--lanes", "2"};
-      if (!IsIpc()) words.insert(words.end(), {"--listen-fd", std::to_string(listening[ps])});
+                                        config, "--lanes", "2", "--listen-fd", std::to_string(listening[ps])};
       words.insert(words.end(), arguments.begin(), arguments.end());
       Start(std::move(words));
     }
-    if (!IsIpc()) CloseAll(listening);
+    for (const int fd : listening) close(fd);
   }
   void TearDown() override {
     client_.reset();
@@ -124,10 +121,10 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
   }
 
   // With what gradients are sent as; empty: float32.
-  void Connect(const std::string& gradient_dtype = "", int worker = 0) {
+  void Connect(const std::string& gradient_dtype = "") {
     basin::Options options;
     options.gradient_dtype = gradient_dtype;
-    options.tf_config = cluster_ + R"({"type": "worker", "index": )" + std::to_string(worker) + "}}";
+    options.tf_config = cluster_ + R"({"type": "worker", "index": 0}})";
     options.log = false;
     options.transport = IsIpc() ? "auto" : GetParam();
     options.unreachable_timeout = std::chrono::seconds(2);
@@ -146,19 +143,6 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
   }
   static void Ok(const basin::Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
 
-  // Listens on a free port of 127.0.0.1 and returns it. Handed over open, so that no other program can get it between.
-  static int Listen(int* listening) {
-    const int fd = *listening = socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(address);
-    auto* const generic = reinterpret_cast<sockaddr*>(&address);
-    EXPECT_EQ(bind(fd, generic, size), 0);
-    EXPECT_EQ(listen(fd, SOMAXCONN), 0);
-    EXPECT_EQ(getsockname(fd, generic, &size), 0);
-    return ntohs(address.sin_port);
-  }
   void Start(std::vector<std::string> words) {
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());

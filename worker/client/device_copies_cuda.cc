@@ -18,6 +18,7 @@
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/device/cuda_status.h"
+#include "common/device/cuda_uuid.h"
 #include "worker/client/device_copies.h"
 #include "worker/client/device_rows_cuda.h"
 #include "worker/client/device_scratch.h"
@@ -338,11 +339,7 @@ class CudaCopies final : public DeviceCopies {
     return mark;
   }
 
-  absl::StatusOr<std::string> Id(int device) override {
-    cudaDeviceProp properties;
-    BASIN_RETURN_IF_ERROR(Checked(cudaGetDeviceProperties(&properties, device), device, "ask for its UUID"));
-    return std::string(properties.uuid.bytes, sizeof(properties.uuid.bytes));
-  }
+  absl::StatusOr<std::string> Id(int device) override { return CudaUuid(device); }
   absl::StatusOr<std::shared_ptr<char>> OpenBlock(int device, const std::string& handle) override {
     cudaIpcMemHandle_t name;
     if (handle.size() != sizeof(name)) return absl::InternalError("a parameter server sent no handle of CUDA's");
