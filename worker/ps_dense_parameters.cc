@@ -70,28 +70,30 @@ absl::StatusOr<PsDenseParameters::Values> PsDenseParameters::Make(bool pushed) c
   return made;
 }
 
+template <typename Buffer, typename Span>
+std::vector<std::vector<Buffer>> PsDenseParameters::ByGroup(const std::vector<Span>& spans,
+                                                            const Location& where) const {
+  std::vector<std::vector<Buffer>> groups(groups_.size());
+  for (size_t group = 0; group < groups.size(); ++group) {
+    for (const size_t i : groups_[group]) {
+      groups[group].emplace_back(variables_[i].second, spans[i].data(), spans[i].size(), where);
+    }
+  }
+  return groups;
+}
+
 absl::Status PsDenseParameters::Start() {
   // With the pipeline a device may still compute on one set of parameters when another is shown and a third is pulled.
   const size_t parameter_sets = pipeline_ && values() == MemoryOf::kDevice ? 3 : 2;
   const Location where = values() == MemoryOf::kDevice ? Location::Cuda(device_.number()) : Location();
   for (int set = 0; set < (pipeline_ ? 2 : 1); ++set) {
     BASIN_ASSIGN_OR_RETURN(Values made, Make(/*pushed=*/true));
-    std::vector<std::vector<Source>>& groups = push_.emplace_back(groups_.size());
-    for (size_t group = 0; group < groups.size(); ++group) {
-      for (const size_t i : groups_[group]) {
-        groups[group].emplace_back(variables_[i].second, made.read[i].data(), made.read[i].size(), where);
-      }
-    }
+    push_.push_back(ByGroup<Source>(made.read, where));
     gradients_.push_back(std::move(made));
   }
   for (size_t set = 0; set < parameter_sets; ++set) {
     BASIN_ASSIGN_OR_RETURN(Values made, Make(/*pushed=*/false));
-    std::vector<std::vector<Target>>& groups = pull_.emplace_back(groups_.size());
-    for (size_t group = 0; group < groups.size(); ++group) {
-      for (const size_t i : groups_[group]) {
-        groups[group].emplace_back(variables_[i].second, made.write[i].data(), made.write[i].size(), where);
-      }
-    }
+    pull_.push_back(ByGroup<Target>(made.write, where));
     parameters_.push_back(std::move(made));
   }
   std::vector<Target> all;

@@ -47,6 +47,9 @@ class PsDenseParameters final : public DenseParameters {
   // On the host, gradients are `pushed`: they lie in memory that a server of the same host reads without a copy. (What
   // is pulled is copied anyway, and ordinary memory may have huge pages.)
   absl::StatusOr<Values> Make(bool pushed) const;
+  // What the client is told of one set, by group.
+  template <typename Buffer, typename Span>
+  std::vector<std::vector<Buffer>> ByGroup(const std::vector<Span>& spans, const Location& where) const;
   // Waits for the update under way.
   absl::Status Collect();
   void Show();

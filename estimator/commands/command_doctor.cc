@@ -73,11 +73,7 @@ std::vector<NodeVisit> SendAndVisitAgain(const Target& target, const DoctorNeeds
                          absl::StrCat(kProgramsMissing, " ", visits[i].system.machine, " ", visits[i].system.libc)});
   }
   if (receivers.empty()) return visits;
-  const std::vector<absl::Status> sent =
-      SendProgramsAndWait(sender, receivers, [](const ProgramsReceiver& receiver, uint64_t bytes) {
-        Info(absl::StrCat("node ", receiver.request.host.name, ": Basin's programs are sent (", bytes / 1'000'000,
-                          " MB)"));
-      });
+  const std::vector<absl::Status> sent = SendProgramsAndWait(sender, receivers);
   visits = VisitNodes(target, needs, way);
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (visits[nodes[i]].programs_missing) visits[nodes[i]].not_sent = std::string(sent[i].message());

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "common/base/log.h"
 #include "estimator/agent/steady_now.h"
 #include "estimator/run/node_link.h"
 
@@ -34,10 +35,10 @@ class Sending {
     results_.resize(receivers.size());
   }
 
-  std::vector<absl::Status> Run(const std::function<void(const ProgramsReceiver& receiver, uint64_t bytes)>& began) {
+  std::vector<absl::Status> Run() {
     size_t next = 0;
     while (next < receivers_.size() || !transfers_.empty()) {
-      while (next < receivers_.size() && transfers_.size() < kMostTransfers) Begin(next++, began);
+      while (next < receivers_.size() && transfers_.size() < kMostTransfers) Begin(next++);
       if (transfers_.empty()) continue;
       Wait();
       for (Transfer& transfer : transfers_) Service(&transfer);
@@ -49,14 +50,14 @@ class Sending {
   }
 
  private:
-  void Begin(size_t index, const std::function<void(const ProgramsReceiver& receiver, uint64_t bytes)>& began) {
+  void Begin(size_t index) {
     const ProgramsReceiver& receiver = *receivers_[index];
     absl::StatusOr<ProgramsTransfer> transfer = launcher_.SendPrograms(receiver.request, receiver.printed);
     if (!transfer.ok()) {
       results_[index] = transfer.status();
       return;
     }
-    began(receiver, transfer->bytes);
+    Info(SendingPrograms(receiver.request.host, *transfer));
     transfers_.push_back({index, std::make_unique<NodeLink>(*std::move(transfer)), 0, SteadyNow()});
   }
 
@@ -107,12 +108,14 @@ class Sending {
 
 }  // namespace
 
-std::vector<absl::Status> SendProgramsAndWait(
-    Launcher& launcher, const std::vector<ProgramsReceiver>& receivers,
-    const std::function<void(const ProgramsReceiver& receiver, uint64_t bytes)>& began) {
+std::string SendingPrograms(const TargetNode& node, const ProgramsTransfer& transfer) {
+  return absl::StrCat("node ", node.name, ": Basin's programs are sent (", transfer.bytes / 1'000'000, " MB)");
+}
+
+std::vector<absl::Status> SendProgramsAndWait(Launcher& launcher, const std::vector<ProgramsReceiver>& receivers) {
   // A node whose connection ends while it is written to must not end us.
   const auto before = signal(SIGPIPE, SIG_IGN);
-  std::vector<absl::Status> results = Sending(launcher, receivers).Run(began);
+  std::vector<absl::Status> results = Sending(launcher, receivers).Run();
   signal(SIGPIPE, before);
   return results;
 }

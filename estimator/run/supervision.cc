@@ -13,11 +13,11 @@
 #include "common/base/log.h"
 #include "estimator/agent/steady_now.h"
 #include "estimator/run/run_limits.h"
+#include "estimator/run/send_programs.h"
 
 namespace basin {
 namespace {
 
-constexpr uint64_t kMegabyte = 1'000'000;
 
 std::vector<RunTask> TasksOf(const Plan& plan) {
   std::vector<RunTask> tasks;
@@ -332,7 +332,7 @@ void Supervision::SendPrograms(size_t index, std::vector<RunAction>* more) {
     return;
   }
   progress_.Clear();
-  Info(absl::StrCat("node ", node.host.name, ": Basin's programs are sent (", transfer->bytes / kMegabyte, " MB)"));
+  Info(SendingPrograms(node.host, *transfer));
   node.link = std::make_unique<NodeLink>(*std::move(transfer));
 }
 

@@ -121,6 +121,15 @@ class DeviceCallsTest : public ::testing::Test {
                 &update),
             .lent = lender};
   }
+  // `item`, whose push is of the host, and a pull into the device.
+  Handle StartWithPullIntoDevice(UpdateItem item, Values* pulled) {
+    item.pull = {reinterpret_cast<char*>(pulled->data()), pulled->size() * sizeof(float)};
+    item.pulls_by_pieces = true;
+    DeviceUpdate update;
+    update.items.resize(1);
+    update.items[0].in = item.pull.data();
+    return StartOnDevice({item}, std::move(update));
+  }
   absl::Status Wait(const Handle& handle) {
     EXPECT_TRUE(session_->WaitDone(handle.id, handle.lent, absl::InfiniteFuture()).ok());
     return session_->Take(handle.id).status;

@@ -82,12 +82,7 @@ TEST_F(DeviceCallsTest, AGradientIn16BitsOfTheHostGoesWithAPullIntoTheDevice) {
   UpdateItem item{.variable = VariableId(0)};
   item.push = {reinterpret_cast<const char*>(ones.data()), ones.size() * sizeof(uint16_t)};
   item.push_dtype = DType::kBF16;
-  item.pull = {reinterpret_cast<char*>(pulled.data()), pulled.size() * sizeof(float)};
-  item.pulls_by_pieces = true;
-  DeviceUpdate update;
-  update.items.resize(1);
-  update.items[0].in = item.pull.data();
-  ASSERT_EQ(Wait(StartOnDevice({item}, std::move(update))), absl::OkStatus());
+  ASSERT_EQ(Wait(StartWithPullIntoDevice(item, &pulled)), absl::OkStatus());
   EXPECT_EQ(pulled, Counting(0));
 }
 

@@ -310,8 +310,8 @@ class ClientCore {
   // client_core_rows.cc
   void TakeTables();
   absl::Status CheckRows(absl::Span<const RowsItem> items);
-  void AddRows(CallId call, uint32_t table_id, const float* push, bool pulls, const RowBatch& batch, bool late,
-               absl::Time now);
+  // Of an item in host memory. `late`: after other calls' rows have gone.
+  void AddRows(CallId call, const RowsCall& rows, size_t item, bool late, absl::Time now);
   // A message has a call's entries in one place: lets the open one go where the call has some before another's.
   void KeepTogether(Channel& channel, CallId call);
   std::unique_ptr<RowBatch> NewBatch();

@@ -33,7 +33,7 @@ std::vector<RowsPiece> ClientCore::CutRows(CallId id, absl::Span<const absl::Spa
     const absl::Span<const uint32_t> begin = begins[of];
     const uint32_t dim = tables_[part.table]->dim, most = MostKeysOfEntry(dim);
     const size_t row_bytes = dim * sizeof(float);
-    const size_t sum_bytes = part.pushes ? dim * SizeOf(options_.gradient_dtype) : 0;
+    const size_t sum_bytes = part.push != nullptr ? dim * SizeOf(options_.gradient_dtype) : 0;
     RowsPiece* piece = nullptr;
     for (uint32_t bucket = 0; bucket + 1 < begin.size(); ++bucket) {
       for (uint32_t first = begin[bucket]; first < begin[bucket + 1];
@@ -52,7 +52,7 @@ std::vector<RowsPiece> ClientCore::CutRows(CallId id, absl::Span<const absl::Spa
         piece->keys += keys;
         ++piece->entries;
         piece->written_bytes += keys * (sizeof(uint64_t) + sum_bytes);
-        if (part.pulls) piece->pulled_bytes += keys * row_bytes;
+        if (part.pull != nullptr) piece->pulled_bytes += keys * row_bytes;
       }
     }
   }
@@ -95,7 +95,7 @@ void ClientCore::SendRows(uint32_t table, absl::Time now) {
     RowsCall::Part& part = rows.parts[item];
     if (rows.held) break;
     if (part.batch) {
-      AddRows(id, table, part.push, part.pulls, *part.batch, /*late=*/true, now);
+      AddRows(id, rows, item, /*late=*/true, now);
     } else {
       for (; !part.given.empty(); part.given.pop_front(), --part.pieces_left) {
         const RowsCall::Given& given = part.given.front();
@@ -114,7 +114,8 @@ void ClientCore::AddRowsPiece(Call& call, size_t item, const RowsPiece& piece, c
   const RowsCall::Part& part = call.rows->parts[item];
   TableState& table = *tables_[part.table];
   const size_t row_bytes = table.dim * sizeof(float);
-  const DType gradient = part.pushes ? options_.gradient_dtype : DType::kF32;
+  const bool pushes = part.push != nullptr;
+  const DType gradient = pushes ? options_.gradient_dtype : DType::kF32;
   const char* from = written.data();
   for (size_t i = piece.first_entry; i < piece.first_entry + piece.entries; ++i) {
     const RowsCall::Entry& of = part.entries[i];
@@ -125,15 +126,15 @@ void ClientCore::AddRowsPiece(Call& call, size_t item, const RowsPiece& piece, c
                       .dtype = static_cast<uint8_t>(gradient),
                       .pulled = StateOf(id).pulled,
                       .call = call.id};
-    if (part.pushes) entry.flags |= wire::kPush;
-    if (part.pulls) {
+    if (pushes) entry.flags |= wire::kPush;
+    if (part.pull != nullptr) {
       entry.flags |= wire::kPull;
       entry.pull = pull_to;
       entry.pull_bytes = of.keys * row_bytes;
       entry.piece = piece.number + 1;
       pull_to += entry.pull_bytes;
     }
-    const size_t bytes = of.keys * (sizeof(uint64_t) + (part.pushes ? table.dim * SizeOf(gradient) : 0));
+    const size_t bytes = of.keys * (sizeof(uint64_t) + (pushes ? table.dim * SizeOf(gradient) : 0));
     KeepTogether(channel, call.id);
     AddEntry(channel, entry, wire::Frame(from, bytes, written.owner()), now);
     from += bytes;

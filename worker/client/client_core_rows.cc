@@ -87,8 +87,6 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
     part.table = item.table;
     part.push = item.push;
     part.pull = item.pull;
-    part.pushes = item.push != nullptr;
-    part.pulls = item.pull != nullptr;
     rows->held = rows->held || item.by_pieces;
     if (item.by_pieces) continue;
     part.batch = NewBatch();
@@ -125,14 +123,14 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
     }
     RowsCall::Part& part = rows->parts[i];
     const bool waits = rows->held || !table.waiting.empty();
-    keeps = keeps || waits || part.pulls;
+    keeps = keeps || waits || part.pull != nullptr;
     if (waits) {
       ++call.parts;
       table.waiting.emplace_back(id, i);
       continue;
     }
-    AddRows(id, part.table, part.push, part.pulls, *part.batch, /*late=*/false, now);
-    if (!part.pulls) KeepBatch(std::move(part.batch));
+    AddRows(id, *rows, i, /*late=*/false, now);
+    if (part.pull == nullptr) KeepBatch(std::move(part.batch));
   }
   if (keeps) call.rows = std::move(rows);
   for (const uint32_t channel : touched_) FlushIfDue(*channels_[channel], now);
@@ -140,15 +138,16 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
   return id;
 }
 
-void ClientCore::AddRows(CallId call, uint32_t table_id, const float* push, bool pulls, const RowBatch& batch,
-                         bool late, absl::Time now) {
-  if (push == nullptr && !pulls) return;
-  TableState& table = *tables_[table_id];
+void ClientCore::AddRows(CallId call, const RowsCall& rows, size_t item, bool late, absl::Time now) {
+  const RowsCall::Part& part = rows.parts[item];
+  const float* const push = part.push;
+  if (push == nullptr && part.pull == nullptr) return;
+  TableState& table = *tables_[part.table];
   const size_t row_bytes = table.dim * sizeof(float);
   const DType gradient = push != nullptr ? options_.gradient_dtype : DType::kF32;
   const uint32_t most = MostKeysOfEntry(table.dim);
-  for (const RowBatch::Bucket& bucket : batch.buckets()) {
-    const ShardId id = BucketShard(table_id, bucket.bucket);
+  for (const RowBatch::Bucket& bucket : part.batch->buckets()) {
+    const ShardId id = BucketShard(part.table, bucket.bucket);
     Channel& channel = *channels_[table.buckets[bucket.bucket].channel];
     for (uint32_t first = 0; first < bucket.keys; first += most) {
       const uint32_t n = std::min(most, bucket.keys - first);
@@ -158,22 +157,22 @@ void ClientCore::AddRows(CallId call, uint32_t table_id, const float* push, bool
       const size_t key_bytes = n * sizeof(uint64_t);
       const size_t bytes = key_bytes + (push != nullptr ? n * table.dim * SizeOf(gradient) : 0);
       if (push != nullptr) entry.flags |= wire::kPush;
-      if (pulls) {
+      if (part.pull != nullptr) {
         entry.flags |= wire::kPull;
         entry.pull_bytes = n * row_bytes;
       }
       if (late) KeepTogether(channel, call);
       wire::DataBuilder& builder = MakeRoom(channel, entry, bytes, now);
       char* const out = builder.AddInline(WireEntry(channel.open.entries.back()), bytes);
-      batch.WriteKeys(bucket, first, n, out);
+      part.batch->WriteKeys(bucket, first, n, out);
       if (push == nullptr) continue;
       if (!IsHalf(gradient)) {
-        batch.WriteGradients(bucket, first, n, push, out + key_bytes);
+        part.batch->WriteGradients(bucket, first, n, push, out + key_bytes);
         continue;
       }
       // Repeated keys are summed in float32, and rounded once.
       summed_rows_.resize(n * table.dim);
-      batch.WriteGradients(bucket, first, n, push, reinterpret_cast<char*>(summed_rows_.data()));
+      part.batch->WriteGradients(bucket, first, n, push, reinterpret_cast<char*>(summed_rows_.data()));
       Narrow(gradient, summed_rows_.data(), summed_rows_.size(), out + key_bytes);
     }
   }

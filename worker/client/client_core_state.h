@@ -129,8 +129,7 @@ struct ClientCore::RowsCall {
   struct Part {
     uint32_t table = 0;
     std::unique_ptr<RowBatch> batch;  // nullptr: by pieces
-    const float* push = nullptr;      // while it waits
-    bool pushes = false, pulls = false;
+    const float* push = nullptr;      // read while it waits; of memory that is not the host's: not at all
     float* pull = nullptr;
     std::unique_ptr<float[]> places;  // of bags: their rows, until all are there to be pooled
     // By pieces.

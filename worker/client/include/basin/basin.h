@@ -270,8 +270,8 @@ BASIN_API int32_t basin_start(basin_client* client, const basin_item* items, siz
  * BASIN_INVALID_ARGUMENT: it is not memory of that device. BASIN_FAILED_PRECONDITION: no CUDA in this libbasin, no
  * driver, no device; then nothing of CUDA is touched. The first device pointer opens the device in this process and
  * pins host memory (max_bytes_in_flight, between 4 and 128 MiB) until the client and all its calls are freed. NaN and
- * Inf in device memory are found when a piece has come to the host: the call ends with BASIN_INVALID_ARGUMENT, shards
- * that hold them are unchanged, other pieces of the call are applied. Calls take part in the order in which they are
+ * Inf in device memory are found when a piece has come to the host, or to a server on that GPU (docs/cuda.md): the
+ * call ends with BASIN_INVALID_ARGUMENT, shards that hold them are unchanged, other pieces of the call are applied. Calls take part in the order in which they are
  * started, on device as on host memory; within a call, variables go in the order of `items`, so list those first that
  * are used first. */
 enum { BASIN_STREAM_NONE = 0, BASIN_STREAM_CUDA = 1 };
