@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
@@ -147,6 +148,7 @@ class History final : public RunHistory {
     }
     page_stale_ = true;
     if (first || final_state) WritePage(now);
+    if (final_state) TellUntold();
   }
 
   const RunRecord& record() const override { return record_; }
@@ -155,7 +157,7 @@ class History final : public RunHistory {
     if (!journaled_ || IsFinal(record_.phase)) return;
     if (now >= looked_ + kLookEvery) {
       looked_ = now;
-      LookIsRemoved();
+      TellUntold();
     }
     if (removed_) return;
     if (reserved_ < kReserveBytes && now >= reserve_tried_ + kReserveEvery) {
@@ -173,7 +175,7 @@ class History final : public RunHistory {
   absl::Time NextDeadline() const override {
     if (!journaled_ || IsFinal(record_.phase)) return absl::InfiniteFuture();
     if (removed_) return absl::InfiniteFuture();
-    absl::Time next = absl::InfiniteFuture();
+    absl::Time next = untold_.empty() ? absl::InfiniteFuture() : looked_ + kLookEvery;
     if (record_points_ != metrics_.points()) next = record_written_ + kRecordEvery;
     if (page_stale_) next = std::min(next, page_written_ + kPageEvery);
     return next;
@@ -267,8 +269,17 @@ class History final : public RunHistory {
     if (LookIsRemoved()) return;  // no fault of the disk: the supervisor tells of it
     if (failures_++ == 0) health_ = status;
     if (!told_.insert(status.code()).second) return;
-    Tell(absl::StrCat("the run goes on, but its history in ", folder_.path(), " is not complete: ", status.message(),
-                      absl::IsResourceExhausted(status) && !HasRoom() ? "; make room on that disk" : ""));
+    std::string line = absl::StrCat("the run goes on, but its history in ", folder_.path(),
+                                    " is not complete: ", status.message(),
+                                    absl::IsResourceExhausted(status) && !HasRoom() ? "; make room on that disk" : "");
+    if (absl::IsResourceExhausted(status)) return Tell(line);
+    // The folder may be half removed; whether all of it is, the next look will tell.
+    untold_.push_back(std::move(line));
+  }
+  void TellUntold() {
+    const std::vector<std::string> lines = std::exchange(untold_, {});
+    if (LookIsRemoved()) return;
+    for (const std::string& line : lines) Tell(line);
   }
   void Tell(const std::string& line) {
     if (tell_) return tell_(line);
@@ -295,6 +306,7 @@ class History final : public RunHistory {
   absl::Status health_;
   int64_t failures_ = 0;
   std::set<absl::StatusCode> told_;
+  std::vector<std::string> untold_;
   std::function<void(const std::string&)> tell_;
 };
 

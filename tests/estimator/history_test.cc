@@ -92,11 +92,13 @@ TEST_F(HistoryTest, NothingLeavesItsFolder) {
   FilePiece link = Output(kWorker0, "link", "", true);
   link.link_target = "../token";
   EXPECT_FALSE(history->Store(link).ok());
+  history->OnTime(kNow + absl::Seconds(2));
   EXPECT_EQ(told.size(), 1u) << "each kind of failure is told once";
   link.path = "sub/link";
   link.link_target = "../model.bin";
   EXPECT_TRUE(history->Store(link).ok());
   EXPECT_FALSE(history->Store(Output(kWorker0, "sub/link/through", "evil", true)).ok());
+  history->OnTime(kNow + absl::Seconds(4));
   EXPECT_EQ(told.size(), 2u) << "one of another kind is not hidden behind the first";
   EXPECT_EQ(fs::read_symlink(folder_.OutputPath("sub/link")), "../model.bin");
   EXPECT_EQ(Text("token").size(), 64u);
@@ -225,6 +227,32 @@ TEST_F(HistoryTest, WorkIsDueOnlyWhereSomethingHasChanged) {
   End(*history);
   EXPECT_EQ(history->NextDeadline(), absl::InfiniteFuture());
   EXPECT_FALSE(Exists(".reserve"));
+}
+
+TEST_F(HistoryTest, APartOfTheFolderThatIsGoneIsToldOfWhereTheRestStays) {
+  for (const bool rest_stays : {true, false}) {
+    auto history = Open();
+    std::vector<std::string> told;
+    history->TellBy([&](const std::string& line) { told.push_back(line); });
+    history->Record(kNow, record_);
+    const std::string name = rest_stays ? "a" : "b";
+    EXPECT_TRUE(history->Store(Piece(RunStream::kOutput, kWorker0, name, "half")).ok());
+    fs::remove_all(folder_.OutputPath(""));
+    FilePiece rest = Piece(RunStream::kOutput, kWorker0, name, "rest", 4);
+    rest.last = true;
+    EXPECT_FALSE(history->Store(rest).ok());
+    EXPECT_TRUE(told.empty()) << told[0];
+    if (!rest_stays) fs::remove_all(folder_.path());
+    EXPECT_LE(history->NextDeadline(), kNow + absl::Seconds(60));
+    history->OnTime(kNow + absl::Seconds(60));
+    EXPECT_EQ(history->IsRemoved(), !rest_stays);
+    if (!rest_stays) {
+      EXPECT_TRUE(told.empty()) << told[0];
+      continue;
+    }
+    ASSERT_EQ(told.size(), 1u);
+    EXPECT_TRUE(absl::StrContains(told[0], "is not complete: ")) << told[0];
+  }
 }
 
 }  // namespace
