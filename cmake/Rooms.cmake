@@ -2,12 +2,13 @@
 #
 #   basin_room(NAME SOURCES a.cc ... [PROTOS x.proto ...] [DEPS lib ...] [PRIVATE_DEPS lib ...])
 #   basin_program(NAME SOURCES main.cc ... [DEPS lib ...])          an installed executable
-#   basin_test(NAME SOURCES a_test.cc ... [DEPS lib ...] [LABELS unit|sim|...])
+#   basin_test(NAME SOURCES a_test.cc ... [DEPS lib ...] [LABELS unit|sim|...] [SINGLE_THREADED])
 #   basin_fuzz(NAME SOURCES a_fuzz.cc ... [DEPS lib ...] [CORPUS folder])    only with BASIN_FUZZ, built by clang
 #
-# The target basin_tests_<label> builds all tests with that label. Labels: unit and sim (pure, run in parallel and under
-# the thread sanitizer), cluster (real processes), install, python, lint, gpu, tensorflow; slow beside one of them keeps a test for
-# tests/run.sh --all.
+# The target basin_tests_<label> builds all tests with that label. Labels: unit and sim (pure, run in parallel), cluster (real
+# processes), install, python, lint, gpu, tensorflow; slow beside one of them keeps a test for tests/run.sh --all. Unit
+# and sim tests are run under the thread sanitizer too (basin_tests_threads builds them), but those where what is tested
+# starts no thread (SINGLE_THREADED): nothing could be found there.
 function(basin_flags target)
   target_compile_features(${target} PUBLIC cxx_std_20)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON
@@ -68,7 +69,7 @@ function(basin_program name)
 endfunction()
 
 set(BASIN_TEST_LABELS unit sim cluster install python lint gpu slow tensorflow fuzz tidy)
-foreach(label ${BASIN_TEST_LABELS})
+foreach(label threads ${BASIN_TEST_LABELS})
   add_custom_target(basin_tests_${label})
 endforeach()
 
@@ -78,10 +79,14 @@ function(basin_tests_of label target)
     message(FATAL_ERROR "test ${target}: label ${label} is none of ${BASIN_TEST_LABELS}, so tests/run.sh would not run it")
   endif()
   add_dependencies(basin_tests_${label} ${target})
+  get_target_property(single_threaded ${target} BASIN_SINGLE_THREADED)
+  if(label MATCHES "^(unit|sim)$" AND NOT single_threaded)
+    add_dependencies(basin_tests_threads ${target})
+  endif()
 endfunction()
 
 function(basin_test name)
-  cmake_parse_arguments(TEST "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(TEST "SINGLE_THREADED" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   if(NOT BASIN_TESTS)
     return()
   endif()
@@ -98,9 +103,13 @@ function(basin_test name)
   if(NOT TEST_TIMEOUT)
     set(TEST_TIMEOUT 1200)  # it ends what hangs; a sanitizer beside other tests on one core takes a while
   endif()
+  set_target_properties(${name} PROPERTIES BASIN_SINGLE_THREADED ${TEST_SINGLE_THREADED})
   foreach(label ${TEST_LABELS})
     basin_tests_of(${label} ${name})
   endforeach()
+  if(TEST_SINGLE_THREADED)
+    list(APPEND TEST_LABELS single_threaded)
+  endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${TEST_LABELS}" TIMEOUT ${TEST_TIMEOUT}
     ENVIRONMENT "OPENBLAS_NUM_THREADS=1;BASIN_SOURCE_DIR=${PROJECT_SOURCE_DIR};BASIN_BINARY_DIR=${PROJECT_BINARY_DIR}")

@@ -3,7 +3,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-# In this order: what is quick and pure first. tsan is the unit and sim tests under the thread sanitizer.
+# In this order: what is quick and pure first. tsan is the unit and sim tests of what starts threads, under the thread sanitizer.
 LABELS=(unit sim lint cluster install python gpu tsan)
 
 usage() {
@@ -11,7 +11,8 @@ usage() {
 usage: tests/run.sh [--no-install] [--all] [--label L]... [--preset P] [--jobs N]
 
 Installs the Debian 12 packages that are missing (as root, or with sudo), builds the release preset, runs its tests
-label by label, then the unit and sim tests once more under the thread sanitizer. Everything is run before it fails.
+label by label, then those of the unit and sim tests where threads are started once more under the thread sanitizer.
+What that and the fuzz targets need is built beside the tests, at the lowest priority. Everything is run before it fails.
 
   --all          also what takes longer: tests labelled slow or tensorflow, the fuzz targets, and libbasin.so beside TensorFlow
   --label L      only this label (may be repeated): unit sim lint cluster install python gpu tsan tensorflow
@@ -69,20 +70,43 @@ fi
 [ $all = 1 ] && export BASIN_TEST_TENSORFLOW=1
 
 logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
+declare -A beside  # by preset: the process group that builds it beside the tests
+trap 'for group in "${beside[@]}"; do kill -- "-$group" 2>/dev/null; done; rm -rf "$logs"' EXIT
 passed=0 failed=0 skipped=0
 table=() failures=()
 
-# build NAME ARGUMENTS-OF-configure_and_build...: one line of the table; a failure is named and does not stop the rest.
-build() {
-  local name=$1 start=$SECONDS
-  shift
-  if ! configure_and_build "$@"; then
-    failures+=("$name")
+# built NAME STATUS SECONDS: one line of the table; a failure is named and does not stop the rest.
+built() {
+  if [ "$2" != 0 ]; then
+    failures+=("$1")
     failed=$((failed + 1))
-    say "$name FAILED; going on with what there is"
+    say "$1 FAILED; going on with what there is"
   fi
-  table+=("$(printf '%-16s %6d s' "$name" $((SECONDS - start)))")
+  table+=("$(printf '%-16s %6d s' "$1" "$3")")
+}
+
+# start_build PRESET TARGET: beside what follows, at the lowest priority: most tests wait much of the time, and leave the
+# cores to it.
+start_build() {
+  set -m
+  {
+    renice -n 19 "$BASHPID" >/dev/null
+    local start=$SECONDS status=0
+    configure_and_build "$1" "$jobs" -- "$2" || status=$?
+    echo $((SECONDS - start)) >"$logs/seconds-$1"
+    exit $status
+  } >"$logs/build-$1" 2>&1 </dev/null &
+  beside[$1]=$!
+  set +m
+}
+
+# finish_build PRESET: shows what it has printed and still prints, until it has ended.
+finish_build() {
+  local status=0
+  tail -n +1 -f --pid="${beside[$1]}" "$logs/build-$1"
+  wait "${beside[$1]}" || status=$?
+  built "build $1" $status "$(cat "$logs/seconds-$1")"
+  unset "beside[$1]"
 }
 
 # run_tests NAME FOLDER JOBS CTEST-OPTION...: counts what ctest says at its end, and adds one line to the table.
@@ -127,7 +151,15 @@ if [ ${#labels_of_main[@]} -gt 0 ]; then
     " lint ") targets=(basin_tests_lint) ;;
     " unit " | " sim ") targets=("basin_tests_${labels_of_main[0]}") ;;
   esac
-  build "build $preset" "$preset" "$jobs" "${options[@]}" -- "${targets[@]}"
+  start=$SECONDS
+  configure_and_build "$preset" "$jobs" "${options[@]}" -- "${targets[@]}"
+  built "build $preset" $? $((SECONDS - start))
+fi
+
+wants tsan && start_build tsan basin_tests_threads
+wants fuzz && start_build fuzz basin_tests_fuzz
+
+if [ ${#labels_of_main[@]} -gt 0 ]; then
   slow=(-LE '^slow$')
   [ $all = 1 ] && slow=()
   for label in "${labels_of_main[@]}"; do
@@ -158,8 +190,8 @@ if wants tsan; then
   # The suppressions file is found from the test's folder too, so its path is absolute.
   export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp:second_deadlock_stack=1:history_size=4"
   if choose_tsan_wrapper; then
-    build "build tsan" tsan "$jobs" -- basin_tests_unit basin_tests_sim
-    run_tests tsan build/tsan "$jobs" -L '^(unit|sim)$' -LE '^slow$'
+    finish_build tsan
+    run_tests tsan build/tsan "$jobs" -L '^(unit|sim)$' -LE '^(slow|single_threaded)$'
   else
     failures+=("tsan: a trivial program does not run under the thread sanitizer here, with setarch -R neither")
     failed=$((failed + 1))
@@ -169,7 +201,7 @@ if wants tsan; then
 fi
 
 if wants fuzz; then
-  build "build fuzz" fuzz "$jobs" -- basin_tests_fuzz
+  finish_build fuzz
   run_tests fuzz build/fuzz "$jobs" -L '^fuzz$'
 fi
 

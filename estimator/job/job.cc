@@ -18,7 +18,7 @@
 namespace basin {
 namespace {
 
-constexpr size_t kMostBytes = size_t{1} << 20;
+constexpr size_t kMaxJobFileBytes = size_t{1} << 20;
 
 // What becomes an argument, a variable or a path cannot hold a zero byte, which a YAML escape can write; and of the
 // escapes \N and \_ yaml-cpp makes bytes that are no UTF-8, which the job as JSON could not repeat.
@@ -107,7 +107,7 @@ absl::StatusOr<Job> Read(const YAML::Node& root, const std::string& file, const 
 }  // namespace
 
 absl::StatusOr<Job> ParseJob(absl::string_view text, const std::string& file_name, const JobOverrides& overrides) {
-  if (text.size() > kMostBytes) {
+  if (text.size() > kMaxJobFileBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat(file_name, ": ", text.size(), " bytes is too long for a job file (1 MiB)"));
   }

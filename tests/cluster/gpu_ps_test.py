@@ -49,23 +49,17 @@ class GpuPsTest(clusters.ClusterCase):
         self.assertGreater(len(tensors[0]), 1000)
         self.assertEqual(tensors[0], tensors[1])
 
-    def test_start_line_top_and_metrics_name_the_device(self):
+    def test_start_line_and_metrics_name_the_device(self):
         layout = clusters.Layout(ps=1, workers=1)
         ps = self.start_ps(layout, 0, "--device", "auto", "--metrics-port", "0", "--metrics-host", "127.0.0.1")
         port = re.search(r"metrics on port (\d+)", ps.wait_for_line("metrics on port")).group(1)
         self.assertRegex(ps.wait_for_line("variables on"), r"variables on cuda:0 \(.+\), in at most \d+ MiB of its memory; tables on the host")
         worker = self.start_counter(layout, 0, "--pushes", "10", "--elements", "40000", "--hold", self.hold())
         worker.wait_for_line("half-way")
-        stats = self.stats(layout)["ps"][0]
-        self.assertEqual(stats["device"], "cuda:0")
-        self.assertGreater(stats["device_bytes"], 2 * 4 * 40000)
-        code, table, err = processes.run([processes.binary("basin"), "top", "--ps", layout.ps[0]], env=self.environment)
-        self.assertEqual(code, 0, err)
-        self.assertRegex(table, r"cuda:0 \d+\.\d MiB")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             page = answer.read().decode()
         taken = sum(float(value) for value in re.findall(r"^basin_ps_device_bytes\{[^}]*\} (\S+)$", page, re.MULTILINE))
-        self.assertEqual(taken, stats["device_bytes"])
+        self.assertGreater(taken, 2 * 4 * 40000)
         self.assertRegex(page, r'basin_ps_device_limit_bytes\{[^}]*device="cuda:0"')
         self.release()
         self.all_end([worker, ps])
