@@ -18,7 +18,7 @@ LIMIT_S = 460  # of all parts together
 # Test programs with the label gpu, with the tests of theirs that need a device.
 TESTS = {'cuda_codec_test': '*', 'cuda_lane_tables_test': '*', 'cuda_rules_test': '*', 'cuda_row_batch_test': '*', 'cuda_shards_test': '*',
          'cuda_table_test': '*', 'device_test': 'Gpu*', 'gpu_client_test': '*', 'train_test': '*cuda_*'}
-SCRIPTS = ['tests/cluster/gpu_ps_test.py', 'tests/cluster/gpu_worker_test.py']
+SCRIPTS = ['tests/cluster/gpu_ps_test.py', 'tests/cluster/gpu_wide_deep_test.py', 'tests/cluster/gpu_worker_test.py']
 TEST_LIMIT_S = 60  # of each: one that hangs must not cost the rest
 # What the programs train on: as large as Fashion-MNIST, of random numbers, since only time is measured.
 EXAMPLES, TEST_EXAMPLES, PIXELS, CLASSES = 16_384, 1024, 784, 10
