@@ -37,16 +37,15 @@ std::vector<std::vector<size_t>> GroupsOf(const std::vector<VariableDecl>& decla
 }  // namespace
 
 PsDenseParameters::PsDenseParameters(Client& client, Device& device, const std::vector<VariableDecl>& declared,
-                                     const std::vector<std::pair<std::string, Variable>>& variables,
-                                     float learning_rate, bool pipeline, Timeline* timeline)
+                                     const std::vector<std::pair<std::string, Variable>>& variables, bool pipeline,
+                                     Timeline* timeline)
     : client_(client),
       device_(device),
       declared_(declared),
       variables_(variables),
       pipeline_(pipeline),
       timeline_(timeline),
-      groups_(GroupsOf(declared, values())),
-      learning_rate_(learning_rate) {
+      groups_(GroupsOf(declared, values())) {
   if (timeline_ != nullptr) timeline_->NameRow(1, "push and pull");
 }
 
@@ -112,10 +111,7 @@ absl::Status PsDenseParameters::StartUpdate(double loss, float learning_rate) {
   // Nothing is pushed that was computed on parameters of an update that failed, or whose loss is no number.
   BASIN_RETURN_IF_ERROR(Collect());
   BASIN_RETURN_IF_ERROR(CheckLoss(loss, ++steps_));
-  if (learning_rate != learning_rate_) {
-    BASIN_RETURN_IF_ERROR(ToAbslStatus(client_.SetLearningRate(learning_rate)));
-    learning_rate_ = learning_rate;
-  }
+  BASIN_RETURN_IF_ERROR(ToAbslStatus(client_.SetLearningRate(learning_rate)));
   started_ = absl::Now();
   shown_ = false;
   const size_t next = (current_ + 1) % parameters_.size();

@@ -20,11 +20,10 @@ namespace basin {
 
 class PsDenseParameters final : public DenseParameters {
  public:
-  // `declared` and `variables` are the program's, in its order; `learning_rate` that of the declared rule. `pipeline`:
-  // gradients are written while an update is under way. All that is passed must outlive it; `timeline` may be null.
+  // `declared` and `variables` are the program's, in its order. `pipeline`: gradients are written while an update is
+  // under way. All that is passed must outlive it; `timeline` may be null.
   PsDenseParameters(Client& client, Device& device, const std::vector<VariableDecl>& declared,
-                    const std::vector<std::pair<std::string, Variable>>& variables, float learning_rate, bool pipeline,
-                    Timeline* timeline);
+                    const std::vector<std::pair<std::string, Variable>>& variables, bool pipeline, Timeline* timeline);
 
   // Before the first step: makes the memory, and pulls. RESOURCE_EXHAUSTED: the device has none left.
   absl::Status Start();
@@ -71,7 +70,6 @@ class PsDenseParameters final : public DenseParameters {
   bool shown_ = true;            // by parameters(): the update started last
   absl::Time started_, constructed_ = absl::Now();
   uint64_t steps_ = 0;  // updates started
-  float learning_rate_;
 };
 
 }  // namespace basin

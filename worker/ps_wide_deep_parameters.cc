@@ -1,8 +1,5 @@
 #include "worker/ps_wide_deep_parameters.h"
 
-#include <string>
-#include <utility>
-
 #include "common/base/status_macros.h"
 #include "worker/declare_rules.h"
 #include "worker/model_file.h"
@@ -14,7 +11,8 @@ absl::StatusOr<PsWideDeepParameters> PsWideDeepParameters::Declare(Client& clien
   PsWideDeepParameters parameters(client);
   Model declared;
   for (const VariableDecl& variable : model.variables()) {
-    parameters.variables_.push_back(declared.Dense(variable.name, variable.shape, ToInitializer(variable.init)));
+    parameters.variables_.emplace_back(variable.name,
+                                       declared.Dense(variable.name, variable.shape, ToInitializer(variable.init)));
   }
   for (const TableDecl& table : model.tables()) {
     TableOptions of_table;
@@ -34,7 +32,7 @@ absl::StatusOr<PsWideDeepParameters> PsWideDeepParameters::Declare(Client& clien
 
 absl::Status PsWideDeepParameters::StartPull(const std::vector<TableKeys>& keys, WideDeepValues* values) {
   std::vector<Target> targets;
-  for (size_t i = 0; i < variables_.size(); ++i) targets.emplace_back(variables_[i], values->dense[i]);
+  for (size_t i = 0; i < variables_.size(); ++i) targets.emplace_back(variables_[i].second, values->dense[i]);
   std::vector<Rows> rows;
   for (size_t i = 0; i < tables_.size(); ++i) {
     if (keys[i].keys.empty()) continue;
@@ -50,7 +48,7 @@ absl::Status PsWideDeepParameters::StartPush(const std::vector<TableKeys>& keys,
   // A learning rate is set for all pushes that follow, so each table's comes before its push.
   BASIN_RETURN_IF_ERROR(ToAbslStatus(client_->SetLearningRate(dense_rate_ * rate_factor)));
   std::vector<Source> sources;
-  for (size_t i = 0; i < variables_.size(); ++i) sources.emplace_back(variables_[i], gradients.dense[i]);
+  for (size_t i = 0; i < variables_.size(); ++i) sources.emplace_back(variables_[i].second, gradients.dense[i]);
   under_way_.push_back(client_->Push(sources));
   for (size_t begin = 0; begin < tables_.size();) {
     const float rate = table_rates_[begin];

@@ -1,7 +1,9 @@
-// A wide & deep model's parameters on parameter servers.
+// A wide & deep model's parameters on parameter servers, moved by way of host memory.
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -24,11 +26,15 @@ class PsWideDeepParameters final : public WideDeepParameters {
                          float rate_factor) override;
   absl::Status Settle() override;
 
+  // As declared, in the model's order.
+  const std::vector<std::pair<std::string, Variable>>& variables() const { return variables_; }
+  const std::vector<Table>& tables() const { return tables_; }
+
  private:
   explicit PsWideDeepParameters(Client& client) : client_(&client) {}
 
   Client* client_;
-  std::vector<Variable> variables_;
+  std::vector<std::pair<std::string, Variable>> variables_;
   std::vector<Table> tables_;
   float dense_rate_ = 0;
   std::vector<float> table_rates_;

@@ -25,7 +25,7 @@ class ProgramLoop {
         train_(train),
         options_(options),
         timeline_(client.index()),
-        parameters_(client, device, program.variables(), variables, options.rule.learning_rate, options.pipeline,
+        parameters_(client, device, program.variables(), variables, options.pipeline,
                     options.timeline.empty() ? nullptr : &timeline_),
         trainer_(program, device, train, parameters_, options.pipeline,
                  options.timeline.empty() ? nullptr : &timeline_) {}

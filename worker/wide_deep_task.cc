@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "common/base/files.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "worker/device_wide_deep_trainer.h"
 #include "worker/model_file.h"
 #include "worker/ps_wide_deep_parameters.h"
 #include "worker/train/dataset.h"
@@ -23,9 +25,8 @@ namespace {
 
 class WideDeepLoop {
  public:
-  WideDeepLoop(Client& client, WideDeep& model, Device& device, WideDeepParameters& parameters, const FeatureData& data,
-               const TaskOptions& options)
-      : client_(client), data_(data), options_(options), trainer_(model, device, parameters, data) {}
+  WideDeepLoop(Client& client, WideDeepTrainer& trainer, const FeatureData& data, const TaskOptions& options)
+      : client_(client), trainer_(trainer), data_(data), options_(options) {}
 
   absl::Status Run() {
     while (true) {
@@ -71,16 +72,28 @@ class WideDeepLoop {
   }
 
   Client& client_;
+  WideDeepTrainer& trainer_;
   const FeatureData& data_;
   const TaskOptions& options_;
-  WideDeepTrainer trainer_;
   std::optional<std::pair<uint32_t, std::vector<uint32_t>>> order_;  // of the epoch
   TrainingProgress progress_;
 };
 
+absl::StatusOr<std::unique_ptr<WideDeepTrainer>> MakeTrainer(Client& client, WideDeep& model, Device& device,
+                                                             PsWideDeepParameters& parameters, const FeatureData& data,
+                                                             const TaskOptions& options) {
+  if (device.is_host()) return std::make_unique<HostWideDeepTrainer>(model, device, parameters, data);
+  auto trainer =
+      std::make_unique<DeviceWideDeepTrainer>(client, model, device, parameters, data, options.rule.learning_rate);
+  BASIN_RETURN_IF_ERROR(trainer->Start());
+  return trainer;
+}
+
 absl::Status TrainDeclared(Client& client, WideDeep& model, Device& device, PsWideDeepParameters& parameters,
                            const FeatureData& data, const TaskOptions& options) {
-  WideDeepLoop loop(client, model, device, parameters, data, options);
+  BASIN_ASSIGN_OR_RETURN(const std::unique_ptr<WideDeepTrainer> trainer,
+                         MakeTrainer(client, model, device, parameters, data, options));
+  WideDeepLoop loop(client, *trainer, data, options);
   BASIN_RETURN_IF_ERROR(loop.Run());
   Info(loop.progress().Sentence());
   if (client.is_chief() && !options.outputs.empty()) {

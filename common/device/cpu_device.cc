@@ -78,6 +78,16 @@ class CpuDevice final : public Device {
     }
   }
 
+  void CopyColumns(int64_t rows, absl::Span<const ColumnCopy> copies) override {
+    for (const ColumnCopy& copy : copies) {
+      ForRows(rows, copy.columns, [copy](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          std::copy_n(copy.from + row * copy.from_width, copy.columns, copy.to + row * copy.to_width);
+        }
+      });
+    }
+  }
+
   void SoftmaxCrossEntropy(int64_t rows, int64_t classes, const float* logits, const uint8_t* labels, float* gradient,
                            LossResult* result) override {
     LossResult sums;

@@ -151,6 +151,9 @@ class CudaDevice final : public Device {
   void ColumnSums(int64_t rows, int64_t columns, const float* x, float* out) override {
     if (Ready()) Check(StartColumnSums(stream_, rows, columns, x, out), "sum columns");
   }
+  void CopyColumns(int64_t rows, absl::Span<const ColumnCopy> copies) override {
+    if (Ready()) Check(StartCopyColumns(stream_, rows, copies), "copy columns");
+  }
 
   void SoftmaxCrossEntropy(int64_t rows, int64_t classes, const float* logits, const uint8_t* labels, float* gradient,
                            LossResult* result) override {

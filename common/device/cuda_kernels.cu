@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 
 #include "common/device/cuda_kernels.h"
@@ -51,6 +52,19 @@ __global__ void ColumnSums(int64_t rows, int64_t columns, const float* __restric
       out[column] = sum;
     }
     __syncthreads();
+  }
+}
+
+// A kernel has as many as its parameters may hold with room to spare; a row of blocks is for each.
+constexpr size_t kColumnCopies = 64;
+struct ColumnCopies {
+  Device::ColumnCopy each[kColumnCopies];
+};
+__global__ void CopyColumns(int64_t rows, ColumnCopies copies) {
+  const Device::ColumnCopy copy = copies.each[blockIdx.y];
+  for (int64_t i = FirstIndex(); i < rows * copy.columns; i += IndexStep()) {
+    const int64_t row = i / copy.columns, column = i % copy.columns;
+    copy.to[row * copy.to_width + column] = copy.from[row * copy.from_width + column];
   }
 }
 
@@ -155,6 +169,22 @@ cudaError_t StartReluBackward(cudaStream_t stream, int64_t count, const float* f
 
 cudaError_t StartColumnSums(cudaStream_t stream, int64_t rows, int64_t columns, const float* x, float* out) {
   return Launch(ColumnSums, BlocksFor(columns, kWarp), dim3(kWarp, kRowsAtOnce), stream, rows, columns, x, out);
+}
+
+cudaError_t StartCopyColumns(cudaStream_t stream, int64_t rows, absl::Span<const Device::ColumnCopy> copies) {
+  for (; !copies.empty(); copies.remove_prefix(std::min(copies.size(), kColumnCopies))) {
+    const absl::Span<const Device::ColumnCopy> now = copies.first(std::min(copies.size(), kColumnCopies));
+    ColumnCopies passed = {};
+    int64_t most = 0;
+    for (size_t i = 0; i < now.size(); ++i) {
+      passed.each[i] = now[i];
+      most = std::max(most, now[i].columns);
+    }
+    const dim3 grid(BlocksFor(rows * most, kThreads), static_cast<unsigned>(now.size()));
+    if (const cudaError_t error = Launch(CopyColumns, grid, kThreads, stream, rows, passed); error != cudaSuccess)
+      return error;
+  }
+  return cudaSuccess;
 }
 
 cudaError_t StartSoftmaxCrossEntropy(cudaStream_t stream, int64_t rows, int64_t classes, const float* logits,

@@ -13,6 +13,7 @@ cudaError_t StartAddBias(cudaStream_t stream, int64_t rows, int64_t columns, con
 cudaError_t StartRelu(cudaStream_t stream, int64_t count, float* x);
 cudaError_t StartReluBackward(cudaStream_t stream, int64_t count, const float* forward, float* gradient);
 cudaError_t StartColumnSums(cudaStream_t stream, int64_t rows, int64_t columns, const float* x, float* out);
+cudaError_t StartCopyColumns(cudaStream_t stream, int64_t rows, absl::Span<const Device::ColumnCopy> copies);
 
 // Of one row each: what StartSumLosses adds up.
 struct RowLoss {

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace basin {
 
@@ -71,6 +72,19 @@ class Device {
   virtual void ReluBackward(int64_t count, const float* forward, float* gradient) = 0;
   // out[column] = sum over the rows.
   virtual void ColumnSums(int64_t rows, int64_t columns, const float* x, float* out) = 0;
+
+  // `columns` neighbouring columns of one matrix, which become columns of another: a row begins `from_width` numbers
+  // behind the one before it, and `to_width` there.
+  struct ColumnCopy {
+    const float* from;
+    int64_t from_width;
+    float* to;
+    int64_t to_width;
+    int64_t columns;
+  };
+  // Puts matrices of `rows` rows beside each other, or takes one apart. REQUIRES: what one of the copies writes no
+  // other one reads or writes.
+  virtual void CopyColumns(int64_t rows, absl::Span<const ColumnCopy> copies) = 0;
 
   struct LossResult {
     double loss_sum = 0;   // over the rows: -log of the label's probability

@@ -2,28 +2,12 @@
 what a worker on the CPU learns."""
 
 import json
-import os
 import re
 import struct
 import unittest
 
 import clusters
-import needs
-import processes
-
-
-def read_model(path):
-    """The file's tensors: name to numbers."""
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        data = file.read()
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, one in header.items():
-        begin, end = one["data_offsets"]
-        tensors[name] = struct.unpack(f"<{(end - begin) // 4}f", data[begin:end])
-    return tensors
+import workers_on_gpu
 
 
 def write_model(path, tensors):
@@ -44,34 +28,7 @@ ELEVEN_STEPS = ("--batch-size", "48", "--piece-batches", "2", "--epochs", "1")
 TWO_GROUPS = ("--hidden", "512,512", "--batch-size", "4", "--piece-batches", "3", "--max-steps", "3")
 
 
-class GpuWorkerTest(clusters.ClusterCase):
-    def setUp(self):
-        super().setUp()
-        # The device is opened before the data is looked for.
-        code, _, err = processes.run([processes.binary("basin-worker"), "--device", "cuda", "--data", self.path("none")], env=self.environment)
-        self.assertNotEqual(code, 0)
-        reason = re.search(r"cuda:0: (.*)", err)
-        if reason:
-            needs.skip(f"no GPU: {reason.group(1)}")
-
-    def train(self, device, *flags, ps=2, ps_flags=(), code=0, **environment):
-        """One worker's run. Returns what the worker said, and its model."""
-        layout = clusters.Layout(ps=ps, workers=1)
-        servers = self.start_all_ps(layout, *ps_flags)
-        outputs = self.path(f"outputs-{len(os.listdir(self.folder))}")
-        worker = self.start_worker(layout, 0, "--device", device, "--outputs", outputs, *flags, **environment)
-        said = self.ends(worker, code)
-        if code == 0:
-            self.all_end(servers)
-        return said, read_model(os.path.join(outputs, "model.safetensors")) if code == 0 else None
-
-    def assert_same(self, found, expected, tolerance):
-        self.assertEqual(found.keys(), expected.keys())
-        for name in expected:
-            self.assertEqual(len(found[name]), len(expected[name]), name)
-            worst = max(abs(a - b) for a, b in zip(found[name], expected[name]))
-            self.assertLessEqual(worst, tolerance, name)
-
+class GpuWorkerTest(workers_on_gpu.WorkerOnGpuCase):
     def test_learns_what_a_worker_on_the_cpu_learns_in_the_order_of_the_stream_alone_too(self):
         flags = ("--program", "mlp", "--hidden", "16,8", "--rule", "sgd", "--schedule", "linear", *ELEVEN_STEPS)
         _, expected = self.train("cpu", *flags)
@@ -136,10 +93,11 @@ class GpuWorkerTest(clusters.ClusterCase):
         self.assertEqual(steps[0], steps[1])
 
     def test_a_gradient_that_is_no_number_is_refused_by_name(self):
-        # The hidden layer's values are tiny and the next weights huge: logits and loss are numbers, a gradient is not.
+        # The hidden layer's values are tiny and the next weights huge, so that label 0 has a probability of exactly one: logits and
+        # loss are numbers, and the gradient of an example of another label is not, in whatever order it is summed.
         write_model(self.path("start.safetensors"), {
             "hidden0/kernel": ([64, 4], [1e-38] * 256), "hidden0/bias": ([4], [0.0] * 4),
-            "logits/kernel": ([4, 10], [3e38 if label % 2 else -3e38 for label in range(10)] * 4), "logits/bias": ([10], [0.0] * 10)})
+            "logits/kernel": ([4, 10], [-3e38 if label else 3e38 for label in range(10)] * 4), "logits/bias": ([10], [0.0] * 10)})
         flags = ("--program", "mlp", "--hidden", "4", "--batch-size", "1", "--rule", "sgd", "--learning-rate", "1e-30", "--epochs", "1",
                  "--init-from", self.path("start.safetensors"))
         for device in ("cpu", "cuda"):
@@ -147,13 +105,8 @@ class GpuWorkerTest(clusters.ClusterCase):
             self.assertRegex(said, r"gradient of \"hidden0/(kernel|bias)\" has (NaN|Inf)")
 
     def test_a_lost_device_ends_the_task_with_cudas_words(self):
-        for call in ("cudaStreamWaitEvent:40", "cudaMemcpyAsync:60", "cudaEventSynchronize:30"):
-            layout = clusters.Layout(ps=1, workers=1)
-            self.start_ps(layout)
-            worker = self.start_worker(layout, 0, "--device", "cuda", "--program", "mlp", "--hidden", "16", BASIN_TEST_CUDA_FAIL=call)
-            if worker.wait() == 0:
-                self.skipTest("only an emulated device is lost by request")
-            self.assertRegex(worker.text(), r"cuda:0: .*\(cudaError\w+\)", call)
+        self.assert_lost_device_is_told("--program", "mlp", "--hidden", "16",
+                                        calls=("cudaStreamWaitEvent:40", "cudaMemcpyAsync:60", "cudaEventSynchronize:30"))
 
 
 if __name__ == "__main__":

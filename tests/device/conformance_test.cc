@@ -7,6 +7,7 @@
 #include <memory>
 #include <ostream>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -143,6 +144,29 @@ TEST_P(DeviceTest, ColumnSumsAreTheSumsOfColumns) {
       double want = 0;
       for (int64_t r = 0; r < rows; ++r) want += matrix[r * columns + c];
       ASSERT_NEAR(got[c], want, static_cast<double>(rows) * static_cast<double>(rows) * 0x1p-24);
+    }
+  }
+}
+
+// More copies than one kernel takes, some of no column; and one that is large enough for several threads.
+TEST_P(DeviceTest, ColumnsArePutBesideEachOtherAndTakenApart) {
+  for (const auto& [rows, parts, most] : {std::tuple<int64_t, int64_t, int64_t>{30, 70, 5}, {300, 1, 1001}}) {
+    const int64_t width = parts * most;
+    const Floats whole = RandomFloats(rows * width, 15);
+    float* const joined = In(Floats(whole.size(), 99.0f));
+    std::vector<Device::ColumnCopy> split, join;
+    for (int64_t i = 0; i < parts; ++i) {
+      const int64_t columns = (i + most - 1) % most;
+      float* const part = In(Floats(rows * columns, 98.0f));
+      split.push_back({In(whole) + i * most, width, part, columns, columns});
+      join.push_back({part, columns, joined + i * most, width, columns});
+    }
+    device_->CopyColumns(rows, split);
+    device_->CopyColumns(rows, join);
+    const Floats got = Out(joined, whole.size());
+    for (int64_t i = 0; i < rows * width; ++i) {
+      const int64_t part = i % width / most, column = i % width % most;
+      ASSERT_EQ(got[i], column < (part + most - 1) % most ? whole[i] : 99.0f) << i;
     }
   }
 }

@@ -58,6 +58,7 @@ class CountingDevice final : public Device {
   void ColumnSums(int64_t rows, int64_t columns, const float* x, float* out) override {
     device_->ColumnSums(rows, columns, x, out);
   }
+  void CopyColumns(int64_t rows, absl::Span<const ColumnCopy> copies) override { device_->CopyColumns(rows, copies); }
   void SoftmaxCrossEntropy(int64_t rows, int64_t classes, const float* logits, const uint8_t* labels, float* gradient,
                            LossResult* result) override {
     device_->SoftmaxCrossEntropy(rows, classes, logits, labels, gradient, result);

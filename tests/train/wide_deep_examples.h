@@ -21,6 +21,13 @@ buckets: [{name: hour, column: minute, width: 60}]
 crosses: [[shop, hour]]
 )";
 
+inline constexpr char kShopSchemaWithoutNumbers[] = R"(
+label: {column: bought}
+split: {column: day, test_from: "4"}
+categorical: [shop, user]
+crosses: [[shop, user]]
+)";
+
 // The label's log-odds: one for the shop, one for the user, one for the pair of shop and hour, which no sum of others
 // gives, and a slope in the price. Days 0 to 3 are the training part; a tenth of the prices is missing.
 inline std::string ShopCsv(size_t count, uint64_t seed) {
@@ -37,7 +44,7 @@ inline std::string ShopCsv(size_t count, uint64_t seed) {
   return csv;
 }
 
-inline FeatureData ShopData(size_t count, uint64_t seed) {
+inline FeatureData ShopData(size_t count, uint64_t seed, const char* schema = kShopSchema) {
   const std::string text = ShopCsv(count, seed);
   size_t at = 0;
   auto csv = CsvReader::FromSource("shop.csv", [&](absl::Span<char> out) -> absl::StatusOr<size_t> {
@@ -46,7 +53,7 @@ inline FeatureData ShopData(size_t count, uint64_t seed) {
     at += bytes;
     return bytes;
   });
-  return *FeatureData::Read(**csv, *ParseFeatureSchema(kShopSchema, "shop.yaml"));
+  return *FeatureData::Read(**csv, *ParseFeatureSchema(schema, "shop.yaml"));
 }
 
 }  // namespace basin

@@ -2,11 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <set>
 
 #include "absl/strings/match.h"
 #include "common/base/random.h"
+#include "tests/train/counting_device.h"
 #include "tests/train/devices_here.h"
 #include "tests/train/wide_deep_examples.h"
 
@@ -62,7 +65,9 @@ struct WideDeepCase {
   std::string device;
   std::vector<int64_t> hidden;
 };
-void PrintTo(const WideDeepCase& item, std::ostream* out) { *out << item.hidden.size() << " layers on " << item.device; }
+void PrintTo(const WideDeepCase& item, std::ostream* out) {
+  *out << item.hidden.size() << " layers on " << item.device;
+}
 
 std::vector<WideDeepCase> WideDeepCases() {
   std::vector<WideDeepCase> cases;
@@ -126,6 +131,135 @@ TEST_P(WideDeepGradientTest, IsTheSlopeOfTheLoss) {
   }
   EXPECT_GT(checked, 100u);
   EXPECT_LT(left_out * 20, checked);
+}
+
+// Values in the device's memory, which live as long as this.
+class There final {
+ public:
+  explicit There(Device& device) : device_(device) {}
+  float* Of(const std::vector<float>& values) {
+    auto memory = device_.Allocate(values.size() * sizeof(float));
+    BASIN_CHECK(memory.ok());
+    memory_.push_back(*std::move(memory));
+    device_.CopyIn(memory_.back().data(), values.data(), values.size() * sizeof(float));
+    return static_cast<float*>(memory_.back().data());
+  }
+
+ private:
+  Device& device_;
+  std::vector<DeviceMemory> memory_;
+};
+
+// The rows of FeatureBatch's keys, and what the pooled ones are, for each example: what a client writes.
+struct RowsByExample {
+  RowsByExample(const WideDeep& model, const FeatureBatch& batch, const WideDeepValues& values)
+      : weights(static_cast<size_t>(batch.rows)) {
+    const size_t features = batch.tables[0].at.size() / weights.size();
+    for (size_t i = 0; i < batch.tables[0].at.size(); ++i) {
+      weights[i / features] += values.rows[0][batch.tables[0].at[i]];
+    }
+    for (size_t table = 1; table < batch.tables.size(); ++table) {
+      const size_t dim = model.tables()[table].dim;
+      for (const uint32_t at : batch.tables[table].at) {
+        for (size_t i = 0; i < dim; ++i) embeddings.push_back(values.rows[table][at * dim + i]);
+      }
+    }
+  }
+  std::vector<float> weights, embeddings;
+};
+
+// What a client makes of them: sums by key, in the order of the batch.
+std::vector<std::vector<float>> SumsByKey(const WideDeep& model, const FeatureBatch& batch,
+                                          const std::vector<float>& weights, const std::vector<float>& embeddings) {
+  std::vector<std::vector<float>> sums;
+  const size_t rows = weights.size(), features = batch.tables[0].at.size() / rows;
+  for (size_t table = 0, from = 0; table < batch.tables.size(); ++table) {
+    const size_t dim = model.tables()[table].dim;
+    sums.emplace_back(batch.tables[table].keys.size() * dim);
+    for (size_t i = 0; i < batch.tables[table].at.size(); ++i) {
+      const size_t to = batch.tables[table].at[i] * dim;
+      for (size_t column = 0; column < dim; ++column) {
+        sums.back()[to + column] += table == 0 ? weights[i / features] : embeddings[from++];
+      }
+    }
+  }
+  return sums;
+}
+
+// With all in the device's memory nothing crosses, and the loss alone is waited for. The batch has each shop many
+// times.
+TEST_P(WideDeepGradientTest, OfAStepInTheDevicesMemoryIsTheSameToTheBitAndNothingCrosses) {
+  for (const char* const schema : {kShopSchema, kShopSchemaWithoutNumbers}) {
+    auto model = WideDeep::Make(*ParseFeatureSchema(schema, "s"), WideDeepWith(GetParam().hidden));
+    ASSERT_TRUE(model.ok()) << model.status();
+    CountingDevice device(OpenHere(GetParam().device));
+    const FeatureData data = ShopData(200, 3, schema);
+    FeatureBatcher batcher(data, data.TrainScale());
+    FeatureBatch batch;
+    for (const size_t rows : {40, 7, 60}) {
+      std::vector<uint32_t> examples(rows);
+      std::iota(examples.begin(), examples.end(), 3);
+      batcher.Gather(data.train(), examples, &batch);
+      WideDeepValues parameters, expected;
+      model->Resize(batch.tables, &parameters);
+      uint64_t stream = 100;
+      for (auto* buffers : {&parameters.dense, &parameters.rows}) {
+        for (std::vector<float>& buffer : *buffers) {
+          ++stream;
+          for (size_t i = 0; i < buffer.size(); ++i) buffer[i] = static_cast<float>(UnitAt(stream, i) - 0.5);
+        }
+      }
+      const auto expected_result = model->Gradients(device, batch, parameters, &expected);
+      ASSERT_TRUE(expected_result.ok()) << expected_result.status();
+
+      There there(device);
+      const RowsByExample by_example(*model, batch, parameters);
+      std::vector<float> weights_gradient(rows), embeddings_gradient(by_example.embeddings.size());
+      std::vector<absl::Span<const float>> read;
+      std::vector<absl::Span<float>> write;
+      for (const std::vector<float>& values : parameters.dense) {
+        read.emplace_back(there.Of(values), values.size());
+        write.emplace_back(there.Of(values), values.size());
+      }
+      std::vector<float> labels((rows + 3) / 4);
+      std::copy_n(batch.labels.data(), rows, reinterpret_cast<uint8_t*>(labels.data()));
+      const WideDeepStep step = {.rows = batch.rows,
+                                 .numeric = there.Of(batch.numeric),
+                                 .labels = reinterpret_cast<const uint8_t*>(there.Of(labels)),
+                                 .weights = there.Of(by_example.weights),
+                                 .embeddings = there.Of(by_example.embeddings),
+                                 .parameters = read,
+                                 .gradients = write,
+                                 .weights_gradient = there.Of(weights_gradient),
+                                 .embeddings_gradient = there.Of(embeddings_gradient)};
+      ASSERT_TRUE(device.Finish().ok());
+      device.Take();
+      std::vector<size_t> told;
+      std::vector<std::vector<float>> found = parameters.dense;
+      const auto made = model->Gradients(device, step, [&](size_t variable) {
+        told.push_back(variable);
+        // Only behind the kernel that was just asked for.
+        device.CopyOut(found[variable].data(), write[variable].data(), write[variable].size() * sizeof(float));
+      });
+      ASSERT_TRUE(made.ok()) << made.status();
+      size_t dense_bytes = 0;
+      for (const std::vector<float>& values : parameters.dense) dense_bytes += values.size() * sizeof(float);
+      const CountingDevice::Counts counts = device.Take();
+      EXPECT_EQ(counts.bytes_in, 0u);
+      EXPECT_EQ(counts.bytes_out, dense_bytes);  // by this test
+      EXPECT_EQ(counts.waits, 1);
+      EXPECT_EQ(made->result.loss, expected_result->loss);
+      EXPECT_EQ(made->result.correct, expected_result->correct);
+      EXPECT_TRUE(std::is_sorted(told.rbegin(), told.rend()));
+      EXPECT_EQ(told.size(), parameters.dense.size());
+      device.CopyOut(weights_gradient.data(), step.weights_gradient, rows * sizeof(float));
+      ASSERT_TRUE(device.WaitFor(made->embeddings_made).ok());
+      device.CopyOut(embeddings_gradient.data(), step.embeddings_gradient, embeddings_gradient.size() * sizeof(float));
+      ASSERT_TRUE(device.Finish().ok());
+      EXPECT_EQ(found, expected.dense);
+      EXPECT_EQ(SumsByKey(*model, batch, weights_gradient, embeddings_gradient), expected.rows);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Hidden, WideDeepGradientTest, testing::ValuesIn(WideDeepCases()), [](const auto& info) {

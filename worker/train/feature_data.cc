@@ -157,6 +157,18 @@ NumericScale FeatureData::TrainScale() const {
   return scale;
 }
 
+void GatherNumbers(const FeatureData& data, const NumericScale& scale, const FeatureData::Part& part,
+                   absl::Span<const uint32_t> examples, float* numeric, uint8_t* labels) {
+  const size_t numbers = data.schema().numeric.size();
+  for (const uint32_t example : examples) {
+    *labels++ = part.labels[example];
+    for (size_t i = 0; i < numbers; ++i) {
+      const float x = part.numeric[example * numbers + i];
+      *numeric++ = std::isnan(x) ? 0 : (x - scale.mean[i]) / scale.deviation[i];
+    }
+  }
+}
+
 FeatureBatcher::FeatureBatcher(const FeatureData& data, NumericScale scale) : data_(data), scale_(std::move(scale)) {
   for (size_t feature = 0; feature < data.schema().features(); ++feature) {
     seen_in_.emplace_back(data.keys(feature).size(), 0);
@@ -171,13 +183,7 @@ void FeatureBatcher::Gather(const FeatureData::Part& part, absl::Span<const uint
   batch->rows = static_cast<int64_t>(rows);
   batch->labels.resize(rows);
   batch->numeric.resize(rows * numbers);
-  for (size_t row = 0; row < rows; ++row) {
-    batch->labels[row] = part.labels[examples[row]];
-    for (size_t i = 0; i < numbers; ++i) {
-      const float x = part.numeric[examples[row] * numbers + i];
-      batch->numeric[row * numbers + i] = std::isnan(x) ? 0 : (x - scale_.mean[i]) / scale_.deviation[i];
-    }
-  }
+  GatherNumbers(data_, scale_, part, examples, batch->numeric.data(), batch->labels.data());
   batch->tables.resize(1 + schema.categories.size());
   for (TableKeys& table : batch->tables) {
     table.keys.clear();

@@ -49,6 +49,11 @@ class FeatureData final {
   std::vector<std::vector<uint64_t>> keys_;
 };
 
+// The examples' numbers, standardised and 0 where the field was empty ([examples, numeric columns]), and their labels.
+// REQUIRES: as FeatureBatcher::Gather.
+void GatherNumbers(const FeatureData& data, const NumericScale& scale, const FeatureData::Part& part,
+                   absl::Span<const uint32_t> examples, float* numeric, uint8_t* labels);
+
 // Which rows of a table a batch needs.
 struct TableKeys {
   std::vector<uint64_t> keys;  // each of a feature's once

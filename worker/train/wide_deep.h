@@ -39,8 +39,21 @@ struct WideDeepValues {
   std::vector<std::vector<float>> rows;   // by table: [keys of the batch, dim]
 };
 
-// Batches, parameters and gradients are in host memory; a device that has its own gets copies of what the deep part
-// needs. Keeps scratch memory of the device between calls: one thread a model, and always the same device.
+// What a step on a device reads and where it writes, all in the device's memory. Rows of tables are by example there,
+// as often as they stand in the batch.
+struct WideDeepStep {
+  int64_t rows = 0;
+  const float* numeric = nullptr;     // [rows, numeric columns]
+  const uint8_t* labels = nullptr;    // [rows]
+  const float* weights = nullptr;     // [rows], of each the sum of its rows of the table "wide"
+  const float* embeddings = nullptr;  // [categories, rows, dim]
+  ParameterSpans parameters;          // of the variables
+  GradientSpans gradients;
+  float* weights_gradient = nullptr;     // [rows], of each of a row's weights
+  float* embeddings_gradient = nullptr;  // as embeddings
+};
+
+// Keeps scratch memory of the device between calls: one thread a model, and always the same device.
 class WideDeep final {
  public:
   // INVALID_ARGUMENT: a width or dim that is not positive, a wrong rule.
@@ -60,10 +73,19 @@ class WideDeep final {
     double loss = 0;       // mean over the rows
     uint64_t correct = 0;  // rows on the label's side of one half
   };
-  // Gradients of the batch's mean loss, of each row of a table once. Sizes `gradients`. REQUIRES: the batch is of the
-  // model's schema and not empty, `parameters` is sized for it.
+  // Gradients of the batch's mean loss, of each row of a table once. Sizes `gradients`. Batch, parameters and gradients
+  // are in host memory; a device that has its own gets copies of what the deep part needs. REQUIRES: the batch is of
+  // the model's schema and not empty, `parameters` is sized for it.
   absl::StatusOr<Result> Gradients(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters,
                                    WideDeepValues* gradients);
+  struct StepResult {
+    Result result;
+    uint64_t weights_made = 0, embeddings_made = 0;  // marks of the device behind their gradients
+  };
+  // The same with all of it in the device's memory. `ready` is told of each variable, the last one first, as soon as
+  // the device was asked for its gradient. Once all was asked for this waits for the loss alone; the backward pass may
+  // still run when it returns.
+  absl::StatusOr<StepResult> Gradients(Device& device, const WideDeepStep& step, GradientReady ready);
   // Appends each row's logit.
   absl::StatusOr<Result> Score(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters,
                                std::vector<float>* logits);
@@ -74,13 +96,14 @@ class WideDeep final {
   bool has_numeric() const { return numeric_ > 0; }
   // Of layer's kernel among variables_; its bias follows.
   size_t Kernel(size_t layer) const { return (has_numeric() ? 2 : 1) + 2 * layer; }
+  // Gathers the deep part's input and the wide part's sums, and brings all that the passes read to the device.
+  absl::Status Bring(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters);
   // Leaves the logits in outputs_.back().
-  absl::Status Forward(Device& device, const FeatureBatch& batch, const WideDeepValues& parameters);
-  // Where the device is to write the gradient of variable `i`.
-  absl::StatusOr<float*> Place(Device& device, size_t i, WideDeepValues* gradients) {
-    std::vector<float>& values = gradients->dense[i];
-    return gradients_there_[i].Place(device, values.data(), values.size());
-  }
+  absl::Status Forward(Device& device, int64_t rows);
+  // Writes the variables' gradients, and the input's to `input_delta`. `ready` as in Gradients.
+  absl::Status Backward(Device& device, int64_t rows, const float* logits_delta, float* input_delta,
+                        GradientReady ready);
+  Result ResultOf(int64_t rows) const { return {loss_.loss_sum / static_cast<double>(rows), loss_.correct}; }
 
   uint64_t seed_ = 0;
   int64_t deep_numeric_ = 0;  // of numeric_ columns, the first ones
@@ -94,17 +117,23 @@ class WideDeep final {
   std::vector<float> wide_;          // [rows]: of each row the sum of its features' weights
   std::vector<float> logits_delta_;  // [rows]
   std::vector<float> input_delta_;   // as input_
-  // In the device's.
+  // Copies of what is in host memory.
   DeviceInput<float> input_copy_, numeric_copy_, wide_copy_;
   DeviceInput<uint8_t> labels_copy_;
+  std::vector<DeviceInput<float>> parameters_copy_;  // by variable
+  std::vector<DeviceOutput<float>> gradients_copy_;  // by variable
+  DeviceOutput<float> logits_delta_copy_, input_delta_copy_;
+  // What the passes read, and where they write the variables' gradients.
   const float* input_there_ = nullptr;
   const float* numeric_there_ = nullptr;
+  const float* wide_there_ = nullptr;
   const uint8_t* labels_there_ = nullptr;
-  std::vector<DeviceInput<float>> parameters_;        // by variable
-  std::vector<const float*> parameters_there_;        // by variable
-  std::vector<DeviceOutput<float>> gradients_there_;  // by variable
-  DeviceOutput<float> logits_delta_there_, input_delta_there_;
+  std::vector<const float*> parameters_there_;  // by variable
+  std::vector<float*> gradients_there_;         // by variable
+  // In the device's memory.
   std::vector<DeviceVector<float>> outputs_, deltas_;  // by layer, [rows, its width]; no delta of the last
+  DeviceVector<float> joined_input_, joined_delta_;    // of a WideDeepStep
+  Device::LossResult loss_;
 };
 
 }  // namespace basin

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
@@ -17,37 +18,56 @@ constexpr uint64_t kRowsAtOnce = 4096;
 }  // namespace
 
 absl::StatusOr<WideDeepTrainer::Step> WideDeepTrainer::Feed(absl::Span<const uint32_t> examples, float rate_factor) {
-  const int next = 1 - current_;
-  batcher_.Gather(data_.train(), examples, &batches_[next]);
-  factors_[next] = rate_factor;
-  BASIN_ASSIGN_OR_RETURN(const Step step, Finish());
-  current_ = next;
-  taken_ = true;
-  model_.Resize(batches_[current_].tables, &values_);
-  BASIN_RETURN_IF_ERROR(parameters_.StartPull(batches_[current_].tables, &values_));
-  return step;
+  const Taken next = {taken_ ? (taken_->place + 1) % kPlaces : 0, examples.size(), rate_factor};
+  BASIN_RETURN_IF_ERROR(Gather(next.place, examples));
+  return Advance(next);
 }
 
 absl::StatusOr<WideDeepTrainer::Step> WideDeepTrainer::Drain() {
-  BASIN_ASSIGN_OR_RETURN(const Step step, Finish());
-  BASIN_RETURN_IF_ERROR(parameters_.Settle());
+  BASIN_ASSIGN_OR_RETURN(const Step step, Advance(std::nullopt));
+  BASIN_RETURN_IF_ERROR(Settle());
   return step;
 }
 
-absl::StatusOr<WideDeepTrainer::Step> WideDeepTrainer::Finish() {
-  if (!taken_) return Step{};
-  taken_ = false;
-  BASIN_RETURN_IF_ERROR(parameters_.Settle());
-  const FeatureBatch& batch = batches_[current_];
-  BASIN_ASSIGN_OR_RETURN(const WideDeep::Result result, model_.Gradients(device_, batch, values_, &gradients_));
-  ++steps_;
-  if (!std::isfinite(result.loss)) {
-    return absl::AbortedError(absl::StrCat("the loss is ", result.loss, " at step ", steps_,
-                                           ": training has diverged; try a smaller --learning-rate, or smaller ones of "
-                                           "--wide-learning-rate and --embedding-learning-rate"));
+absl::StatusOr<WideDeepTrainer::Step> WideDeepTrainer::Advance(std::optional<Taken> next) {
+  Step step;
+  const std::optional<Taken> pushed = std::exchange(taken_, std::nullopt);
+  if (pushed) {
+    BASIN_ASSIGN_OR_RETURN(step.loss, Compute(pushed->place));
+    step.examples = pushed->examples;
+    ++steps_;
+    if (!std::isfinite(step.loss)) {
+      return absl::AbortedError(
+          absl::StrCat("the loss is ", step.loss, " at step ", steps_,
+                       ": training has diverged; try a smaller --learning-rate, or smaller ones of "
+                       "--wide-learning-rate and --embedding-learning-rate"));
+    }
   }
-  BASIN_RETURN_IF_ERROR(parameters_.StartPush(batch.tables, gradients_, factors_[current_]));
-  return Step{static_cast<uint64_t>(batch.rows), result.loss};
+  BASIN_RETURN_IF_ERROR(StartUpdate(pushed ? &*pushed : nullptr, next ? &*next : nullptr));
+  taken_ = next;
+  return step;
+}
+
+absl::Status HostWideDeepTrainer::Gather(int place, absl::Span<const uint32_t> examples) {
+  batcher_.Gather(data_.train(), examples, &batches_[place]);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<double> HostWideDeepTrainer::Compute(int place) {
+  BASIN_RETURN_IF_ERROR(parameters_.Settle());
+  BASIN_ASSIGN_OR_RETURN(const WideDeep::Result result,
+                         model_.Gradients(device_, batches_[place], values_, &gradients_));
+  return result.loss;
+}
+
+absl::Status HostWideDeepTrainer::StartUpdate(const Taken* pushed, const Taken* pulled) {
+  if (pushed != nullptr) {
+    BASIN_RETURN_IF_ERROR(parameters_.StartPush(batches_[pushed->place].tables, gradients_, pushed->rate_factor));
+  }
+  if (pulled == nullptr) return absl::OkStatus();
+  const std::vector<TableKeys>& keys = batches_[pulled->place].tables;
+  model_.Resize(keys, &values_);
+  return parameters_.StartPull(keys, &values_);
 }
 
 absl::StatusOr<WideDeepEvaluation> EvaluateWideDeep(WideDeep& model, Device& device, WideDeepParameters& parameters,
@@ -84,7 +104,7 @@ absl::StatusOr<WideDeepTrained> TrainWideDeepLocally(WideDeep& model, Device& de
     return absl::InvalidArgumentError(absl::StrCat("batches of ", options.batch_size, " examples, ", options.epochs,
                                                    " epochs; both must be at least 1"));
   }
-  WideDeepTrainer trainer(model, device, parameters, data);
+  HostWideDeepTrainer trainer(model, device, parameters, data);
   const uint64_t count = data.train().count();
   WideDeepTrained trained;
   double loss_sum = 0;

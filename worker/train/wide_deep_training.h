@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/device/device.h"
@@ -16,11 +18,11 @@
 namespace basin {
 
 // One step behind: a batch's rows are asked for behind the push of the one before it, and while both are under way the
-// next batch is gathered. What it is given must outlive it.
-class WideDeepTrainer final {
+// next batch is gathered. Twins: HostWideDeepTrainer, and DeviceWideDeepTrainer (worker/device_wide_deep_trainer.h),
+// whose parameters on parameter servers come and go by the device's memory.
+class WideDeepTrainer {
  public:
-  WideDeepTrainer(WideDeep& model, Device& device, WideDeepParameters& parameters, const FeatureData& data)
-      : model_(model), device_(device), parameters_(parameters), data_(data), batcher_(data, data.TrainScale()) {}
+  virtual ~WideDeepTrainer() = default;
 
   struct Step {
     uint64_t examples = 0;
@@ -33,19 +35,50 @@ class WideDeepTrainer final {
   // The step of the batch that was taken last, and waits until its push is applied.
   absl::StatusOr<Step> Drain();
 
+ protected:
+  // One batch is gathered, one waits for its step, and the keys of the one before may still be lent to its push.
+  static constexpr int kPlaces = 3;
+  struct Taken {
+    int place = 0;  // which batches have in turn
+    uint64_t examples = 0;
+    float rate_factor = 1;
+  };
+
  private:
-  absl::StatusOr<Step> Finish();
+  // Makes the batch. Of the one that had this place before nothing is under way any more.
+  virtual absl::Status Gather(int place, absl::Span<const uint32_t> examples) = 0;
+  // Gradients of the batch's mean loss, which is returned, on what its pull has brought.
+  virtual absl::StatusOr<double> Compute(int place) = 0;
+  // Starts the push of what was computed last, on `pushed`, and behind it the pull for `pulled`; either may be null.
+  virtual absl::Status StartUpdate(const Taken* pushed, const Taken* pulled) = 0;
+  // Waits for all that was started. The first error, if any.
+  virtual absl::Status Settle() = 0;
+
+  // The step of taken_, if any, and the pull for `next`, if any, which is taken_ then.
+  absl::StatusOr<Step> Advance(std::optional<Taken> next);
+
+  std::optional<Taken> taken_;  // waits for its step
+  uint64_t steps_ = 0;
+};
+
+// In host memory. What it is given must outlive it.
+class HostWideDeepTrainer final : public WideDeepTrainer {
+ public:
+  HostWideDeepTrainer(WideDeep& model, Device& device, WideDeepParameters& parameters, const FeatureData& data)
+      : model_(model), device_(device), parameters_(parameters), data_(data), batcher_(data, data.TrainScale()) {}
+
+ private:
+  absl::Status Gather(int place, absl::Span<const uint32_t> examples) override;
+  absl::StatusOr<double> Compute(int place) override;
+  absl::Status StartUpdate(const Taken* pushed, const Taken* pulled) override;
+  absl::Status Settle() override { return parameters_.Settle(); }
 
   WideDeep& model_;
   Device& device_;
   WideDeepParameters& parameters_;
   const FeatureData& data_;
   FeatureBatcher batcher_;
-  FeatureBatch batches_[2];
-  float factors_[2] = {1, 1};
-  int current_ = 0;
-  bool taken_ = false;  // batches_[current_] waits for its step
-  uint64_t steps_ = 0;
+  FeatureBatch batches_[kPlaces];  // by place
   WideDeepValues values_, gradients_;
 };
 
