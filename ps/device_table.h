@@ -24,10 +24,17 @@ class DeviceTable {
   // REQUIRES: nothing that was begun, and has not run, pushes or pulls one of the keys.
   virtual absl::Status Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
                             DType type) = 0;
+  // As Push, of gradients that lie in the device's memory, where only the batch looks at them: once it has run,
+  // *refused is INVALID_ARGUMENT where one is NaN or infinite, and nothing of this push was applied. INVALID_ARGUMENT
+  // at once: a key stands twice. REQUIRES: at most kMaxRowsBytes of rows as floats, with their keys, or one.
+  virtual absl::Status PushPlaced(const char* keys, size_t n, const char* gradients, float learning_rate,
+                                  absl::Time now, DType type, absl::Status* refused) = 0;
   // Begins a pull, behind all pushes that were begun. Returns where the n rows of dim floats stand once it has run;
   // they stay until ShardDevice::StartMessage. RESOURCE_EXHAUSTED: more than kMessageBytes of rows since then;
   // INTERNAL: the device is lost.
   virtual absl::StatusOr<const char*> Pull(const char* keys, size_t n) = 0;
+  // As Pull, to `rows` in the device's memory, whose alignment is a row's (wire::RowPlaceAlignment).
+  virtual absl::Status PullPlaced(const char* keys, size_t n, char* rows) = 0;
   // Begins the eviction of what was not pushed for evict_unused, all of it, where a round is due.
   virtual absl::Status EvictUnused(absl::Time now) = 0;
 

@@ -239,6 +239,7 @@ void LaneCore::OnControl(Session& session, const wire::Parsed& parsed, absl::Tim
       if (!status.ok()) return Refuse(peer, header.request, status);
       wire::v1::Installed installed;
       installed.set_spec_hash(model_->hash());
+      for (const uint32_t table : rows_->tables_on_device()) installed.add_tables_on_device(table);
       return Send(peer, header.request, wire::Kind::kInstalled, installed.SerializeAsString());
     }
     case wire::Kind::kHeartbeat: {

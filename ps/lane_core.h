@@ -163,6 +163,8 @@ class LaneCore {
     absl::Span<const char> written;
     char* pulled = nullptr;
   };
+  // FAILED_PRECONDITION unless the message's client may name places.
+  absl::Status CheckBlock() const;
   absl::StatusOr<Placed> FindPlaces(const wire::Entry& entry, absl::Span<const char> payload, const Shard& shard) const;
   absl::Status EndWrite(const wire::Entry& entry, Shard& shard, Carried& carried);
   // All entries of variables' shards, and of buckets of tables on the device, in one batch; an element an entry.
@@ -170,11 +172,12 @@ class LaneCore {
   // Of buckets on the host: rows that are pulled are written straight into the answer.
   absl::Status CarryRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
                          absl::Span<const char> payload, absl::Time now, wire::Entry& answer);
-  // Of buckets on the device: begins a push and a pull. EndRows ends the push, once the device has run.
+  // Of buckets on the device: begins a push and a pull. EndRows ends the push, once the device has run, with what the
+  // device has found in it.
   absl::Status BeginRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
                          absl::Span<const char> payload, absl::Time now, Carried& carried);
-  void EndRows(const Session& session, const wire::Header& header, const wire::Entry& entry, absl::Time now,
-               Carried& carried);
+  absl::Status EndRows(const Session& session, const wire::Header& header, const wire::Entry& entry, absl::Time now,
+                       Carried& carried);
   // Counts what became of a push to a bucket.
   void CountWrite(bool repeat, bool applied, uint64_t staleness, wire::Entry& answer);
 

@@ -226,6 +226,7 @@ void LaneCore::SendWelcome(const Session& session) {
   if (coordinator_) welcome.set_view(coordinator_->view().value());
   if (model_) welcome.set_spec_hash(model_->hash());
   if (options_.device) welcome.set_device_id(options_.device->id());
+  for (const uint32_t table : rows_->tables_on_device()) welcome.add_tables_on_device(table);
   if (options_.lane.value() == 0) {
     for (const std::string& address : options_.lane_addresses) welcome.add_lane_addresses(address);
     if (welcome.lane_addresses_size() == 0) welcome.add_lane_addresses("");

@@ -24,7 +24,6 @@
 namespace basin {
 namespace {
 
-constexpr size_t kKeyBytes = sizeof(uint64_t);
 // Keys of the next entry that are asked for early; a larger one prefetches for itself.
 constexpr size_t kPrefetchKeys = 64;
 // Of one EvictedKeys: 512 KiB.
@@ -37,7 +36,7 @@ constexpr absl::Duration kLookLeast = absl::Milliseconds(10), kLookMost = absl::
 
 uint64_t KeyAt(absl::Span<const char> payload, size_t i) {
   uint64_t key;
-  std::memcpy(&key, payload.data() + i * kKeyBytes, kKeyBytes);
+  std::memcpy(&key, payload.data() + i * sizeof(key), sizeof(key));
   return key;
 }
 
@@ -141,19 +140,23 @@ absl::Status LaneRows::CheckEntry(const Request& request, const Place& place) co
     return absl::InvalidArgumentError(absl::StrCat(Name(place), ": ", why...));
   };
   const uint16_t wanted = entry.flags & (wire::kPush | wire::kPull);
-  if (wanted == 0 || (entry.flags & ~(wanted | wire::kInline | wire::kJoined)) != 0)
+  const bool is_placed = (entry.flags & wire::kPlaced) != 0;
+  if (wanted == 0 || (entry.flags & ~(wanted | wire::kInline | wire::kJoined | wire::kPlaced)) != 0)
     return refuse("flags ", entry.flags, " make no request for rows");
+  if (is_placed && table.device_rows == nullptr)
+    return refuse("rows in a device block, of a table that lies on the host; send them in the message");
   const std::optional<DType> gradient = (wanted & wire::kPush) ? GradientType(entry.dtype) : std::nullopt;
   if (!gradient && entry.dtype != static_cast<uint8_t>(DType::kF32)) {
     return refuse(DTypeInWords(entry.dtype), ", expected ",
                   (wanted & wire::kPush) ? kGradientTypes : basin::Name(DType::kF32));
   }
   if (!(wanted & wire::kPush) && entry.sequence.value() != 0) return refuse("a pull has no sequence");
-  const size_t row_bytes = gradient ? table.options.dim * SizeOf(*gradient) : 0;
-  const size_t expected = entry.rows * (kKeyBytes + row_bytes);
+  const size_t row_bytes = gradient && !is_placed ? table.options.dim * SizeOf(*gradient) : 0;
+  const size_t expected = entry.rows * (kKeyBytes + row_bytes) + (is_placed ? wire::PlacesBytes(entry.flags) : 0);
   if (entry.rows == 0 || request.payload.size() != expected) {
     return refuse(entry.rows, " keys",
-                  row_bytes != 0
+                  is_placed ? " with places in the device block"
+                  : row_bytes != 0
                       ? absl::StrCat(" with gradients of ", table.options.dim, " numbers in ", basin::Name(*gradient))
                       : "",
                   " in ", request.payload.size(), " bytes, expected at least 1 key and ", expected, " bytes");
@@ -235,58 +238,6 @@ LaneRows::Written LaneRows::NoteWrite(const Request& request, const Place& place
   }
   bucket.version = bucket.version.next();
   return Written{.applied = true, .staleness = before > entry.version.value() ? before - entry.version.value() : 0};
-}
-
-bool LaneRows::OnDevice(ShardId bucket) const {
-  const uint32_t table = TableOf(bucket);
-  return table < tables_.size() && tables_[table].device_rows != nullptr;
-}
-
-bool LaneRows::HasBegun(ShardId bucket) const {
-  if (begun_.empty()) return false;
-  const absl::StatusOr<Place> place = Find(bucket);
-  return place.ok() && place->index < tables_[place->table].buckets.size() &&
-         tables_[place->table].buckets[place->index].begun;
-}
-
-absl::StatusOr<LaneRows::Begun> LaneRows::Begin(const Request& request, absl::Time now, wire::Entry& answer) {
-  const wire::Entry& entry = *request.entry;
-  BASIN_ASSIGN_OR_RETURN(const Place place, Find(entry.shard));
-  LaneTable& table = tables_[place.table];
-  if (place.index < table.buckets.size()) answer.version = table.buckets[place.index].version;
-  BASIN_RETURN_IF_ERROR(CheckEntry(request, place));
-  Touch(table);
-  Bucket& bucket = table.buckets[place.index];
-  answer.version = bucket.version;
-  Begun begun;
-  const char* const keys = request.payload.data();
-  if (entry.flags & wire::kPush) {
-    BASIN_ASSIGN_OR_RETURN(begun.repeat, CheckWrite(request, place));
-    if (!begun.repeat) {
-      BASIN_RETURN_IF_ERROR(table.device_rows->Push(keys, entry.rows, keys + entry.rows * kKeyBytes,
-                                                    request.learning_rate, now, static_cast<DType>(entry.dtype)));
-      begun.writes = true;
-    }
-  }
-  if (entry.flags & wire::kPull) {
-    BASIN_ASSIGN_OR_RETURN(begun.rows, table.device_rows->Pull(keys, entry.rows));
-  }
-  if (!std::exchange(bucket.begun, true)) begun_.push_back(&bucket);
-  answer.rows = entry.rows;
-  answer.dtype = static_cast<uint8_t>(DType::kF32);
-  return begun;
-}
-
-LaneRows::Written LaneRows::End(const Request& request, absl::Time now, wire::Entry& answer) {
-  const Place place = *Find(request.entry->shard);
-  const Written written = NoteWrite(request, place, now);
-  answer.version = tables_[place.table].buckets[place.index].version;
-  return written;
-}
-
-void LaneRows::AllEnded() {
-  for (Bucket* bucket : begun_) bucket->begun = false;
-  begun_.clear();
 }
 
 void LaneRows::Read(const wire::Entry& entry, absl::Span<const char> payload, char* rows) const {

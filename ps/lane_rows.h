@@ -16,6 +16,7 @@
 #include "common/base/ids.h"
 #include "common/rules/rule_spec.h"
 #include "common/wire/control.pb.h"
+#include "common/wire/device_places.h"
 #include "common/wire/header.h"
 #include "ps/lane_counters.h"
 #include "ps/table/host_table.h"
@@ -25,6 +26,7 @@ namespace basin {
 
 class BlockPool;
 class DeviceTable;
+class LentBlock;
 class RunModel;
 class ShardDevice;
 
@@ -57,6 +59,7 @@ class LaneRows {
     Incarnation incarnation;
     float learning_rate = 0;  // instead of the rule's, when it is not NaN
     bool may_write = false;
+    const LentBlock* block = nullptr;  // the client's; REQUIRES: it has one, where the entry has kPlaced
   };
   struct Written {
     bool applied = false, repeat = false;  // neither: only a pull
@@ -73,17 +76,22 @@ class LaneRows {
 
   // The same for a table on the device, in two steps; the device's Run is between them.
   bool OnDevice(ShardId bucket) const;
+  // Of all tables, their numbers.
+  std::vector<uint32_t> tables_on_device() const;
   // Whether something was begun on the bucket that has not ended. Then nothing else may be begun on it.
   bool HasBegun(ShardId bucket) const;
   struct Begun {
     bool writes = false, repeat = false;  // a push that End ends; one that was applied before
     const char* rows = nullptr;           // of a pull: AnswerBytes bytes, there once the device has run
+    // Of an entry with kPlaced, which has no `rows`: bytes that are read in the client's block, and written there.
+    uint64_t placed_in = 0, placed_out = 0;
   };
   // As Carry, but that a push is begun, and only End sets the version that it makes. Errors are Carry's, and INTERNAL:
   // the device is lost.
   absl::StatusOr<Begun> Begin(const Request& request, absl::Time now, wire::Entry& answer);
-  // The device has carried out the push. REQUIRES: Begin of that very entry said that it writes.
-  Written End(const Request& request, absl::Time now, wire::Entry& answer);
+  // The device has carried out the push, or found in the client's block what is refused: INVALID_ARGUMENT, and nothing
+  // has changed. REQUIRES: Begin of that very entry said that it writes.
+  absl::StatusOr<Written> End(const Request& request, absl::Time now, wire::Entry& answer);
   // All that was begun has ended, or the device is lost.
   void AllEnded();
 
@@ -104,10 +112,13 @@ class LaneRows {
   void Count();
 
  private:
+  static constexpr size_t kKeyBytes = sizeof(uint64_t);
+
   struct Bucket {
     WriteRecord record;
     Version version = Version(1);
-    bool begun = false;  // something that has not ended
+    bool begun = false;    // something that has not ended
+    absl::Status refused;  // of the push that was begun, by what the device found
   };
   struct LaneTable {
     std::string name;
@@ -125,6 +136,8 @@ class LaneRows {
   };
   absl::StatusOr<Place> Find(ShardId id) const;
   absl::Status CheckEntry(const Request& request, const Place& place) const;
+  // Where the rows of an entry with kPlaced lie. REQUIRES: CheckEntry.
+  absl::StatusOr<wire::DevicePlaces> FindPlaces(const Request& request, const Place& place) const;
   // Decides about a push before anything of it is applied: whether it is a repeat.
   absl::StatusOr<bool> CheckWrite(const Request& request, const Place& place);
   absl::StatusOr<Written> Push(const Request& request, const Place& place, absl::Time now);

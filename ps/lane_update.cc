@@ -66,12 +66,15 @@ absl::Status LaneCore::CheckUpdate(wire::PeerId peer, const wire::Parsed& parsed
   return absl::OkStatus();
 }
 
+absl::Status LaneCore::CheckBlock() const {
+  if (block_ != nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(Me(), " has lent no device block to this client, or not on its newest channel"));
+}
+
 absl::StatusOr<LaneCore::Placed> LaneCore::FindPlaces(const wire::Entry& entry, absl::Span<const char> payload,
                                                       const Shard& shard) const {
-  if (block_ == nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(Me(), " has lent no device block to this client, or not on its newest channel"));
-  }
+  BASIN_RETURN_IF_ERROR(CheckBlock());
   const size_t written = shard.elements() * SizeOf(static_cast<DType>(entry.dtype));
   BASIN_ASSIGN_OR_RETURN(const wire::DevicePlaces places,
                          wire::ReadPlaces(entry.flags, payload, written, shard.bytes(), block_->bytes()));
@@ -165,8 +168,7 @@ std::vector<LaneCore::Carried> LaneCore::CarryOnDevice(const Session& session, c
   const auto end = [&](const wire::Entry& entry, Carried& carried, const absl::Status& ran) {
     if (!carried.begun) return ran;
     if (!IsBucket(entry.shard)) return EndWrite(entry, *FindShard(entry.shard), carried);
-    if (ran.ok()) EndRows(session, parsed.header, entry, now, carried);
-    return ran;
+    return ran.ok() ? EndRows(session, parsed.header, entry, now, carried) : ran;
   };
   const auto end_until = [&](size_t until) {
     const absl::Status ran = options_.device->Run();
@@ -222,20 +224,27 @@ absl::Status LaneCore::CarryRows(const Session& session, const wire::Header& hea
 absl::Status LaneCore::BeginRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
                                  absl::Span<const char> payload, absl::Time now, Carried& carried) {
   carried.answer = AnswerTo(entry);
-  BASIN_ASSIGN_OR_RETURN(const LaneRows::Begun begun,
-                         rows_->Begin(RowsRequest(session, header, entry, payload), now, carried.answer));
+  if (entry.flags & wire::kPlaced) BASIN_RETURN_IF_ERROR(CheckBlock());
+  LaneRows::Request request = RowsRequest(session, header, entry, payload);
+  request.block = block_.get();
+  BASIN_ASSIGN_OR_RETURN(const LaneRows::Begun begun, rows_->Begin(request, now, carried.answer));
   carried.begun = begun.writes;
   carried.rows = begun.rows;
+  counters_->ipc_bytes_in.Add(begun.placed_in);
+  counters_->ipc_bytes_out.Add(begun.placed_out);
   CountWrite(begun.repeat, /*applied=*/false, 0, carried.answer);
-  if (entry.flags & wire::kPull) carried.answer.flags |= wire::kPull;
+  if (entry.flags & wire::kPull)
+    carried.answer.flags |= static_cast<uint16_t>(wire::kPull | (entry.flags & wire::kPlaced));
   return absl::OkStatus();
 }
 
-void LaneCore::EndRows(const Session& session, const wire::Header& header, const wire::Entry& entry, absl::Time now,
-                       Carried& carried) {
+absl::Status LaneCore::EndRows(const Session& session, const wire::Header& header, const wire::Entry& entry,
+                               absl::Time now, Carried& carried) {
   carried.begun = false;
-  const LaneRows::Written written = rows_->End(RowsRequest(session, header, entry, {}), now, carried.answer);
+  BASIN_ASSIGN_OR_RETURN(const LaneRows::Written written,
+                         rows_->End(RowsRequest(session, header, entry, {}), now, carried.answer));
   CountWrite(written.repeat, written.applied, written.staleness, carried.answer);
+  return absl::OkStatus();
 }
 
 void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl::Time now) {
@@ -280,10 +289,11 @@ void LaneCore::OnUpdate(const Session& session, const wire::Parsed& parsed, absl
     }
     const bool pulled = (carried.answer.flags & wire::kPull) != 0;
     if (pulled) counters_->pulled.Add();
+    const bool is_placed = (carried.answer.flags & wire::kPlaced) != 0;
     if (carried.rows != nullptr && pulled) {
       const size_t bytes = rows_->AnswerBytes(entry);
       std::memcpy(builder.AddInline(carried.answer, bytes), carried.rows, bytes);
-    } else if (is_bucket && pulled) {
+    } else if (is_bucket && pulled && !is_placed) {
       rows_->Read(entry, payload, builder.AddInline(carried.answer, rows_->AnswerBytes(entry)));
     } else {
       builder.Add(carried.answer, std::move(carried.pulled));

@@ -1,12 +1,13 @@
-// bench_device_pointers: pushes and pulls of device memory between two processes on one GPU: through pinned memory of
-// the host to a server whose variables are there, and through CUDA IPC to one whose variables are on the GPU. Exit
-// code: 0; 1 a check or CUDA failed; 2 wrong use; 77 there is no device.
+// bench_device_pointers: pushes and pulls of device memory, variables and rows of a table, between two processes on one
+// GPU: through pinned memory of the host to a server that has them there, and through CUDA IPC to one that has them on
+// the GPU. Exit code: 0; 1 a check or CUDA failed; 2 wrong use; 77 there is no device.
 #include <basin/client.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -26,6 +27,12 @@
 namespace basin {
 namespace {
 
+constexpr uint32_t kDim = 64;
+constexpr uint64_t kRowBytes = kDim * sizeof(float);
+
+// Of a device's table that so many rows fill by half: each has its key and time beside it.
+uint64_t TableBytes(uint64_t rows) { return (rows * 2 + 4096) * (kRowBytes + 12); }
+
 // A server and its one worker, which is this process.
 class Pair final {
  public:
@@ -41,24 +48,27 @@ class Pair final {
     client_.emplace(std::move(*client));
     Model model;
     w_.emplace(model.Dense("w", {static_cast<int64_t>(elements)}, Zeros()));
+    table_.emplace(model.Table("t", {.dim = kDim, .max_bytes = TableBytes(elements / kDim)}));
     model.SetRule(Sgd{1});
     return ToAbslStatus(client_->Declare(model));
   }
   Client& client() { return *client_; }
   const Variable& w() const { return *w_; }
-  // Whether bytes of gradients came through CUDA IPC, as the server counts them.
-  absl::StatusOr<bool> UsedIpc() {
+  const Table& table() const { return *table_; }
+  // Bytes of gradients that came through CUDA IPC, as the server counts them.
+  absl::StatusOr<uint64_t> IpcBytes() {
     Result<std::string> stats = client_->Stats();
     if (!stats.ok()) return ToAbslStatus(stats.status());
     const nlohmann::json json = nlohmann::json::parse(*stats, nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) return absl::InternalError("the server's stats are no JSON");
-    return json["ps"][0].value("ipc_bytes_in", uint64_t{0}) > 0;
+    return json["ps"][0].value("ipc_bytes_in", uint64_t{0});
   }
 
  private:
   std::unique_ptr<bench::Cluster> cluster_;
   std::optional<Client> client_;
   std::optional<Variable> w_;
+  std::optional<Table> table_;
 };
 
 absl::Status Same(const std::vector<float>& found, float expected) {
@@ -70,50 +80,102 @@ absl::Status Same(const std::vector<float>& found, float expected) {
   return absl::OkStatus();
 }
 
-absl::Status RunSteps(Ladders& ladders, const std::string& folder, const std::string& name, const std::string& device,
-                      const std::string& gain, uint64_t bytes) {
-  const uint64_t elements = bytes / sizeof(float);
-  Pair pair;
-  BASIN_RETURN_IF_ERROR(pair.Start(folder, device, elements));
-  CudaMemory gradient, pulled;
-  for (CudaMemory* memory : {&gradient, &pulled}) BASIN_RETURN_IF_ERROR(memory->Resize("cuda", bytes));
-  const std::vector<float> ones(elements, 1);
-  BASIN_RETURN_IF_ERROR(
-      CheckCuda(cudaMemcpy(gradient.data(), ones.data(), bytes, cudaMemcpyHostToDevice), "upload a gradient"));
-  // From ordinary memory it may return before the last bytes are there, and the client's streams do not wait for it.
-  BASIN_RETURN_IF_ERROR(CheckCuda(cudaDeviceSynchronize(), "upload a gradient"));
+// What a ladder's step does to one of the two.
+struct Moved {
+  std::string ladder;  // begins with this
+  uint64_t items = 0;  // elements, rows
+  std::function<Call(const Stream&)> push, pull;
+  std::function<Call(std::vector<float>&)> pull_to_host;
+};
+
+// `bytes` of gradients, all ones, and as many of parameters, which begin as zeros; `pulled` is where they come to.
+absl::Status RunPushAndPull(Ladders& ladders, Pair& pair, const std::string& name, const std::string& gain,
+                            const Moved& moved, uint64_t bytes, const CudaMemory& pulled) {
+  BASIN_ASSIGN_OR_RETURN(const uint64_t ipc_before, pair.IpcBytes());
   const Stream stream = Stream::Cuda(ladders.stream());
-  const Location there = Location::Cuda(0);
   int pushes = 0;
   const auto wait = [&](Call call) {
     BASIN_RETURN_IF_ERROR(ToAbslStatus(call.OrderBefore(stream)));
     return ToAbslStatus(call.Wait());
   };
-  std::vector<float> found(elements);
-  LadderStep push{.ladder = absl::StrCat("device_push/bytes:", bytes), .name = name, .gain = gain};
+  std::vector<float> found(bytes / sizeof(float));
+  LadderStep push{.ladder = absl::StrCat(moved.ladder, "_push/bytes:", bytes), .name = name, .gain = gain};
   push.bytes = 2.0 * static_cast<double>(bytes);  // read and written once
-  push.items = static_cast<double>(elements);
+  push.items = static_cast<double>(moved.items);
   push.work = [&] {
     ++pushes;
-    return wait(pair.client().Push({{pair.w(), gradient.as<float>(), elements, there}}, stream));
+    return wait(moved.push(stream));
   };
   push.check = [&]() -> absl::Status {
-    BASIN_RETURN_IF_ERROR(ToAbslStatus(pair.client().Pull({{pair.w(), found}}).Wait()));
+    BASIN_RETURN_IF_ERROR(ToAbslStatus(moved.pull_to_host(found).Wait()));
     BASIN_RETURN_IF_ERROR(Same(found, static_cast<float>(-pushes)));
-    BASIN_ASSIGN_OR_RETURN(const bool used_ipc, pair.UsedIpc());
-    if (used_ipc == (name == "ipc")) return absl::OkStatus();
-    return absl::InternalError(used_ipc ? "its bytes went through CUDA IPC" : "its bytes went through the host");
+    BASIN_ASSIGN_OR_RETURN(const uint64_t ipc_bytes, pair.IpcBytes());
+    if ((ipc_bytes > ipc_before) == (name == "ipc")) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat(ipc_bytes - ipc_before, " of its bytes went through CUDA IPC"));
   };
   BASIN_RETURN_IF_ERROR(ladders.Run(push));
   LadderStep pull = push;
-  pull.ladder = absl::StrCat("device_pull/bytes:", bytes);
-  pull.work = [&] { return wait(pair.client().Pull({{pair.w(), pulled.as<float>(), elements, there}}, stream)); };
+  pull.ladder = absl::StrCat(moved.ladder, "_pull/bytes:", bytes);
+  pull.work = [&] { return wait(moved.pull(stream)); };
   pull.check = [&]() -> absl::Status {
     BASIN_RETURN_IF_ERROR(
         CheckCuda(cudaMemcpy(found.data(), pulled.data(), bytes, cudaMemcpyDeviceToHost), "read what was pulled"));
     return Same(found, static_cast<float>(-pushes));
   };
   return ladders.Run(pull);
+}
+
+absl::Status RunSteps(Ladders& ladders, const std::string& folder, const std::string& name, const std::string& device,
+                      const std::string& gain, uint64_t bytes) {
+  const uint64_t elements = bytes / sizeof(float), rows = bytes / kRowBytes;
+  Pair pair;
+  BASIN_RETURN_IF_ERROR(pair.Start(folder, device, elements));
+  CudaMemory gradient, pulled, keys;
+  for (CudaMemory* memory : {&gradient, &pulled}) BASIN_RETURN_IF_ERROR(memory->Resize("cuda", bytes));
+  BASIN_RETURN_IF_ERROR(keys.Resize("cuda", rows * sizeof(uint64_t)));
+  const std::vector<float> ones(elements, 1);
+  std::vector<uint64_t> different(rows);
+  for (uint64_t i = 0; i < rows; ++i) different[i] = i * 0x9e3779b97f4a7c15ull;
+  BASIN_RETURN_IF_ERROR(
+      CheckCuda(cudaMemcpy(gradient.data(), ones.data(), bytes, cudaMemcpyHostToDevice), "upload a gradient"));
+  BASIN_RETURN_IF_ERROR(
+      CheckCuda(cudaMemcpy(keys.data(), different.data(), keys.bytes(), cudaMemcpyHostToDevice), "upload keys"));
+  // From ordinary memory it may return before the last bytes are there, and the client's streams do not wait for it.
+  BASIN_RETURN_IF_ERROR(CheckCuda(cudaDeviceSynchronize(), "upload a gradient"));
+  const Location there = Location::Cuda(0);
+  Client& client = pair.client();
+  const Moved variable = {.ladder = "device",
+                          .items = elements,
+                          .push =
+                              [&](const Stream& stream) {
+                                return client.Push({{pair.w(), gradient.as<float>(), elements, there}}, stream);
+                              },
+                          .pull =
+                              [&](const Stream& stream) {
+                                return client.Pull({{pair.w(), pulled.as<float>(), elements, there}}, stream);
+                              },
+                          .pull_to_host =
+                              [&](std::vector<float>& into) {
+                                return client.Pull({{pair.w(), into}});
+                              }};
+  BASIN_RETURN_IF_ERROR(RunPushAndPull(ladders, pair, name, gain, variable, bytes, pulled));
+  const auto move = [&](const float* push, float* pull, const Stream& stream) {
+    return client.Start({{.table = &pair.table(),
+                          .keys = keys.as<uint64_t>(),
+                          .count = rows,
+                          .push = push,
+                          .pull = pull,
+                          .location = there,
+                          .keys_location = there}},
+                        stream);
+  };
+  const Moved table = {
+      .ladder = "device_rows",
+      .items = rows,
+      .push = [&](const Stream& stream) { return move(gradient.as<float>(), nullptr, stream); },
+      .pull = [&](const Stream& stream) { return move(nullptr, pulled.as<float>(), stream); },
+      .pull_to_host = [&](std::vector<float>& into) { return client.Pull(pair.table(), different, into); }};
+  return RunPushAndPull(ladders, pair, name, gain, table, rows * kRowBytes, pulled);
 }
 
 absl::Status RunAll(Ladders& ladders) {
@@ -137,7 +199,7 @@ int Main(int argc, char** argv) {
   app.add_option("--json", json_file, "write the results to this file");
   app.add_option("--seconds", options.seconds, "repeat each step for so long, and at least 5 times")
       ->check(CLI::Range(0.0, 1e6));
-  app.add_option("--bytes", options.bytes, "of the large variable; the small one has 4 KiB")
+  app.add_option("--bytes", options.bytes, "of the large variable, and of as many rows; the small one has 4 KiB")
       ->check(CLI::Range(4096.0, 1e9));
   try {
     app.parse(argc, argv);

@@ -35,12 +35,42 @@ absl::Status CudaLaneTable::Push(const char* keys, size_t n, const char* gradien
   // Looked at here, and not on the device, so that what becomes of an entry is known before anything of it is begun.
   // Its bytes are copied next, so they are in the cache then.
   BASIN_RETURN_IF_ERROR(CheckFinite(options_, keys, n, gradients, type));
-  const CudaTableBatch::Push push = {
-      .table = this,
-      .type = type,
-      .learning_rate = std::isnan(learning_rate) ? options_.rule.learning_rate : learning_rate,
-      .stamp = clock_.Of(now)};
+  const CudaTableBatch::Push push = PushOf(learning_rate, now, type);
   return turns_.Count(keys, n) == 1 ? StageAll(push, keys, n, gradients) : StageTurns(push, keys, gradients);
+}
+
+CudaTableBatch::Push CudaLaneTable::PushOf(float learning_rate, absl::Time now, DType type) {
+  return {.table = this,
+          .type = type,
+          .learning_rate = std::isnan(learning_rate) ? options_.rule.learning_rate : learning_rate,
+          .stamp = clock_.Of(now)};
+}
+
+absl::Status CudaLaneTable::PushPlaced(const char* keys, size_t n, const char* gradients, float learning_rate,
+                                       absl::Time now, DType type, absl::Status* refused) {
+  BASIN_RETURN_IF_ERROR(lane_.lost());
+  if (turns_.Count(keys, n) > 1) {
+    return absl::InvalidArgumentError(absl::StrCat("table \"", options_.name,
+                                                   "\": a key stands twice in a push whose gradients lie in a device "
+                                                   "block; sum its gradients first"));
+  }
+  if (!batch_.HasRoomForPlaced(*this, n)) BASIN_RETURN_IF_ERROR(lane_.Run());
+  CudaTableBatch::Push push = PushOf(learning_rate, now, type);
+  push.is_placed = true;
+  begun_keys_ += n;
+  batch_.AddPlacedPush(push, keys, n, gradients, refused);
+  return absl::OkStatus();
+}
+
+absl::Status CudaLaneTable::PullPlaced(const char* keys, size_t n, char* rows) {
+  BASIN_RETURN_IF_ERROR(lane_.lost());
+  for (size_t begin = 0; begin < n;) {
+    if (batch_.PullRoom(*this) == 0) BASIN_RETURN_IF_ERROR(lane_.Run());
+    const size_t count = std::min(batch_.PullRoom(*this), n - begin);
+    batch_.AddPlacedPull(this, keys + begin * sizeof(uint64_t), count, rows + begin * options_.dim * sizeof(float));
+    begin += count;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CudaLaneTable::StageAll(CudaTableBatch::Push push, const char* keys, size_t n, const char* gradients) {

@@ -28,7 +28,10 @@ class CudaLaneTable final : public DeviceTable {
 
   absl::Status Push(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
                     DType type) override;
+  absl::Status PushPlaced(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
+                          DType type, absl::Status* refused) override;
   absl::StatusOr<const char*> Pull(const char* keys, size_t n) override;
+  absl::Status PullPlaced(const char* keys, size_t n, char* rows) override;
   absl::Status EvictUnused(absl::Time now) override;
   absl::StatusOr<uint64_t> Evicted(uint64_t since, size_t most, std::vector<uint64_t>* keys) override;
   TableCounters counters() const override;
@@ -44,6 +47,7 @@ class CudaLaneTable final : public DeviceTable {
   void Ran(const CudaTableCounters& counters);
 
  private:
+  CudaTableBatch::Push PushOf(float learning_rate, absl::Time now, DType type);
   absl::Status StageAll(CudaTableBatch::Push push, const char* keys, size_t n, const char* gradients);
   absl::Status StageTurns(CudaTableBatch::Push push, const char* keys, const char* gradients);
   // Room for at least one more key; how much there is.

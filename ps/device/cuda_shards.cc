@@ -322,6 +322,9 @@ absl::Status CudaShards::CarryOut() {
         "read parameters"));
   }
   if (!tables_.empty()) BASIN_RETURN_IF_ERROR(tables_.Start(stream_.get()));
+  BASIN_RETURN_IF_ERROR(check(cudaStreamSynchronize(stream_.get()), "wait for a batch"));
+  if (!tables_.refuses()) return absl::OkStatus();
+  BASIN_RETURN_IF_ERROR(tables_.StartAgain(stream_.get()));
   return check(cudaStreamSynchronize(stream_.get()), "wait for a batch");
 }
 

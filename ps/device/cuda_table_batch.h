@@ -20,6 +20,7 @@
 #include "common/base/limits.h"
 #include "common/device/cuda_memory.h"
 #include "ps/device/block_plan.h"
+#include "ps/device/placed_gradients.h"
 #include "ps/table/device/cuda_table.h"
 
 namespace basin {
@@ -60,7 +61,8 @@ class CudaTableBatch final {
     DType type = DType::kF32;
     float learning_rate = 0;
     uint32_t stamp = 0;
-    bool apart = false;  // keys of the run before stand in it too
+    bool apart = false;      // keys of the run before stand in it too
+    bool is_placed = false;  // its gradients lie in a client's block
   };
   // Places for `n` keys and their gradients, good until the next call. REQUIRES: room.
   struct Staged {
@@ -68,17 +70,28 @@ class CudaTableBatch final {
     char* gradients;
   };
   Staged AddPush(const Push& push, size_t n);
+  // Whether there is room for a push of n keys whose gradients lie in a client's block; if not, run the batch.
+  // REQUIRES: at most what DeviceTable::PushPlaced takes.
+  bool HasRoomForPlaced(const CudaLaneTable& table, size_t n) const;
+  // `gradients`: in that block. When the batch has run, *refused tells whether there was a number in them that is not
+  // finite, which leaves the push undone. REQUIRES: room.
+  void AddPlacedPush(const Push& push, const char* keys, size_t n, const char* gradients, absl::Status* refused);
   // Sets aside room for rows of a message's answer; nullptr: there is none.
   char* TakeRows(const CudaLaneTable& table, size_t bytes);
   // Pulls of n keys, to rows that TakeRows gave. REQUIRES: room.
   void AddPull(CudaLaneTable* table, const char* keys, size_t n, char* rows);
+  // To `rows` in a client's block. REQUIRES: room.
+  void AddPlacedPull(CudaLaneTable* table, const char* keys, size_t n, char* rows);
   // Before all pushes.
   void AddEviction(CudaLaneTable* table, uint32_t before);
 
   // No rows are looked at any more.
   void ForgetRows() { rows_taken_ = 0; }
-  // Puts all of it into the stream.
+  // Puts all of it into the stream. Once that has been waited for: whether some placed push is refused. Then no other
+  // placed push was carried out either, and pulls saw none: StartAgain puts those into the stream.
   absl::Status Start(cudaStream_t stream);
+  bool refuses() const;
+  absl::Status StartAgain(cudaStream_t stream);
   // The stream has been waited for, or the device is lost.
   void Ended(bool ran);
 
@@ -87,33 +100,54 @@ class CudaTableBatch final {
     Push push;
     size_t first_key, count;
     size_t gradients_at, widened_at;
+    size_t first_placed;  // among placed_
+  };
+  struct PlacedPush {
+    size_t first_key, count;
+    absl::Status* refused;
   };
   struct PullRun {
     CudaLaneTable* table;
     size_t first_key, count;
-    size_t rows_at;
+    char* rows;  // on the device
   };
   struct Eviction {
     CudaLaneTable* table;
     uint32_t before;
   };
   void Touch(CudaLaneTable* table);
+  // Bytes on the device, and on the host, of what is uploaded behind the gradients.
+  size_t PushKeysAt() const;
+  size_t PullKeysAt() const;
+  size_t PlacedAt() const;
+  // The run that a push continues or begins.
+  PushRun& RunOf(const Push& push);
   // Where the next rows of the last run of pulls would stand.
-  size_t EndOfRows() const;
+  char* EndOfRows() const;
   bool HasRoomFor(const CudaLaneTable& table) const;
-  absl::Status StartPush(cudaStream_t stream, const PushRun& run, const uint64_t* keys);
+  absl::Status Upload(cudaStream_t stream);
+  absl::Status TakePlaced(cudaStream_t stream);
+  // Nothing of it happens where `bad` is not null and *bad says so (CudaTable).
+  absl::Status StartPush(cudaStream_t stream, const PushRun& run, const uint32_t* bad);
+  absl::Status StartPulls(cudaStream_t stream);
+  const uint32_t* NotFinite() const;  // as StartTakeGradients has it, on the host
   absl::Status Check(cudaError_t error, const char* what) const;
 
   const std::string device_;
-  // Host: gradients, then keys; rows; counters of tables. Device: the same but for the counters, gradients of 16 bits
-  // as floats, numbers of rows.
+  // Host: gradients, then keys and entries of placed pushes; rows; counters of tables; what is not finite. Device: the
+  // same but for the counters, gradients of 16 bits and placed ones as floats, numbers of rows.
   std::unique_ptr<void, FreePinned> staging_;
   CudaMemory there_;
   std::vector<uint64_t> push_keys_, pull_keys_;
-  size_t gradients_ = 0;   // bytes
-  size_t widened_ = 0;     // bytes
-  size_t rows_taken_ = 0;  // bytes, of the message
+  size_t gradients_ = 0;                           // bytes
+  size_t placed_bytes_ = 0;                        // of placed gradients, as floats
+  size_t widened_ = 0;                             // bytes
+  size_t rows_taken_ = 0;                          // bytes, of the message
+  size_t rows_begin_ = kRowsBytes, rows_end_ = 0;  // of those that this batch writes
   std::vector<PushRun> pushes_;
+  std::vector<PlacedPush> placed_;
+  std::vector<PlacedGradients> entries_;  // as placed_
+  uint32_t chunks_ = 0;                   // of the entries
   std::vector<PullRun> pulls_;
   std::vector<Eviction> evictions_;
   std::vector<CudaLaneTable*> tables_;  // that take part

@@ -11,29 +11,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/codec/half.h"
-#include "nlohmann/json.hpp"
-#include "tests/client/device_calls_harness.h"
-#include "tests/ps/fake_shard_device.h"
+#include "tests/client/device_blocks_harness.h"
 #include "worker/client/narrowed_push.h"
 
 namespace basin {
 namespace {
-
-class FakePsDevice final : public PsDevice {
- public:
-  explicit FakePsDevice(uint64_t most_lent) : lent_(FakeShardDevice::LendOf(most_lent)) {}
-  const std::string& name() const override { return name_; }
-  const std::string& detail() const override { return name_; }
-  uint64_t memory_limit_bytes() const override { return uint64_t{1} << 40; }
-  uint64_t lent_bytes() const override { return lent_->bytes(); }
-  absl::StatusOr<std::shared_ptr<ShardDevice>> MakeLane() override {
-    return std::make_shared<FakeShardDevice>(memory_limit_bytes(), lent_);
-  }
-
- private:
-  const std::string name_ = "fake:0";
-  const std::shared_ptr<LentBlocks> lent_;
-};
 
 class DeviceBlocksTest : public DeviceCallsTest {
  protected:
@@ -41,13 +23,7 @@ class DeviceBlocksTest : public DeviceCallsTest {
       : memory_(std::make_shared<FakePsDevice>(most_lent)) {}
   std::shared_ptr<PsDevice> PsMemory() override { return memory_; }
 
-  // Of the ps, as `basin top` sees it.
-  uint64_t Stat(const std::string& name) {
-    ClientCore::Result result;
-    const CallId call = session_->Run([](ClientCore& core, absl::Time now) { return core.Stats(now); });
-    EXPECT_EQ(session_->Wait(call, absl::InfiniteFuture(), &result), absl::OkStatus());
-    return nlohmann::json::parse(result.stats.at(0)).at("ps").at(0).at(name).get<uint64_t>();
-  }
+  uint64_t Stat(const std::string& name) { return PsStat(*session_, name); }
   // Gradients and parameters of `calls` calls over a large variable, both ways.
   void ExpectThroughBlocks(uint64_t calls_in, uint64_t calls_out) {
     EXPECT_EQ(Stat("ipc_bytes_in"), calls_in * kManyPieces * sizeof(float));

@@ -75,6 +75,7 @@ class DeviceCallsTest : public ::testing::Test {
     options.core.ps_addresses = {"ps0:1"};
     options.core.client_id = absl::StrCat("client", role);
     options.core.unreachable_timeout = absl::Seconds(2);
+    options.core.gradient_dtype = rows_sent_as_;
     options.max_bytes_in_flight = uint64_t{4} << 20;
     options.open_device_copies = [this]() -> absl::StatusOr<std::unique_ptr<DeviceCopies>> {
       ++device_->opened;
@@ -140,6 +141,7 @@ class DeviceCallsTest : public ::testing::Test {
     return values;
   }
 
+  DType rows_sent_as_ = DType::kF32;  // by those that connect from now on
   wire::InprocNetwork network_;
   std::unique_ptr<Server> server_;
   const std::shared_ptr<FakeDevice> device_ = std::make_shared<FakeDevice>();

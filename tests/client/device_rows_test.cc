@@ -8,90 +8,28 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/wire/control.pb.h"
-#include "tests/client/device_calls_harness.h"
+#include "cluster_spec/table_placement.h"
+#include "tests/client/device_blocks_harness.h"
+#include "tests/client/device_rows_harness.h"
 
 namespace basin {
 namespace {
 
-using Keys = std::vector<uint64_t>;
-constexpr uint32_t kEmb = 0, kWide = 1;
-constexpr uint32_t kEmbDim = 3, kWideDim = 64;
-
-class DeviceRowsTest : public DeviceCallsTest {
+// Rows go through the host, or through the lanes' blocks.
+class DeviceRowsBothWaysTest : public DeviceRowsTest, public ::testing::WithParamInterface<bool> {
  protected:
-  void SetUp() override {
-    DeviceCallsTest::SetUp();
-    wire::v1::Model model =
-        session_->Run([](ClientCore& core, absl::Time) { return wire::v1::Model(core.spec()->model()); });
-    for (const auto& [name, dim] : {std::pair("emb", kEmbDim), std::pair("wide", kWideDim)}) {
-      auto* table = model.add_tables();
-      table->set_name(name);
-      table->set_dim(dim);
-      table->set_storage(static_cast<uint32_t>(DType::kF32));
-      table->set_admit_after(1);
-      table->set_admit_probability(1);
-      table->mutable_initializer()->set_kind(wire::v1::INIT_KIND_ZEROS);
+  DeviceRowsBothWaysTest() : DeviceRowsTest(GetParam() ? std::make_shared<FakePsDevice>(uint64_t{1} << 30) : nullptr) {}
+  // So that they make one piece.
+  static Keys KeysOfOneLane() {
+    Keys keys;
+    for (uint64_t key = 1; keys.size() < 2; ++key) {
+      if (TablePlacement::Make(1).BucketOf(key) % 2 == 0) keys.push_back(key);
     }
-    Declare(*session_, model);
-  }
-
-  struct Part {
-    uint32_t table = kEmb;
-    const Keys* keys = nullptr;
-    const Values* push = nullptr;
-    Values* pull = nullptr;
-    const Keys* bags = nullptr;
-    bool mean = false;
-    bool on_device = true;
-  };
-  // As the library does it.
-  Handle StartRows(const std::vector<Part>& parts) {
-    DeviceUpdate update;
-    std::vector<RowsItem> items;
-    DeviceCopies* const copies = *session_->device_copies();
-    EXPECT_TRUE(session_->PrepareDevice(0).ok());
-    for (const Part& part : parts) {
-      RowsItem item{.table = part.table, .by_pieces = part.on_device};
-      if (part.push != nullptr) item.push = part.push->data();
-      if (part.pull != nullptr) item.pull = part.pull->data();
-      if (part.bags != nullptr) item.bags = {.offsets = *part.bags, .mean = part.mean};
-      if (!part.on_device) item.keys = *part.keys;
-      items.push_back(item);
-      if (!part.on_device) continue;
-      const auto shape = session_->Run([&](ClientCore& core, absl::Time) { return core.ShapeOf(part.table); });
-      update.rows.push_back({.there = *copies->PrepareRows({.keys = part.keys->data(),
-                                                            .count = part.keys->size(),
-                                                            .bags = item.bags,
-                                                            .dim = shape->dim,
-                                                            .bucket_bits = shape->bucket_bits,
-                                                            .push = item.push,
-                                                            .pull = item.pull}),
-                             .table = shape->name,
-                             .pulls = item.pull != nullptr});
-    }
-    const auto start = [&](ClientCore& core, absl::Time now) { return core.StartRows(items, now); };
-    if (update.rows.empty()) return {.id = *session_->RunUpdate(start, nullptr)};
-    const ClientSession::Lender lender = session_->NewLender();
-    update.after = *copies->MarkNow(0, kStream);
-    update.lender = lender;
-    return {.id = *session_->RunUpdate(start, &update), .lent = lender};
-  }
-  absl::Status WaitRows(const std::vector<Part>& parts) { return Wait(StartRows(parts)); }
-  Values PulledOnHost(uint32_t table, const Keys& keys, uint32_t dim) {
-    Values rows(keys.size() * dim, NAN);
-    EXPECT_TRUE(WaitRows({{.table = table, .keys = &keys, .pull = &rows, .on_device = false}}).ok());
-    return rows;
-  }
-  bool IsDone(const Handle& handle) { return session_->Done(handle.id, handle.lent); }
-  static Values Gradients(size_t rows, uint32_t dim) {
-    Values values(rows * dim);
-    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 17) - 8;
-    return values;
+    return keys;
   }
 };
 
-TEST_F(DeviceRowsTest, RepeatedKeysAreSummedAndRowsComeToAllTheirPlaces) {
+TEST_P(DeviceRowsBothWaysTest, RepeatedKeysAreSummedAndRowsComeToAllTheirPlaces) {
   const Keys keys = {7, 3, 7, 1, 3, 7};
   const Values gradients = Gradients(keys.size(), kEmbDim);
   Values rows(gradients.size(), NAN);
@@ -106,7 +44,7 @@ TEST_F(DeviceRowsTest, RepeatedKeysAreSummedAndRowsComeToAllTheirPlaces) {
   }
 }
 
-TEST_F(DeviceRowsTest, MoreRowsThanTheStagingHoldsGoByTurns) {
+TEST_P(DeviceRowsBothWaysTest, MoreRowsThanTheStagingHoldsGoByTurns) {
   Keys keys(25'000);  // 5 MiB of different rows, through 4
   for (size_t i = 0; i < keys.size(); ++i) keys[i] = i % 21'000;
   const Values gradients = Gradients(keys.size(), kWideDim);
@@ -115,7 +53,7 @@ TEST_F(DeviceRowsTest, MoreRowsThanTheStagingHoldsGoByTurns) {
   EXPECT_EQ(rows, PulledOnHost(kWide, keys, kWideDim));
 }
 
-TEST_F(DeviceRowsTest, BagsEmptyOnesAndNoKeysAtAll) {
+TEST_P(DeviceRowsBothWaysTest, BagsEmptyOnesAndNoKeysAtAll) {
   const Keys keys = {5, 6, 5}, bags = {0, 2, 2, 3}, none, no_bags = {0, 0, 0};
   const Values gradients = Gradients(3, kEmbDim);
   Values pooled(3 * kEmbDim, NAN), zeros(2 * kEmbDim, NAN);
@@ -131,7 +69,7 @@ TEST_F(DeviceRowsTest, BagsEmptyOnesAndNoKeysAtAll) {
   EXPECT_EQ(zeros, Values(2 * kEmbDim, 0));
 }
 
-TEST_F(DeviceRowsTest, ASumThatCannotBeSentRefusesTheWholeCall) {
+TEST_P(DeviceRowsBothWaysTest, ASumThatCannotBeSentRefusesTheWholeCall) {
   const Keys keys = {1, 2, 1};
   Values good = Gradients(3, kEmbDim), pulled(3 * kEmbDim, 5);
   for (const auto& [first, second, text] :
@@ -156,7 +94,7 @@ TEST_F(DeviceRowsTest, ASumThatCannotBeSentRefusesTheWholeCall) {
   EXPECT_NE(PulledOnHost(kEmb, keys, kEmbDim), Values(3 * kEmbDim, 0));
 }
 
-TEST_F(DeviceRowsTest, CallsOfATableKeepTheirOrderThoughTheFirstWaitsForItsDevice) {
+TEST_P(DeviceRowsBothWaysTest, CallsOfATableKeepTheirOrderThoughTheFirstWaitsForItsDevice) {
   const Keys keys = {4, 9};
   const Values gradients = Gradients(2, kEmbDim);
   Values rows(2 * kEmbDim, NAN), other(2 * kWideDim, NAN);
@@ -175,7 +113,7 @@ TEST_F(DeviceRowsTest, CallsOfATableKeepTheirOrderThoughTheFirstWaitsForItsDevic
   EXPECT_EQ(rows, expected);
 }
 
-TEST_F(DeviceRowsTest, WhatIsStartedLaterTakesNoStagingFromACallThatIsNotReducedYet) {
+TEST_P(DeviceRowsBothWaysTest, WhatIsStartedLaterTakesNoStagingFromACallThatIsNotReducedYet) {
   Keys keys(20'000);
   for (size_t i = 0; i < keys.size(); ++i) keys[i] = i;
   Values rows(keys.size() * kWideDim, NAN);
@@ -196,8 +134,9 @@ TEST_F(DeviceRowsTest, WhatIsStartedLaterTakesNoStagingFromACallThatIsNotReduced
   EXPECT_EQ(rows, Values(rows.size(), 0));
 }
 
-TEST_F(DeviceRowsTest, WhatTheDeviceCannotDoIsTheCallsOutcome) {
-  const Keys keys = {4, 9, 4};
+TEST_P(DeviceRowsBothWaysTest, WhatTheDeviceCannotDoIsTheCallsOutcome) {
+  Keys keys = KeysOfOneLane();
+  keys.push_back(keys[0]);
   const Values gradients = Gradients(3, kEmbDim);
   Values rows(3 * kEmbDim, 5);
   const absl::Status lost = absl::InternalError("the device is lost");
@@ -214,7 +153,7 @@ TEST_F(DeviceRowsTest, WhatTheDeviceCannotDoIsTheCallsOutcome) {
   EXPECT_EQ(rows, PulledOnHost(kEmb, keys, kEmbDim));
 }
 
-TEST_F(DeviceRowsTest, CallsEndWithTheClient) {
+TEST_P(DeviceRowsBothWaysTest, CallsEndWithTheClient) {
   const Keys keys = {4, 9};
   Values rows(2 * kEmbDim, 5), on_host(2 * kEmbDim, 5);
   device_->Hold(true, true);
@@ -230,6 +169,9 @@ TEST_F(DeviceRowsTest, CallsEndWithTheClient) {
   EXPECT_EQ(rows, Values(2 * kEmbDim, 5));
   EXPECT_EQ(on_host, Values(2 * kEmbDim, 5));
 }
+
+INSTANTIATE_TEST_SUITE_P(Ways, DeviceRowsBothWaysTest, ::testing::Bool(),
+                         [](const auto& blocks) { return blocks.param ? "Blocks" : "Host"; });
 
 }  // namespace
 }  // namespace basin

@@ -133,6 +133,20 @@ class FakeRows final : public DeviceRows {
   void RowsIn(uint32_t first, uint32_t n, const void* from, Done done) override {
     device_->Add(/*outward=*/false, {rows_.data() + size_t{first} * item_.dim, from, n * RowBytes(), std::move(done)});
   }
+  void SetSpans(absl::Span<const RowsSpan> spans) override { spans_.assign(spans.begin(), spans.end()); }
+  void PlaceOut(const Placed& piece, void* keys, void* sums, Done done) override {
+    const size_t bytes = piece.keys * sizeof(uint64_t);  // the rest stays on the device
+    device_->Add(/*outward=*/true, {keys, sums, bytes, std::move(done), [=, this] { Place(piece, keys, sums); }});
+  }
+  void PlacedIn(const Placed& piece, const void* from, Done done) override {
+    const auto take = [=, this] {
+      for (const RowsSpan& span : SpansOf(piece)) {
+        const char* const rows = static_cast<const char*>(from) + span.row * RowBytes();
+        std::memcpy(RowAt(span.first), rows, span.keys * RowBytes());
+      }
+    };
+    device_->Add(/*outward=*/false, {rows_.data(), from, 0, std::move(done), take});
+  }
   void Spread(Done done) override {
     device_->Add(/*outward=*/false, {item_.pull, rows_.data(), 0, std::move(done), [this] { SpreadNow(); }});
   }
@@ -179,6 +193,21 @@ class FakeRows final : public DeviceRows {
       }
     }
   }
+  absl::Span<const RowsSpan> SpansOf(const Placed& piece) const {
+    return absl::MakeConstSpan(spans_).subspan(piece.first, piece.count);
+  }
+  void Place(const Placed& piece, void* keys, void* sums) {
+    for (const RowsSpan& span : SpansOf(piece)) {
+      std::memcpy(static_cast<uint64_t*>(keys) + span.row, batch_.keys().data() + span.first, 8 * span.keys);
+      if (item_.push == nullptr) continue;
+      char* const to = static_cast<char*>(sums) + span.row * SumBytes();
+      if (IsHalf(item_.sent_as)) {
+        Narrow(item_.sent_as, rows_.data() + size_t{span.first} * item_.dim, span.keys * item_.dim, to);
+      } else {
+        std::memcpy(to, RowAt(span.first), span.keys * RowBytes());
+      }
+    }
+  }
   void SpreadNow() {
     std::vector<float> places(batch_.places() * item_.dim);
     float* const to = batch_.bagged() ? places.data() : item_.pull;
@@ -194,6 +223,7 @@ class FakeRows final : public DeviceRows {
   RowBatch batch_;
   std::vector<uint32_t> begin_;
   std::vector<float> rows_;
+  std::vector<RowsSpan> spans_;
   std::optional<Unsendable> unsendable_;
 };
 

@@ -23,7 +23,8 @@ extern char** environ;
 
 namespace basin_test {
 
-inline constexpr size_t kElements = 300'001;  // some pieces, the last one odd
+inline constexpr size_t kElements = 300'001;      // some pieces, the last one odd
+inline constexpr uint64_t kTableBytes = 4 << 20;  // so that servers on the device have tables there
 
 #define CUDA_OK(call) ASSERT_EQ(call, cudaSuccess)
 
@@ -134,10 +135,10 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
     basin::Model model;
     w_.emplace(model.Dense("w", {static_cast<int64_t>(kElements)}, basin::Zeros()));
     reference_.emplace(model.Dense("reference", {static_cast<int64_t>(kElements)}, basin::Zeros()));
-    user_.emplace(model.Table("user", {4}));
-    user_reference_.emplace(model.Table("user_reference", {4}));
-    odd_.emplace(model.Table("odd", {3}));
-    odd_reference_.emplace(model.Table("odd_reference", {3}));
+    user_.emplace(model.Table("user", {.dim = 4, .max_bytes = kTableBytes}));
+    user_reference_.emplace(model.Table("user_reference", {.dim = 4, .max_bytes = kTableBytes}));
+    odd_.emplace(model.Table("odd", {.dim = 3, .max_bytes = kTableBytes}));
+    odd_reference_.emplace(model.Table("odd_reference", {.dim = 3, .max_bytes = kTableBytes}));
     model.SetRule(basin::Momentum{0.5f});
     Ok(client_->Declare(model));
   }

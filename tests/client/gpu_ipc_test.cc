@@ -11,6 +11,7 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <numeric>
 #include <regex>
 #include <set>
 #include <string>
@@ -21,6 +22,8 @@
 
 namespace basin_test {
 namespace {
+
+constexpr size_t kKeys = 500;
 
 class GpuIpcTest : public GpuPointersTest {
  protected:
@@ -58,6 +61,23 @@ class GpuIpcTest : public GpuPointersTest {
     Ok(client_->Pull({{variable, pulled}}).Wait());
     return pulled;
   }
+  // Rows of kKeys keys in the device's memory, from key 0 on.
+  void MoveRows(const basin::Table& table, const DeviceFloats* push, const DeviceFloats* pull) {
+    basin::Rows rows{.table = &table, .keys = keys_.data(), .count = kKeys, .location = basin::Location::Cuda(0)};
+    if (push != nullptr) rows.push = push->data();
+    if (pull != nullptr) rows.pull = pull->data();
+    Ok(client_->Start({rows}).Wait());
+  }
+  std::vector<float> PulledRows(const basin::Table& table) {
+    std::vector<float> rows(kKeys * table.dim);
+    Ok(client_->Pull(table, keys_, rows).Wait());
+    return rows;
+  }
+  static std::vector<uint64_t> FirstKeys() {
+    std::vector<uint64_t> keys(kKeys);
+    std::iota(keys.begin(), keys.end(), uint64_t{0});
+    return keys;
+  }
   // What n pushes of ones make of zeros.
   static float After(int pushes) {
     float velocity = 0, value = 0;
@@ -67,6 +87,8 @@ class GpuIpcTest : public GpuPointersTest {
     }
     return value;
   }
+
+  const std::vector<uint64_t> keys_ = FirstKeys();
 };
 
 // Another worker's process (gpu_ipc_worker.cc), of which this hears how far it is.
@@ -78,7 +100,8 @@ class Worker {
     pipe_ = ends[0];
     std::string program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "gpu_ipc_worker",
                 config = cluster + R"({"type": "worker", "index": )" + std::to_string(index) + "}}",
-                elements = std::to_string(kElements), tells = std::to_string(ends[1]), how = mode;
+                elements = std::to_string(mode.starts_with("rows_") ? kKeys : kElements),
+                tells = std::to_string(ends[1]), how = mode;
     char* arguments[] = {program.data(), config.data(), elements.data(), how.data(), tells.data(), nullptr};
     EXPECT_EQ(posix_spawn(&pid_, program.c_str(), nullptr, nullptr, arguments, environ), 0) << program;
     close(ends[1]);
@@ -134,6 +157,16 @@ TEST_P(GpuIpcTest, ThePathIsShown) {
   EXPECT_GT(Stat("device_lent_bytes"), 0u);
 }
 
+TEST_P(GpuIpcTest, ThePathOfRowsIsShown) {
+  const DeviceFloats ones(std::vector<float>(kKeys * 4, 1)), pulled(kKeys * 4);
+  MoveRows(*user_, &ones, nullptr);
+  EXPECT_EQ(Stat("ipc_bytes_in"), kKeys * 4 * sizeof(float));
+  MoveRows(*user_, &ones, &pulled);
+  EXPECT_EQ(pulled.Read(), std::vector<float>(kKeys * 4, After(2)));
+  EXPECT_EQ(Stat("ipc_bytes_in"), 2 * kKeys * 4 * sizeof(float));
+  EXPECT_EQ(Stat("ipc_bytes_out"), kKeys * 4 * sizeof(float));
+}
+
 TEST_P(GpuIpcTest, TwoWorkersAtOnceLoseNothing) {
   StartAgain({"--device", "cuda"}, 2);
   Worker other(cluster_, 1, "many");
@@ -145,6 +178,15 @@ TEST_P(GpuIpcTest, TwoWorkersAtOnceLoseNothing) {
   EXPECT_EQ(other.Wait(), 0);
   EXPECT_EQ(Pulled(*w_), std::vector<float>(kElements, After(21)));
   EXPECT_EQ(Pulled(*reference_), std::vector<float>(kElements, After(10)));
+}
+
+TEST_P(GpuIpcTest, TwoWorkersAtOnceLoseNoRows) {
+  StartAgain({"--device", "cuda"}, 2);
+  Worker other(cluster_, 1, "rows_many");
+  const DeviceFloats ones(std::vector<float>(kKeys * 4, 1)), pulled(kKeys * 4);
+  for (int i = 0; i < 10; ++i) MoveRows(*user_, &ones, &pulled);
+  EXPECT_EQ(other.Wait(), 0);
+  EXPECT_EQ(PulledRows(*user_), std::vector<float>(kKeys * 4, After(21)));
 }
 
 TEST_P(GpuIpcTest, AWorkerThatIsKilledLeavesOthersExactAndItsMemoryComesBack) {
@@ -174,6 +216,37 @@ TEST_P(GpuIpcTest, AWorkerThatIsKilledLeavesOthersExactAndItsMemoryComesBack) {
   for (const float value : Pulled(*w_)) ASSERT_TRUE(possible.contains(value)) << value;
 }
 
+TEST_P(GpuIpcTest, AWorkerThatIsKilledInTheMiddleOfRowsLeavesOthersExactAndItsMemoryComesBack) {
+  const std::vector<std::string> modes = {"rows_push", "rows_push", "rows_pull", "rows_kernel"};
+  StartAgain({"--device", "cuda"}, 1 + static_cast<int>(modes.size()));
+  const DeviceFloats ones(std::vector<float>(kKeys * 4, 1)), pulled(kKeys * 4);
+  MoveRows(*user_reference_, &ones, nullptr);
+  int reference = 1, least = 0, most = 0;
+  const uint64_t own = Stat("device_lent_bytes");
+  EXPECT_GT(own, 0u);
+  for (size_t i = 0; i < modes.size(); ++i) {
+    const bool pushes = modes[i] == "rows_push";
+    Worker worker(cluster_, static_cast<int>(i) + 1, modes[i]);
+    worker.WaitFor(modes[i] == "rows_kernel" ? 2 : 2 + static_cast<int>(i));
+    EXPECT_GT(Stat("device_lent_bytes"), own);
+    const int told = worker.Kill();
+    // The push at which it was killed is applied to some buckets, or to all or none.
+    least += pushes ? told : 1;
+    most += pushes ? told + 1 : 1;
+    for (int push = 0; push < 3; ++push, ++reference) MoveRows(*user_reference_, &ones, nullptr);
+    WaitForLent(own);
+  }
+  MoveRows(*user_reference_, nullptr, &pulled);
+  EXPECT_EQ(pulled.Read(), std::vector<float>(kKeys * 4, After(reference)));
+  std::set<float> possible;
+  for (int n = least; n <= most; ++n) possible.insert(After(n));
+  const std::vector<float> rows = PulledRows(*user_);
+  for (size_t key = 0; key < kKeys; ++key) {
+    ASSERT_TRUE(possible.contains(rows[key * 4])) << key << " " << rows[key * 4];
+    for (size_t column = 1; column < 4; ++column) ASSERT_EQ(rows[key * 4 + column], rows[key * 4]) << key;
+  }
+}
+
 TEST_P(GpuIpcTest, AWorkerThatEndsWellGivesItsMemoryBack) {
   StartAgain({"--device", "cuda"}, 2);
   const DeviceFloats ones(std::vector<float>(kElements, 1));
@@ -191,6 +264,9 @@ TEST_P(GpuIpcTest, WhereTheLimitHasNoRoomForItTheBytesGoThroughTheHost) {
   Push(*w_, ones);
   Ok(client_->Pull({Into(*w_, pulled)}).Wait());
   EXPECT_EQ(pulled.Read(), std::vector<float>(kElements, After(1)));
+  const DeviceFloats rows(std::vector<float>(kKeys * 4, 1));
+  MoveRows(*user_, &rows, &rows);
+  EXPECT_EQ(rows.Read(), std::vector<float>(kKeys * 4, After(1)));
   EXPECT_EQ(Stat("ipc_bytes_in") + Stat("ipc_bytes_out") + Stat("device_lent_bytes"), 0u);
 }
 

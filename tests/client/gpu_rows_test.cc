@@ -283,7 +283,7 @@ TEST_P(GpuRowsTest, AStreamGoesOnWhenAServerIsKilledAndWaitTells) {
   EXPECT_EQ(pull.Wait().code(), BASIN_UNAVAILABLE);
 }
 
-INSTANTIATE_TEST_SUITE_P(Transports, GpuRowsTest, ::testing::Values("tcp", "shm"),
+INSTANTIATE_TEST_SUITE_P(Transports, GpuRowsTest, ::testing::Values("tcp", "shm", "ipc"),
                          [](const auto& transport) { return std::string(transport.param); });
 
 }  // namespace

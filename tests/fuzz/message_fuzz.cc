@@ -52,10 +52,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto& payload = parsed->payloads[i];
     BASIN_CHECK(payload.size() == parsed->entries[i].bytes);
     BASIN_CHECK(Within(parsed->message, payload.data(), payload.size()));
+    // Of a variable's shard, and behind the keys of a bucket.
     const uint64_t elements = parsed->entries[i].rows;
     const uint64_t written = elements * 2, pulled = elements * 4, block = parsed->entries[i].version.value();
-    if (const auto places = basin::wire::ReadPlaces(parsed->entries[i].flags, payload, written, pulled, block);
-        places.ok()) {
+    for (const bool is_bucket : {false, true}) {
+      const size_t keys = is_bucket ? elements * sizeof(uint64_t) : 0;
+      if (keys > payload.size()) continue;
+      const auto places = basin::wire::ReadPlaces(
+          parsed->entries[i].flags, payload.subspan(keys), written, pulled, block,
+          is_bucket ? basin::wire::PlaceAlignments{.written = 2, .pulled = 4} : basin::wire::PlaceAlignments{});
+      if (!places.ok()) continue;
       BASIN_CHECK(!(parsed->entries[i].flags & (basin::wire::kPush | basin::wire::kAssign)) ||
                   (places->written <= block && written <= block - places->written));
       BASIN_CHECK(!(parsed->entries[i].flags & basin::wire::kPull) ||

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -163,6 +164,21 @@ class FakeShardDevice final : public ShardDevice {
       if (absl::Status status = check_.Push(keys, n, gradients, 0, now, type); !status.ok()) return status;
       Begin([this, k = std::string(keys, 8 * n), g = std::string(gradients, n * dim_ * SizeOf(type)), n, learning_rate,
              now, type] { EXPECT_TRUE(host_.Push(k.data(), n, g.data(), learning_rate, now, type).ok()); });
+      return absl::OkStatus();
+    }
+    absl::Status PushPlaced(const char* keys, size_t n, const char* gradients, float learning_rate, absl::Time now,
+                            DType type, absl::Status* refused) override {
+      std::vector<uint64_t> each(n);
+      std::memcpy(each.data(), keys, 8 * n);
+      if (std::set<uint64_t>(each.begin(), each.end()).size() < n)
+        return absl::InvalidArgumentError("fake: a key stands twice");
+      Begin([this, k = std::string(keys, 8 * n), gradients, n, learning_rate, now, type, refused] {
+        *refused = host_.Push(k.data(), n, gradients, learning_rate, now, type);
+      });
+      return absl::OkStatus();
+    }
+    absl::Status PullPlaced(const char* keys, size_t n, char* rows) override {
+      Begin([this, k = std::string(keys, 8 * n), n, rows] { host_.Pull(k.data(), n, rows); });
       return absl::OkStatus();
     }
     absl::StatusOr<const char*> Pull(const char* keys, size_t n) override {

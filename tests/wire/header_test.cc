@@ -236,6 +236,22 @@ TEST(DevicePlacesTest, AreReadAsWrittenAndLieWithinTheBlock) {
             "8 bytes of places in the device block, expected 16");
 }
 
+TEST(DevicePlacesTest, RowsLieOneBehindTheOther) {
+  EXPECT_EQ(RowPlaceAlignment(64 * 4), 16u);
+  EXPECT_EQ(RowPlaceAlignment(4 * 2), 8u);
+  EXPECT_EQ(RowPlaceAlignment(3 * 4), 4u);
+  EXPECT_EQ(RowPlaceAlignment(3 * 2), 2u);
+  const PlaceAlignments of_three = {.written = RowPlaceAlignment(3 * 2), .pulled = RowPlaceAlignment(3 * 4)};
+  const auto read = [&](const DevicePlaces& places) {
+    char payload[16];
+    WritePlaces(kPush | kPull, places, payload);
+    return ReadPlaces(kPush | kPull, payload, 6, 12, 1024, of_three);
+  };
+  EXPECT_TRUE(read({.written = 6, .pulled = 12}).ok());
+  EXPECT_FALSE(read({.written = 7, .pulled = 12}).ok());
+  EXPECT_FALSE(read({.written = 6, .pulled = 14}).ok());
+}
+
 TEST(HeaderTest, EveryKindHasAName) {
   for (int kind = 1; kind <= static_cast<int>(Kind::kDeviceBlockLent); ++kind)
     EXPECT_NE(Name(static_cast<Kind>(kind)), "?") << kind;

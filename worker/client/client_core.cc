@@ -156,6 +156,7 @@ void ClientCore::OnWelcome(Channel& channel, const wire::v1::Welcome& welcome, a
   channel.ps_incarnation = welcome.ps_incarnation();
   channel.spec_hash = welcome.spec_hash();
   channel.device_id = welcome.device_id();
+  channel.tables_on_device = {welcome.tables_on_device().begin(), welcome.tables_on_device().end()};
   channel.state = Channel::State::kReady;
   channel.last_heard = now;
   channel.redial_delay = absl::ZeroDuration();

@@ -26,6 +26,7 @@
 #include "common/wire/device_places.h"
 #include "common/wire/header.h"
 #include "worker/client/row_batch.h"
+#include "worker/client/update_items.h"
 
 namespace basin {
 
@@ -57,61 +58,6 @@ struct ClientAction {
   uint32_t channel = 0;
   std::string address;    // kDial
   wire::Message message;  // kSend
-};
-
-// One variable of an update. Buffers are of the whole variable, and lent until the call is done.
-struct UpdateItem {
-  VariableId variable;
-  absl::Span<const char> push;
-  absl::Span<const char> assign;
-  absl::Span<char> pull;
-  DType push_dtype = DType::kF32;  // of `push`: the variable's, or kF16 or kBF16 for a float32 variable
-  // Of memory that is not the host's: only its size is looked at. The bytes come and go by pieces, see OnPiece.
-  bool writes_by_pieces = false;  // push or assign
-  bool pulls_by_pieces = false;
-  // Waits for OnPiece though all of it is the host's: it is not known yet whether the call is sent at all.
-  bool held = false;
-
-  bool by_pieces() const { return writes_by_pieces || pulls_by_pieces || held; }
-};
-
-// Shards [first, end) of one item of an update, which lie one behind the other: elements [begin, begin + elements) of
-// the variable, at most kMaxShardBytes of what is written and of what is pulled.
-struct UpdatePiece {
-  size_t item = 0;
-  ShardId first, end;
-  uint64_t begin = 0, elements = 0;
-  size_t written_size = 0, pulled_size = 0;  // bytes of an element as it is sent and as it comes; 0: not by pieces
-  uint32_t channel = 0;                      // of the first shard
-  bool whole = false;                        // all that its entries carry, both ways, is by pieces
-
-  uint32_t shards() const { return end.value() - first.value(); }
-  uint64_t written_bytes() const { return elements * written_size; }
-  uint64_t pulled_bytes() const { return elements * pulled_size; }
-};
-
-// Rows of one table. Keys and bags are the caller's again when StartRows returns; `push` and `pull` are lent until the
-// call is done. Both have a row a key, or a bag.
-struct RowsItem {
-  uint32_t table = 0;
-  absl::Span<const uint64_t> keys;
-  RowBags bags;
-  const float* push = nullptr;
-  float* pull = nullptr;
-  // Of memory that is not the host's: what is looked at are the bags, and whether there is a push and a pull. Different
-  // keys and the sums of their gradients come by pieces, see CutRows.
-  bool by_pieces = false;
-};
-
-// Different keys [first, first + keys) of one by_pieces item of a call, with their sums and the rows that are pulled:
-// some whole entries (MostKeysOfEntry), of at most kMaxRowsBytes together, keys included.
-struct RowsPiece {
-  size_t item = 0;
-  size_t part = 0;      // the item among those by_pieces
-  uint32_t number = 0;  // in the call
-  uint32_t first = 0, keys = 0;
-  size_t first_entry = 0, entries = 0;
-  size_t written_bytes = 0, pulled_bytes = 0;
 };
 
 struct LeasedPiece {
@@ -172,16 +118,24 @@ class ClientCore {
   CallId AskDeviceBlocks(const std::string& device_id, uint64_t bytes, absl::Time now);
   // The channel's block has been opened: items get a piece for each of its shards.
   void UseDeviceBlock(uint32_t channel);
+  // Names of tables that lanes with such blocks have on the host, so that their rows go through the host too.
+  std::vector<std::string> TablesBesideBlocks() const;
   // As StartUpdate, over rows of tables.
   absl::StatusOr<CallId> StartRows(absl::Span<const RowsItem> items, absl::Time now);
   // Items by_pieces wait for this, and what is started later for their tables waits behind them; the call's other items
   // wait too, since it is not known before whether the call is sent at all. `begins` is of each such item, in their
-  // order: its different keys [begins[b], begins[b + 1]) are of bucket b. Returns the pieces, in the order of numbers.
-  std::vector<RowsPiece> CutRows(CallId call, absl::Span<const absl::Span<const uint32_t>> begins, absl::Time now);
+  // order: its different keys [begins[b], begins[b + 1]) are of bucket b. `has_block`: whether the call's rows may go
+  // through the block of that channel's lane; they do where their table is on its device.
+  RowsCut CutRows(CallId call, absl::Span<const absl::Span<const uint32_t>> begins,
+                  absl::FunctionRef<bool(uint32_t channel)> has_block, absl::Time now);
   // A piece may go: pieces of one item in their order. `written`: entry by entry its keys, and its sums as they are
   // sent. Where rows are pulled they go to `pull_to`, [keys, dim], entry by entry, each told by TakeLanded. Whoever
   // gives sums has looked at them before.
   void OnRowsPiece(CallId call, const RowsPiece& piece, const wire::Frame& written, char* pull_to, absl::Time now);
+  // Of a placed piece: `keys` alone, 8 bytes each, with sums and pulled rows at these places of the block, key by key.
+  // TakeLanded tells of each entry that is answered, however it is.
+  void OnPlacedRows(CallId call, const RowsPiece& piece, const wire::Frame& keys, const wire::DevicePlaces& places,
+                    absl::Time now);
   // Instead: what was not sent yet of the call's rows is not, which is its error.
   void OnRowsFailed(CallId call, const absl::Status& status, absl::Time now);
   // What a table's rows are cut by; nothing: it does not exist.
@@ -271,6 +225,9 @@ class ClientCore {
   struct VariableState;
   struct TableState;
   struct RowsCall;
+  struct RowsEntry;
+  struct RowsPart;
+  struct GivenRows;
   struct Waiting;
 
   Channel& AddChannel(PsOrdinal ps, LaneIndex lane, std::string address);
@@ -323,8 +280,11 @@ class ClientCore {
 
   // client_core_row_pieces.cc: rows that come by pieces
   void SendRows(uint32_t table, absl::Time now);
-  void AddRowsPiece(Call& call, size_t item, const RowsPiece& piece, const wire::Frame& written, char* pull_to,
-                    absl::Time now);
+  // `of`: which of the items by_pieces it is, with that `begin` of its buckets.
+  void CutPart(RowsPart& part, size_t item, size_t of, absl::Span<const uint32_t> begin,
+               absl::FunctionRef<bool(uint32_t channel)> has_block, RowsCut& cut);
+  void GiveRows(CallId call, GivenRows given, absl::Time now);
+  void AddRowsPiece(Call& call, const RowsPart& part, const GivenRows& given, absl::Time now);
 
   // client_core_pieces.cc: what comes by pieces
   void ForWaiting(CallId call, const UpdatePiece& piece, absl::FunctionRef<void(Waiting&)> with, absl::Time now);

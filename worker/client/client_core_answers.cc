@@ -326,6 +326,7 @@ void ClientCore::OnAnswer(Channel& channel, Pending pending, const wire::Parsed&
       wire::v1::Installed installed;
       if (installed.ParseFromArray(parsed.body.data(), static_cast<int>(parsed.body.size()))) {
         channel.spec_hash = installed.spec_hash();
+        channel.tables_on_device = {installed.tables_on_device().begin(), installed.tables_on_device().end()};
       }
       return PartDone(call.id, absl::OkStatus());
     }

@@ -249,6 +249,19 @@ CallId ClientCore::AskDeviceBlocks(const std::string& device_id, uint64_t bytes,
 
 void ClientCore::UseDeviceBlock(uint32_t channel) { channels_[channel]->uses_block = true; }
 
+std::vector<std::string> ClientCore::TablesBesideBlocks() const {
+  std::vector<std::string> names;
+  for (uint32_t table = 0; table < tables_.size(); ++table) {
+    const auto is_beside = [table](const auto& channel) {
+      return channel->uses_block && !channel->tables_on_device.contains(table);
+    };
+    if (std::any_of(channels_.begin(), channels_.end(), is_beside)) {
+      names.push_back(spec_->model().tables(static_cast<int>(table)).name());
+    }
+  }
+  return names;
+}
+
 CallId ClientCore::Goodbye(absl::Time now, bool blocks_closed) {
   Call& call = NewCall("goodbye", now);
   if (call.done) return call.id;

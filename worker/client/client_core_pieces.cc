@@ -79,6 +79,9 @@ void ClientCore::FreePlaces(const UpdateEntry& entry, bool pulled) {
 
 uint64_t ClientCore::PlacedBytes(const UpdateEntry& entry) const {
   if (!entry.is_placed() || !entry.writes()) return 0;
+  if (IsBucket(entry.shard)) {
+    return uint64_t{entry.rows} * tables_[TableOf(entry.shard)]->dim * SizeOf(static_cast<DType>(entry.dtype));
+  }
   const ShardState& shard = shards_[entry.shard.value()];
   return (shard.end - shard.begin) * SizeOf(static_cast<DType>(entry.dtype));
 }

@@ -77,13 +77,13 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
   const TablePlacement placement = TablePlacement::Make(static_cast<int>(options_.ps_addresses.size()));
   auto rows = std::make_unique<RowsCall>();
   const auto give_up = [&] {
-    for (RowsCall::Part& part : rows->parts) {
+    for (RowsPart& part : rows->parts) {
       if (part.batch) KeepBatch(std::move(part.batch));
     }
   };
   for (const RowsItem& item : items) {
     TableState& table = *tables_[item.table];
-    RowsCall::Part& part = rows->parts.emplace_back();
+    RowsPart& part = rows->parts.emplace_back();
     part.table = item.table;
     part.push = item.push;
     part.pull = item.pull;
@@ -121,7 +121,7 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
       // From here on this client may have copies of rows: it is told which go.
       for (auto& channel : channels_) SendEvicted(*channel, items[i].table, 0, now);
     }
-    RowsCall::Part& part = rows->parts[i];
+    RowsPart& part = rows->parts[i];
     const bool waits = rows->held || !table.waiting.empty();
     keeps = keeps || waits || part.pull != nullptr;
     if (waits) {
@@ -139,7 +139,7 @@ absl::StatusOr<CallId> ClientCore::StartRows(absl::Span<const RowsItem> items, a
 }
 
 void ClientCore::AddRows(CallId call, const RowsCall& rows, size_t item, bool late, absl::Time now) {
-  const RowsCall::Part& part = rows.parts[item];
+  const RowsPart& part = rows.parts[item];
   const float* const push = part.push;
   if (push == nullptr && part.pull == nullptr) return;
   TableState& table = *tables_[part.table];
@@ -181,7 +181,7 @@ void ClientCore::AddRows(CallId call, const RowsCall& rows, size_t item, bool la
 absl::Status ClientCore::OnRows(const Channel& channel, Call& call, const UpdateEntry& asked,
                                 absl::Span<const char> payload) {
   if (!call.rows) return absl::OkStatus();
-  for (RowsCall::Part& part : call.rows->parts) {
+  for (RowsPart& part : call.rows->parts) {
     if (part.table != TableOf(asked.shard) || !part.batch) continue;
     const absl::Span<const RowBatch::Bucket> buckets = part.batch->buckets();
     const auto at = std::lower_bound(buckets.begin(), buckets.end(), BucketIn(asked.shard),
@@ -196,7 +196,7 @@ absl::Status ClientCore::OnRows(const Channel& channel, Call& call, const Update
 // Bags are pooled once all their rows are there, in the order of their keys: the same rows give the same sums, whatever
 // order the answers came in.
 void ClientCore::RowsDone(Call& call) {
-  for (RowsCall::Part& part : call.rows->parts) {
+  for (RowsPart& part : call.rows->parts) {
     if (!part.batch) continue;
     if (part.places && call.result.status.ok()) part.batch->Pool(part.places.get(), part.pull);
     KeepBatch(std::move(part.batch));

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -87,8 +88,9 @@ struct ClientCore::Channel {
   State state = State::kIdle;
   uint64_t ps_incarnation = 0;
   std::string spec_hash;
-  std::string device_id;    // of its shards' device; empty: none
-  bool uses_block = false;  // of that device
+  std::string device_id;                // of its shards' device; empty: none
+  std::set<uint32_t> tables_on_device;  // as the lane has told
+  bool uses_block = false;              // of that device
   uint64_t next_request = 1;
   std::map<uint64_t, Pending> pending;  // by request: ordered, as they must be sent again
   Open open;
@@ -114,31 +116,36 @@ struct ClientCore::Waiting {
   bool ready = false;
 };
 
+// Some of a bucket's different keys: [first, first + keys) of the part's.
+struct ClientCore::RowsEntry {
+  uint32_t bucket = 0, first = 0, keys = 0;
+};
+
+// A piece of rows that may go.
+struct ClientCore::GivenRows {
+  RowsPiece piece;
+  wire::Frame written;
+  char* pull_to = nullptr;
+  wire::DevicePlaces places;
+};
+
+// Of one table.
+struct ClientCore::RowsPart {
+  uint32_t table = 0;
+  std::unique_ptr<RowBatch> batch;  // nullptr: by pieces
+  const float* push = nullptr;      // read while it waits; of memory that is not the host's: not at all
+  float* pull = nullptr;
+  std::unique_ptr<float[]> places;  // of bags: their rows, until all are there to be pooled
+  // By pieces.
+  std::vector<RowsEntry> entries;
+  std::deque<GivenRows> given;
+  size_t pieces_left = 0;  // not sent yet
+};
+
 // Rows of a call that are not sent yet, and where those go that it pulls.
 struct ClientCore::RowsCall {
-  // Some of a bucket's different keys: [first, first + keys) of the part's.
-  struct Entry {
-    uint32_t bucket = 0, first = 0, keys = 0;
-  };
-  // A piece that may go.
-  struct Given {
-    RowsPiece piece;
-    wire::Frame written;
-    char* pull_to = nullptr;
-  };
-  struct Part {
-    uint32_t table = 0;
-    std::unique_ptr<RowBatch> batch;  // nullptr: by pieces
-    const float* push = nullptr;      // read while it waits; of memory that is not the host's: not at all
-    float* pull = nullptr;
-    std::unique_ptr<float[]> places;  // of bags: their rows, until all are there to be pooled
-    // By pieces.
-    std::vector<Entry> entries;
-    std::deque<Given> given;
-    size_t pieces_left = 0;  // not sent yet
-  };
-  std::vector<Part> parts;  // as the call's items
-  bool held = false;        // until its items by pieces are cut
+  std::vector<RowsPart> parts;  // as the call's items
+  bool held = false;            // until its items by pieces are cut
 };
 
 struct ClientCore::Call {

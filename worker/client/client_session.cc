@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 
@@ -296,8 +297,9 @@ void ClientSession::OpenBlocks(int device) {
   const auto tell = [&](absl::string_view how) {
     if (options_.log) Tell(absl::StrCat("memory of cuda:", device, " goes ", how));
   };
+  constexpr absl::string_view kHost = "through pinned memory of the host";
   const absl::StatusOr<std::string> id = copies_->Id(device);
-  if (!id.ok()) return tell(absl::StrCat("through pinned memory of the host: ", id.status().message()));
+  if (!id.ok()) return tell(absl::StrCat(kHost, ": ", id.status().message()));
   const CallId call = Run([&](ClientCore& core, absl::Time now) {
     return core.AskDeviceBlocks(*id, std::clamp(options_.max_bytes_in_flight, kLeastBlockBytes, kMostBlockBytes), now);
   });
@@ -320,8 +322,12 @@ void ClientSession::OpenBlocks(int device) {
     device_calls_->AddBlock(lent.channel, device, std::move(memory));
     core_.UseDeviceBlock(lent.channel);
   }
-  const std::string ipc = absl::StrCat("through CUDA IPC to ", opened, opened == 1 ? " lane" : " lanes");
-  constexpr absl::string_view kHost = "through pinned memory of the host";
+  std::string ipc = absl::StrCat("through CUDA IPC to ", opened, opened == 1 ? " lane" : " lanes");
+  const std::vector<std::string> beside = Run([](ClientCore& core, absl::Time) { return core.TablesBesideBlocks(); });
+  if (!beside.empty()) {
+    absl::StrAppend(&ipc, ", but rows of \"", absl::StrJoin(beside, "\", \""), "\" ", kHost,
+                    ", where their lanes have them");
+  }
   if (opened == 0 && failed.ok()) return tell(absl::StrCat(kHost, ": no ps has its shards there"));
   if (opened == 0) return tell(absl::StrCat(kHost, ": ", failed.message()));
   tell(failed.ok() ? ipc : absl::StrCat(ipc, ", to others ", kHost, ": ", failed.message()));

@@ -257,15 +257,17 @@ std::vector<std::shared_ptr<Staging>> DeviceCalls::TakeBlocks() {
 }
 
 std::shared_ptr<Staging> DeviceCalls::BlockFor(const Call& call, const UpdatePiece& piece) const {
-  const auto at = blocks_.find(piece.channel);
-  const bool fits =
-      at != blocks_.end() && at->second.device == call.update.device && piece.whole && piece.shards() == 1;
-  return fits ? at->second.memory : nullptr;
+  return piece.whole && piece.shards() == 1 ? BlockOf(piece.channel, call.update.device) : nullptr;
+}
+
+std::shared_ptr<Staging> DeviceCalls::BlockOf(uint32_t channel, int device) const {
+  const auto at = blocks_.find(channel);
+  return at != blocks_.end() && at->second.device == device ? at->second.memory : nullptr;
 }
 
 void DeviceCalls::OnLanded(CallId id, Call& call, const ClientCore::Landed& landed) {
   const uint32_t number = landed.piece;
-  if (!call.parts.empty()) return OnRowsLanded(id, call, number);
+  if (!call.parts.empty()) return OnRowsLanded(id, call, landed);
   Piece& piece = call.pieces[number];
   piece.out.reset();  // a lane's; the host's are held by messages
   if (!landed.pulled) piece.in.reset();

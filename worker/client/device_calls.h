@@ -8,6 +8,7 @@
 //   reduced -> cut by the core -> as above, piece by piece -> all of a table's copied in -> spread to their places
 //
 // With a lane on the device itself, staging is a block of that lane's memory: the core sends where in it the bytes lie.
+// (Keys of rows it sends themselves, out of staging.)
 //
 // Gradients that leave in 16 bits are looked at before, on the device: the copies follow at once, but nothing of the
 // call is sent before all of them are known to be numbers that 16 bits hold.
@@ -104,8 +105,10 @@ class DeviceCalls final {
   };
   struct RowsOfPiece {
     RowsPiece of;
-    std::shared_ptr<char> out, in;  // staging
-    size_t landed = 0;              // entries
+    std::shared_ptr<char> keys, out, in;  // staging; `keys` of a placed one, elsewhere they are part of `out`
+    std::shared_ptr<Staging> block;       // in which `out` and `in` are; nullptr: the host's
+    size_t landed = 0;                    // entries
+    bool refused = false;                 // some of those
   };
   struct Call {
     DeviceUpdate update;  // (its pieces are in `pieces`)
@@ -160,6 +163,7 @@ class DeviceCalls final {
   void OnLanded(CallId id, Call& call, const ClientCore::Landed& landed);
   // nullptr: there is none that the piece could go through.
   std::shared_ptr<Staging> BlockFor(const Call& call, const UpdatePiece& piece) const;
+  std::shared_ptr<Staging> BlockOf(uint32_t channel, int device) const;
   void CopyIn(CallId id, Call& call, uint32_t piece);
   Outcome StartQueued(ClientCore& core, const Queued& queued, Call& call, absl::Time now);
   bool StartLook(const Queued& queued, Call& call);
@@ -174,7 +178,8 @@ class DeviceCalls final {
   void Spread(CallId id, Call& call, uint32_t part);
   void OnRowsWork(ClientCore& core, const Ended& ended, Call& call, absl::Time now);
   void OnReduced(ClientCore& core, const Ended& ended, Call& call, absl::Time now);
-  void OnRowsLanded(CallId id, Call& call, uint32_t piece);
+  void SendRows(ClientCore& core, CallId id, RowsOfPiece& piece, absl::Time now);
+  void OnRowsLanded(CallId id, Call& call, const ClientCore::Landed& landed);
   void RefuseRows(ClientCore& core, CallId id, Call& call, const absl::Status& status, absl::Time now);
   // What tells the inbox when the work has ended.
   DeviceCopies::Done Begin(Call& call, const Queued& work) const;

@@ -40,7 +40,13 @@ void DeviceCalls::CutRows(ClientCore& core, CallId id, Call& call, absl::Time no
   std::vector<absl::Span<const uint32_t>> begins;
   for (const DeviceUpdate::Rows& rows : call.update.rows) begins.push_back(rows.there->bucket_begin());
   std::vector<Queued> pieces;
-  for (const RowsPiece& piece : core.CutRows(id, begins, now)) {
+  const int device = call.update.device;
+  const RowsCut cut = core.CutRows(
+      id, begins, [&](uint32_t channel) { return BlockOf(channel, device) != nullptr; }, now);
+  for (size_t i = 0; i < cut.spans.size(); ++i) {
+    if (!cut.spans[i].empty()) call.update.rows[i].there->SetSpans(cut.spans[i]);
+  }
+  for (const RowsPiece& piece : cut.pieces) {
     ++call.parts[piece.part].left;
     pieces.push_back({id, Work::kRowsOut, piece.number});
     call.row_pieces.push_back({.of = piece});
@@ -54,13 +60,25 @@ void DeviceCalls::CutRows(ClientCore& core, CallId id, Call& call, absl::Time no
 
 bool DeviceCalls::StartRowsPiece(const Queued& queued, Call& call) {
   RowsOfPiece& piece = call.row_pieces[queued.number];
-  // Both or none, as for variables.
-  std::shared_ptr<char> out = staging_->Take(piece.of.written_bytes), in;
-  if (out == nullptr) return false;
-  if (piece.of.pulled_bytes > 0 && (in = staging_->Take(piece.of.pulled_bytes)) == nullptr) return false;
+  const RowsPiece& of = piece.of;
+  // All or none, as for variables.
+  std::shared_ptr<Staging> block = of.is_placed ? BlockOf(of.channel, call.update.device) : nullptr;
+  Staging& staging = block != nullptr ? *block : *staging_;
+  std::shared_ptr<char> keys, out, in;
+  if (of.is_placed && (keys = staging_->Take(of.key_bytes())) == nullptr) return false;
+  const size_t out_bytes = of.sum_bytes + (of.is_placed ? 0 : of.key_bytes());
+  if (out_bytes > 0 && (out = staging.Take(out_bytes)) == nullptr) return false;
+  if (of.pulled_bytes > 0 && (in = staging.Take(of.pulled_bytes)) == nullptr) return false;
+  piece.block = std::move(block);
+  piece.keys = std::move(keys);
   piece.out = std::move(out);
   piece.in = std::move(in);
-  call.update.rows[piece.of.part].there->PackOut(piece.of.first, piece.of.keys, piece.out.get(), Begin(call, queued));
+  DeviceRows& there = *call.update.rows[of.part].there;
+  if (of.is_placed) {
+    there.PlaceOut({of.first_entry, of.entries, of.keys}, piece.keys.get(), piece.out.get(), Begin(call, queued));
+  } else {
+    there.PackOut(of.first, of.keys, piece.out.get(), Begin(call, queued));
+  }
   return true;
 }
 
@@ -82,10 +100,20 @@ void DeviceCalls::OnRowsWork(ClientCore& core, const Ended& ended, Call& call, a
     return;
   }
   if (!ended.status.ok() || call.refused) {
-    piece.out = piece.in = nullptr;
+    piece.keys = piece.out = piece.in = nullptr;
     return RefuseRows(core, id, call, ended.status, now);
   }
-  core.OnRowsPiece(id, piece.of, Lend(std::move(piece.out), piece.of.written_bytes), piece.in.get(), now);
+  SendRows(core, id, piece, now);
+}
+
+void DeviceCalls::SendRows(ClientCore& core, CallId id, RowsOfPiece& piece, absl::Time now) {
+  const RowsPiece& of = piece.of;
+  if (of.is_placed) {
+    const wire::DevicePlaces places{.written = piece.block->OffsetOf(piece.out.get()),
+                                    .pulled = piece.block->OffsetOf(piece.in.get())};
+    return core.OnPlacedRows(id, of, Lend(std::move(piece.keys), of.key_bytes()), places, now);
+  }
+  core.OnRowsPiece(id, of, Lend(std::move(piece.out), of.key_bytes() + of.sum_bytes), piece.in.get(), now);
 }
 
 void DeviceCalls::OnReduced(ClientCore& core, const Ended& ended, Call& call, absl::Time now) {
@@ -102,11 +130,21 @@ void DeviceCalls::RefuseRows(ClientCore& core, CallId id, Call& call, const absl
   if (!std::exchange(call.refused, true)) core.OnRowsFailed(id, status, now);
 }
 
-void DeviceCalls::OnRowsLanded(CallId id, Call& call, uint32_t number) {
-  RowsOfPiece& piece = call.row_pieces[number];
-  if (++piece.landed < piece.of.entries) return;
-  call.update.rows[piece.of.part].there->RowsIn(piece.of.first, piece.of.keys, piece.in.get(),
-                                                Begin(call, {id, Work::kRowsIn, number}));
+void DeviceCalls::OnRowsLanded(CallId id, Call& call, const ClientCore::Landed& landed) {
+  RowsOfPiece& piece = call.row_pieces[landed.piece];
+  const RowsPiece& of = piece.of;
+  piece.refused = piece.refused || !landed.pulled;
+  if (++piece.landed < of.entries) return;
+  if (of.is_placed) piece.out.reset();  // the host's are held by messages
+  if (piece.in != nullptr && piece.refused) piece.in.reset();
+  if (piece.in == nullptr) return;
+  DeviceRows& there = *call.update.rows[of.part].there;
+  const DeviceCopies::Done done = Begin(call, {id, Work::kRowsIn, landed.piece});
+  if (of.is_placed) {
+    there.PlacedIn({of.first_entry, of.entries, of.keys}, piece.in.get(), done);
+  } else {
+    there.RowsIn(of.first, of.keys, piece.in.get(), done);
+  }
 }
 
 }  // namespace basin

@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "common/base/dtype.h"
 #include "worker/client/row_batch.h"
+#include "worker/client/rows_span.h"
 
 namespace basin {
 
@@ -53,6 +54,18 @@ class DeviceRows {
   virtual void PackOut(uint32_t first, uint32_t n, void* to, Done done) = 0;
   // Copies rows of those keys, [n, dim] floats, into the device.
   virtual void RowsIn(uint32_t first, uint32_t n, const void* from, Done done) = 0;
+  // Of pieces whose rows go through a lane's block, which is memory of the device: their spans, one piece's behind the
+  // other's. Once, before the two below.
+  virtual void SetSpans(absl::Span<const RowsSpan> spans) = 0;
+  // Some of them, with so many keys together.
+  struct Placed {
+    size_t first = 0, count = 0;
+    uint32_t keys = 0;
+  };
+  // Copies their keys into host memory, and their sums, where there are any, to `sums` in a block, row by row.
+  virtual void PlaceOut(const Placed& piece, void* keys, void* sums, Done done) = 0;
+  // Copies their rows out of a block, as RowsIn does.
+  virtual void PlacedIn(const Placed& piece, const void* from, Done done) = 0;
   // Writes `pull` of rows that are all in the device: each to the places of its key, or the bags' sums or means.
   virtual void Spread(Done done) = 0;
 };

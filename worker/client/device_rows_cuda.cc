@@ -55,7 +55,12 @@ class DeviceRowsMemory::Room final {
     BASIN_RETURN_IF_ERROR(found.Resize(name, sizeof(Found)));
     const size_t words = (item.keys_there ? 0 : item.count) + item.bags.offsets.size();
     BASIN_RETURN_IF_ERROR(given.Resize(name, words * sizeof(uint64_t)));
-    const size_t bytes = sizeof(Found) + words * sizeof(uint64_t);
+    // As many as there are entries: of each bucket that has keys a last one, and others that are full.
+    const size_t most_spans =
+        std::min<size_t>(item.count, size_t{1} << item.bucket_bits) + item.count / MostKeysOfEntry(item.dim);
+    BASIN_RETURN_IF_ERROR(spans.Resize(name, most_spans * sizeof(RowsSpan)));
+    spans_at = sizeof(Found) + words * sizeof(uint64_t);
+    const size_t bytes = spans_at + most_spans * sizeof(RowsSpan);
     if (bytes <= host_bytes) return absl::OkStatus();
     if (host != nullptr) static_cast<void>(cudaFreeHost(std::exchange(host, nullptr)));
     host_bytes = 0;
@@ -67,14 +72,15 @@ class DeviceRowsMemory::Room final {
   size_t bytes() const { return batch.memory_bytes() + rows.bytes(); }
   Found* host_found() const { return static_cast<Found*>(host); }
   uint64_t* host_given() const { return reinterpret_cast<uint64_t*>(host_found() + 1); }
+  RowsSpan* host_spans() const { return reinterpret_cast<RowsSpan*>(static_cast<char*>(host) + spans_at); }
 
   const int device;
   CudaRowBatch batch;
   CudaMemory given;  // keys and offsets that were the host's
   CudaMemory rows;   // sums, and then what is pulled, [key_count, dim]: a sum has left before its row comes
-  CudaMemory packed, found;
-  void* host = nullptr;  // a Found, then keys and offsets
-  size_t host_bytes = 0;
+  CudaMemory packed, found, spans;
+  void* host = nullptr;  // a Found, then keys and offsets, then spans
+  size_t host_bytes = 0, spans_at = 0;
 };
 
 class DeviceRowsMemory::Rows final : public DeviceRows {
@@ -152,6 +158,35 @@ class DeviceRowsMemory::Rows final : public DeviceRows {
     };
     memory_->in_(item_.device, nullptr, start, std::move(done));
   }
+  void SetSpans(absl::Span<const RowsSpan> spans) override {
+    std::copy(spans.begin(), spans.end(), room_->host_spans());
+    spans_to_upload_ = spans.size();
+  }
+  void PlaceOut(const Placed& piece, void* keys, void* sums, Done done) override {
+    const auto start = [this, piece, keys, sums](cudaStream_t stream) {
+      // With the first piece, of which the others are behind.
+      const size_t bytes = std::exchange(spans_to_upload_, 0) * sizeof(RowsSpan);
+      cudaError_t error = cudaSuccess;
+      if (bytes > 0) {
+        error = cudaMemcpyAsync(room_->spans.data(), room_->host_spans(), bytes, cudaMemcpyHostToDevice, stream);
+      }
+      auto* const keys_there = room_->packed.as<uint64_t>();
+      if (error == cudaSuccess) {
+        error = StartPlaceRows(stream, SpansOf(piece), room_->batch.keys(),
+                               item_.push != nullptr ? room_->rows.as<float>() : nullptr, item_.dim, item_.sent_as,
+                               keys_there, sums);
+      }
+      if (error != cudaSuccess) return error;
+      return cudaMemcpyAsync(keys, keys_there, piece.keys * sizeof(uint64_t), cudaMemcpyDeviceToHost, stream);
+    };
+    Out(nullptr, start, std::move(done));
+  }
+  void PlacedIn(const Placed& piece, const void* from, Done done) override {
+    const auto start = [this, piece, from](cudaStream_t stream) {
+      return StartTakeRows(stream, SpansOf(piece), static_cast<const float*>(from), item_.dim, room_->rows.as<float>());
+    };
+    memory_->in_(item_.device, nullptr, start, std::move(done));
+  }
   void Spread(Done done) override {
     const auto start = [this](cudaStream_t stream) {
       room_->batch.UseStream(stream);
@@ -164,6 +199,11 @@ class DeviceRowsMemory::Rows final : public DeviceRows {
   }
 
  private:
+  RowSpansThere SpansOf(const Placed& piece) const {
+    return {.spans = room_->spans.as<RowsSpan>() + piece.first,
+            .count = static_cast<uint32_t>(piece.count),
+            .rows = piece.keys};
+  }
   void Out(const Mark& after, Start start, Done done) {
     memory_->out_(item_.device, after, std::move(start), std::move(done));
   }
@@ -215,7 +255,8 @@ class DeviceRowsMemory::Rows final : public DeviceRows {
   std::unique_ptr<Room> room_;
   DeviceRowsItem item_;
   const size_t offsets_;
-  size_t given_ = 0;  // keys and offsets that come from the host
+  size_t given_ = 0;            // keys and offsets that come from the host
+  size_t spans_to_upload_ = 0;  // the line's, from the first piece on
   CudaRowBags bags_;
   absl::Status kept_;
   std::optional<Unsendable> unsendable_;
@@ -300,8 +341,14 @@ absl::Status DeviceRowsMemory::LoadKernels(int device) {
                             .most = 1,
                             .first = 0,
                             .count = 1};
+  const RowsSpan one = {.first = 0, .keys = 1, .row = 0};
+  BASIN_RETURN_IF_ERROR(check(cudaMemcpyAsync(room.spans.data(), &one, sizeof(one), cudaMemcpyHostToDevice, stream)));
+  const RowSpansThere spans{.spans = room.spans.as<RowsSpan>(), .count = 1, .rows = 1};
+  BASIN_RETURN_IF_ERROR(check(StartTakeRows(stream, spans, places.as<float>(), item.dim, rows)));
   for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
     BASIN_RETURN_IF_ERROR(check(StartPackRows(stream, piece, rows, item.dim, type, room.packed.as<char>())));
+    BASIN_RETURN_IF_ERROR(check(StartPlaceRows(stream, spans, batch.keys(), rows, item.dim, type,
+                                               room.packed.as<uint64_t>(), places.as<float>())));
     if (!IsHalf(type)) continue;
     BASIN_RETURN_IF_ERROR(check(StartFindUnfit(stream, DType::kF32, type, rows, item.dim, &found->sum.unfit)));
   }

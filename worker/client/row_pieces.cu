@@ -44,6 +44,52 @@ __global__ void __launch_bounds__(kThreads) PackRows(RowPieceThere piece, const 
   }
 }
 
+// The last span that begins at or before the row.
+__device__ RowsSpan SpanOf(const RowSpansThere& spans, uint32_t row) {
+  uint32_t low = 0, high = spans.count;
+  while (high - low > 1) {
+    const uint32_t middle = low + (high - low) / 2;
+    if (spans.spans[middle].row <= row) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return spans.spans[low];
+}
+
+// `lanes` neighbouring threads a row, as in PackRows.
+template <class As>
+__global__ void __launch_bounds__(kThreads)
+    PlaceRows(RowSpansThere spans, const uint64_t* __restrict__ keys, const float* __restrict__ sums, uint32_t dim,
+              uint32_t lanes, uint64_t* __restrict__ keys_to, typename As::Number* __restrict__ rows_to) {
+  const uint64_t thread = uint64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  const uint64_t step = uint64_t{gridDim.x} * blockDim.x / lanes;
+  const uint32_t lane = static_cast<uint32_t>(thread % lanes);
+  for (uint64_t row = thread / lanes; row < spans.rows; row += step) {
+    const RowsSpan span = SpanOf(spans, static_cast<uint32_t>(row));
+    const uint64_t at = span.first + (row - span.row);
+    if (lane == 0) keys_to[row] = keys[at];
+    if (sums == nullptr) continue;
+    for (uint32_t column = lane; column < dim; column += lanes) {
+      rows_to[row * dim + column] = As::From(sums[at * dim + column]);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) TakeRows(RowSpansThere spans, const float* __restrict__ from, uint32_t dim,
+                                                     uint32_t lanes, float* __restrict__ rows) {
+  const uint64_t thread = uint64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  const uint64_t step = uint64_t{gridDim.x} * blockDim.x / lanes;
+  for (uint64_t row = thread / lanes; row < spans.rows; row += step) {
+    const RowsSpan span = SpanOf(spans, static_cast<uint32_t>(row));
+    const uint64_t at = span.first + (row - span.row);
+    for (uint32_t column = static_cast<uint32_t>(thread % lanes); column < dim; column += lanes) {
+      rows[at * dim + column] = from[row * dim + column];
+    }
+  }
+}
+
 __global__ void NameUnfit(const uint64_t* __restrict__ keys, const float* __restrict__ sums, uint32_t dim,
                           const uint32_t* not_finite, uint32_t none, UnfitSum* found) {
   if (not_finite != nullptr) {
@@ -61,14 +107,46 @@ __global__ void NameUnfit(const uint64_t* __restrict__ keys, const float* __rest
   found->key = found->unfit.element == Unfit::kNone ? 0 : keys[found->unfit.element / dim];
 }
 
+// Threads of a row of so many numbers.
+uint32_t LanesFor(uint32_t dim) {
+  uint32_t lanes = 1;
+  while (lanes < 32 && lanes < dim) lanes *= 2;
+  return lanes;
+}
+
+unsigned BlocksFor(uint64_t threads) {
+  const uint64_t blocks = (threads + kThreads - 1) / kThreads;
+  return static_cast<unsigned>(blocks < 1 ? 1 : blocks < kMostBlocks ? blocks : kMostBlocks);
+}
+
+template <class As>
+cudaError_t StartPlace(cudaStream_t stream, const RowSpansThere& spans, const uint64_t* keys, const float* sums,
+                       uint32_t dim, uint64_t* keys_to, void* rows_to) {
+  const uint32_t lanes = LanesFor(sums == nullptr ? 1 : dim);
+  return Launch(PlaceRows<As>, BlocksFor(uint64_t{spans.rows} * lanes), kThreads, stream, spans, keys, sums, dim, lanes,
+                keys_to, static_cast<typename As::Number*>(rows_to));
+}
+
 }  // namespace
+
+cudaError_t StartPlaceRows(cudaStream_t stream, const RowSpansThere& spans, const uint64_t* keys, const float* sums,
+                           uint32_t dim, DType type, uint64_t* keys_to, void* rows_to) {
+  const auto start = type == DType::kF32   ? StartPlace<AsFloat>
+                     : type == DType::kF16 ? StartPlace<AsHalf<half::Float16>>
+                                           : StartPlace<AsHalf<half::Bfloat16>>;
+  return start(stream, spans, keys, sums, dim, keys_to, rows_to);
+}
+
+cudaError_t StartTakeRows(cudaStream_t stream, const RowSpansThere& spans, const float* from, uint32_t dim,
+                          float* rows) {
+  const uint32_t lanes = LanesFor(dim);
+  return Launch(TakeRows, BlocksFor(uint64_t{spans.rows} * lanes), kThreads, stream, spans, from, dim, lanes, rows);
+}
 
 cudaError_t StartPackRows(cudaStream_t stream, const RowPieceThere& piece, const float* sums, uint32_t dim, DType type,
                           char* out) {
-  uint32_t lanes = 1;
-  while (sums != nullptr && lanes < 32 && lanes < dim) lanes *= 2;
-  const uint64_t blocks = (uint64_t{piece.count} * lanes + kThreads - 1) / kThreads;
-  const auto grid = static_cast<unsigned>(blocks < 1 ? 1 : blocks < kMostBlocks ? blocks : kMostBlocks);
+  const uint32_t lanes = LanesFor(sums == nullptr ? 1 : dim);
+  const unsigned grid = BlocksFor(uint64_t{piece.count} * lanes);
   return Launch(type == DType::kF32   ? PackRows<AsFloat>
                 : type == DType::kF16 ? PackRows<AsHalf<half::Float16>>
                                       : PackRows<AsHalf<half::Bfloat16>>,

@@ -8,6 +8,7 @@
 
 #include "common/base/dtype.h"
 #include "common/codec/half.h"
+#include "worker/client/rows_span.h"
 
 namespace basin {
 
@@ -25,6 +26,20 @@ struct RowPieceThere {
 // 8 bytes.
 cudaError_t StartPackRows(cudaStream_t stream, const RowPieceThere& piece, const float* sums, uint32_t dim, DType type,
                           char* out);
+
+// Spans of a sorted batch, all in device memory: as many rows as the last one ends with.
+struct RowSpansThere {
+  const RowsSpan* spans = nullptr;
+  uint32_t count = 0, rows = 0;
+};
+
+// Of each row of the spans: its key to keys_to, and its row of `sums`, as StartPackRows has it, to rows_to. sums null:
+// keys alone.
+cudaError_t StartPlaceRows(cudaStream_t stream, const RowSpansThere& spans, const uint64_t* keys, const float* sums,
+                           uint32_t dim, DType type, uint64_t* keys_to, void* rows_to);
+// The other way: rows of the spans, [rows, dim], to those of their keys.
+cudaError_t StartTakeRows(cudaStream_t stream, const RowSpansThere& spans, const float* from, uint32_t dim,
+                          float* rows);
 
 struct UnfitSum {
   Unfit unfit;       // among the sums
