@@ -1,5 +1,8 @@
 """bench/gpu.sh, which needs no build folder, runs every test with the label gpu, and ends what hangs."""
 
+import contextlib
+import io
+import json
 import os
 import pathlib
 import re
@@ -8,6 +11,7 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SOURCE / 'bench'))
@@ -49,11 +53,11 @@ class RunTests(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
         self.run_program = gpu.Run(self.folder)
 
-    def program(self, text):
-        path = self.folder / 'program'
+    def program(self, text, name='program'):
+        path = self.folder / name
         path.write_text(f'#!/bin/sh\n{text}\n')
         path.chmod(0o755)
-        return 'program'
+        return name
 
     def test_says_how_it_ended_and_what_was_said(self):
         self.assertEqual(self.run_program(self.program('echo "$1 $A"; echo two >&2; exit 3'), 'one', environment={'A': 'b'}), (3, 'one b\ntwo\n'))
@@ -74,6 +78,23 @@ class RunTests(unittest.TestCase):
             return True
         with os.fdopen(descriptor) as process:
             return bool(select.select([process], [], [], 60)[0])
+
+    def test_what_the_sanitizer_finds_fails(self):
+        for kind in ('tests', 'tools'):
+            (self.folder / kind).mkdir()
+        for name in gpu.TESTS:
+            self.program('echo "$1"', f'tests/{name}')
+        self.program('echo "========= ERROR SUMMARY: 1 error"; [ "$2" != "$FIND_IN" ] || exit 66; while [ "${1#/}" = "$1" ]; do shift; done; exec "$@"',
+                     'tools/compute-sanitizer')
+        path = f'{self.folder}/tools:{os.environ["PATH"]}'
+        for finds, code in (('none', 0), ('racecheck', 1)):
+            results = gpu.Results(self.folder / 'results.json')
+            with mock.patch.dict(os.environ, {'PATH': path, 'FIND_IN': finds}), contextlib.redirect_stdout(io.StringIO()):
+                self.assertEqual(gpu.run_sanitizer(gpu.Run(self.folder), results), code)
+            found = json.loads((self.folder / 'results.json').read_text(encoding='utf-8'))['sanitizer']
+            self.assertEqual({(one['tool'], one['test']) for one in found}, {(tool, name) for tool, names in gpu.SANITIZED.items() for name in names})
+            self.assertEqual({one['exit_code'] for one in found if one['tool'] == finds}, {66} if code else set())
+            self.assertEqual({one['summary'][0] for one in found}, {'========= ERROR SUMMARY: 1 error'})
 
     def test_no_part_takes_the_time_of_the_next(self):
         self.run_program.part(1e-9)
