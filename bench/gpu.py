@@ -1,4 +1,4 @@
-"""What gpu.sh runs: gpu tests, kernel ladders, step times; one JSON for all. Only the standard library."""
+"""What gpu.sh runs: gpu tests, kernel ladders, step times, or the tests under compute-sanitizer; one JSON for all. Only the standard library."""
 
 import argparse
 import json
@@ -6,6 +6,8 @@ import os
 import pathlib
 import random
 import re
+import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -15,11 +17,24 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 SKIPPED = 77
 LIMIT_S = 460  # of all parts together
-# Test programs with the label gpu, with the tests of theirs that need a device.
-TESTS = {'cuda_codec_test': '*', 'cuda_lane_tables_test': '*', 'cuda_rules_test': '*', 'cuda_row_batch_test': '*', 'cuda_shards_test': '*',
-         'cuda_table_test': '*', 'device_test': 'Gpu*', 'gpu_client_test': '*', 'train_test': '*cuda_*'}
+# When each part ends at the latest, in seconds from the start, so that one that hangs or is slow does not cost the others.
+TESTS_END_S, KERNELS_END_S, BETWEEN_END_S, STEPS_END_S = 240, 330, 365, 440
+# Test programs with the label gpu, with the tests of theirs that need a device: each filter is a run of its own.
+TESTS = {'cuda_codec_test': ['*'], 'cuda_rules_test': ['*'], 'cuda_row_batch_test': ['*'], 'cuda_table_test': ['*'], 'cuda_shards_test': ['*'],
+         'cuda_lane_tables_test': ['*'], 'device_test': ['Gpu*'], 'train_test': ['*cuda_*'],
+         'gpu_client_test': ['*GpuPointers*', '*GpuHalves*', '*GpuRows*', '*GpuIpc*']}
 SCRIPTS = ['tests/cluster/gpu_ps_test.py', 'tests/cluster/gpu_wide_deep_test.py', 'tests/cluster/gpu_worker_test.py']
-TEST_LIMIT_S = 60  # of each: one that hangs must not cost the rest
+TEST_LIMIT_S, PROGRAM_LIMIT_S = 80, 40  # of each test, and of each run of a built-in program
+# What compute-sanitizer runs. Servers of gpu_client_test are other processes, which it does not look into.
+SANITIZED = {'memcheck': ['cuda_codec_test', 'cuda_rules_test', 'cuda_row_batch_test', 'cuda_table_test', 'cuda_shards_test', 'cuda_lane_tables_test',
+                          'device_test', 'gpu_client_test'],
+             'racecheck': ['cuda_rules_test', 'cuda_row_batch_test', 'cuda_table_test', 'device_test']}
+SANITIZED_LIMIT_S = 120  # of each
+FOUND = 66  # exit code: compute-sanitizer has found something
+# What only a driver can answer; the answer fails nothing. Text: environment, program, arguments.
+QUESTIONS = {'do streams that wait for calls get by with one connection to the device':
+             ({'CUDA_DEVICE_MAX_CONNECTIONS': '1'}, 'tests/gpu_client_test', ['--gtest_filter=*StepsInTheOrderOfAStream*'])}
+QUESTION_LIMIT_S = 20
 # What the programs train on: as large as Fashion-MNIST, of random numbers, since only time is measured.
 EXAMPLES, TEST_EXAMPLES, PIXELS, CLASSES = 16_384, 1024, 784, 10
 BATCH, SHORT, LONG, REPEATS = 1024, 1, 13, 3  # epochs
@@ -43,12 +58,21 @@ def folder_of_cublas():
     return next((str(place) for place in places if list(place.glob('libcublas.so.1[23]'))), None)
 
 
-class Run:
-    """Runs one part after another, none beyond the time that all have."""
+def compute_sanitizer():
+    """Where compute-sanitizer lies; None: nowhere."""
+    if found := shutil.which('compute-sanitizer'):
+        return found
+    return next((str(path) for pattern in ('cuda*/bin/compute-sanitizer', 'cuda*/compute-sanitizer/compute-sanitizer')
+                 for path in sorted(pathlib.Path('/usr/local').glob(pattern))), None)
 
-    def __init__(self, programs):
+
+class Run:
+    """Runs one program after another, none beyond the end of its part."""
+
+    def __init__(self, programs, limit_s=LIMIT_S):
         self.programs = programs
-        self.end = time.monotonic() + LIMIT_S
+        self.start = time.monotonic()
+        self.end = self.part_end = self.start + limit_s
         self.environment = dict(os.environ, BASIN_BINARY_DIR=str(programs), OPENBLAS_NUM_THREADS='1')
         source = programs / 'source'
         self.environment['BASIN_SOURCE_DIR'] = str(source if source.exists() else HERE.parent)
@@ -58,41 +82,98 @@ class Run:
             known = self.environment.get('LD_LIBRARY_PATH')
             self.environment['LD_LIBRARY_PATH'] = f'{folder}:{known}' if known else folder
 
-    def __call__(self, program, *arguments, limit_s=LIMIT_S):
-        """(exit code, output); None for the code where there is no such program, or no time left."""
+    def part(self, end_s):
+        """What is run from now on ends by then, in seconds from the start."""
+        self.part_end = min(self.end, self.start + end_s)
+
+    def __call__(self, program, *arguments, limit_s=LIMIT_S, before=(), environment=None):
+        """(exit code, output); None for the code where there is no such program, or no time left. `before`: a program that starts it."""
         path = self.programs / program
         if program.endswith('.py'):
             path = pathlib.Path(self.environment['BASIN_SOURCE_DIR']) / program
         if not path.exists():
             return None, f'{path} is not there'
-        left = min(self.end - time.monotonic(), limit_s)
+        left = min(self.part_end - time.monotonic(), limit_s)
         if left < 1:
             return None, 'no time was left for it'
         starter = [sys.executable, '-B'] if program.endswith('.py') else []
-        try:
-            done = subprocess.run([*starter, str(path), *arguments], env=self.environment, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True, errors='replace', timeout=left, check=False)
-        except subprocess.TimeoutExpired:
-            return None, f'not done in {left:.0f} s'
-        return done.returncode, done.stdout
+        # Into a file: what it has started may keep a pipe open when it has ended itself. In a process group of its own, so that a run that hangs
+        # is ended with its servers, which would keep the device's memory.
+        with tempfile.TemporaryFile() as said:
+            done = subprocess.Popen([*before, *starter, str(path), *arguments], env={**self.environment, **(environment or {})}, stdin=subprocess.DEVNULL,
+                                    stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+            try:
+                code, why = done.wait(left), ''
+            except subprocess.TimeoutExpired:
+                code, why = None, f'not done in {left:.0f} s'
+            try:
+                os.killpg(done.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            done.wait()
+            said.seek(0)
+            output = said.read().decode(errors='replace')
+        return code, f'{output[-4000:]}\n{why}' if why else output
 
 
-def run_tests(run):
-    results = []
-    for name, arguments in [(f'tests/{name}', [f'--gtest_filter={tests}']) for name, tests in TESTS.items()] + [(name, []) for name in SCRIPTS]:
+class Results:
+    """Written after each program, so that what was found is there however the next one ends."""
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.values = {}
+
+    def write(self):
+        self.path.write_text(json.dumps(self.values, indent=1) + '\n')
+
+    def add(self, kind, one):
+        self.values.setdefault(kind, []).append(one)
+        self.write()
+
+
+def said_by_tests(output):
+    """(passed, skipped), as gtest or unittest say it."""
+    count = lambda found: int(next(filter(None, found.groups()), 0)) if found else 0
+    passed = count(re.search(r'\[  PASSED  \] (\d+) test|^Ran (\d+) tests?', output, re.MULTILINE))
+    skipped = count(re.search(r'\[  SKIPPED \] (\d+) test|skipped=(\d+)', output))
+    return (passed - skipped if re.search(r'^Ran \d+ test', output, re.MULTILINE) else passed), skipped
+
+
+def run_tests(run, results):
+    programs = [(f'tests/{name}', [f'--gtest_filter={tests}']) for name, filters in TESTS.items() for tests in filters]
+    for name, arguments in programs + [(name, []) for name in SCRIPTS]:
+        started = time.monotonic()
         code, output = run(name, *arguments, limit_s=TEST_LIMIT_S)
-        passed = re.search(r'\[  PASSED  \] (\d+) test|^Ran (\d+) tests?', output, re.MULTILINE)
-        skipped = re.search(r'\[  SKIPPED \] (\d+) test|skipped=(\d+)', output)
-        count = lambda found: int(next(filter(None, found.groups()), 0)) if found else 0
-        result = {'test': name, 'exit_code': code, 'passed': count(passed), 'skipped': count(skipped)}
-        if name.endswith('.py'):
-            result['passed'] -= result['skipped']
+        passed, skipped = said_by_tests(output)
+        result = {'test': name, 'arguments': arguments, 'exit_code': code, 'passed': passed, 'skipped': skipped, 'seconds': time.monotonic() - started}
         if code != 0:
             result['output'] = output[-4000:]
-        results.append(result)
-        print(f'{name}: {result["passed"]} passed, {result["skipped"]} skipped'
+        results.add('tests', result)
+        print(f'{" ".join([name, *arguments])}: {passed} passed, {skipped} skipped, {result["seconds"]:.1f} s'
               + ('' if code == 0 else f', FAILED ({code}): {output[-500:]}'), flush=True)
-    return results
+
+
+def run_sanitizer(run, results):
+    """The tests under compute-sanitizer: 0, or 1 where it or a test has found something."""
+    sanitizer = compute_sanitizer()
+    if sanitizer is None:
+        print('gpu.sh: compute-sanitizer is not there: it comes with the CUDA toolkit; add its folder to PATH', file=sys.stderr)
+        return 2
+    failed = False
+    for tool, names in SANITIZED.items():
+        # Errors that calls return are the tests' own business: some ask for them.
+        before = [sanitizer, '--tool', tool, '--error-exitcode', str(FOUND), '--report-api-errors', 'no', '--target-processes', 'application-only']
+        for name, tests in [(name, tests) for name in names for tests in TESTS[name]]:
+            started = time.monotonic()
+            code, output = run(f'tests/{name}', f'--gtest_filter={tests}', limit_s=SANITIZED_LIMIT_S, before=before)
+            summary = re.findall(r'^=+ (?:ERROR|RACECHECK) SUMMARY: .*$', output, re.MULTILINE)
+            result = {'tool': tool, 'test': name, 'filter': tests, 'exit_code': code, 'summary': summary, 'seconds': time.monotonic() - started}
+            if code != 0:
+                result['output'] = output[-16000:]
+            failed = failed or code != 0
+            results.add('sanitizer', result)
+            print(f'{tool}, {name} {tests}: exit code {code}, {"; ".join(summary) or output[-300:]}, {result["seconds"]:.1f} s', flush=True)
+    return 1 if failed else 0
 
 
 def write_images(folder):
@@ -124,7 +205,7 @@ def run_program(run, name, update, arguments):
     seconds = {SHORT: [], LONG: []}
     for epochs in (SHORT, LONG) * REPEATS:
         started = time.monotonic()
-        code, output = run('bin/basin-worker', '--device', 'cuda', '--batch-size', str(BATCH), '--epochs', str(epochs), *arguments)
+        code, output = run('bin/basin-worker', '--device', 'cuda', '--batch-size', str(BATCH), '--epochs', str(epochs), *arguments, limit_s=PROGRAM_LIMIT_S)
         seconds[epochs].append(time.monotonic() - started)
         if code != 0:
             result.update(exit_code=code, output=output[-2000:])
@@ -134,7 +215,7 @@ def run_program(run, name, update, arguments):
     return result
 
 
-def run_steps(run, folder):
+def run_steps(run, results, folder):
     write_images(folder)
     write_flights(folder)
     mlp = ['--program', 'mlp', '--hidden', '4096,4096', '--data', str(folder)]
@@ -142,17 +223,56 @@ def run_steps(run, folder):
     # wide_deep refuses --pipeline: it does not compute on rows that are a push older.
     programs = {'mlp/hidden:4096,4096': (('local', [*mlp, '--no-ps']), ('ps of its own, computing one push behind', [*mlp, '--pipeline'])),
                 'wide_deep/hidden:1024,512': (('local, of tables in host memory', [*wide_deep, '--no-ps']), ('ps of its own', wide_deep))}
-    results = []
     for name, updates in programs.items():
-        pair = [run_program(run, name, *update) for update in updates]
-        results += pair
+        pair = []
+        for update in updates:
+            pair.append(run_program(run, name, *update))
+            results.add('steps', pair[-1])
         if all('step_seconds' in result for result in pair):
             ratio = pair[1]['step_seconds'] / pair[0]['step_seconds']
             pair[1]['ratio_to_local_update'] = ratio
             print(f'{name}: {pair[0]["step_seconds"] * 1e3:.3f} ms a step with a local update, {ratio:.2f} times that with a ps of its own', flush=True)
         else:
             print(f'{name}: not measured: ' + ' '.join(result.get('output', '')[-300:] for result in pair), flush=True)
-    return results
+
+
+def run_benchmark(run, results, kind, folder, program, *arguments):
+    """A program of bench/ that writes JSON, which is kept as `kind`."""
+    file = folder / f'{kind}.json'
+    code, output = run(program, *arguments, '--json', str(file))
+    print(output, end='', flush=True)
+    results.values[f'{kind}_exit_code'] = code
+    if file.exists():
+        results.values[kind] = json.loads(file.read_text())
+    else:
+        results.values[f'{kind}_output'] = output[-4000:]
+    results.write()
+    return code == 0
+
+
+def measure(run, results, seconds):
+    """0, or 1 where a test or a check has failed."""
+    values = results.values
+    values['not_measured'] = list(NOT_THERE)
+    run.part(TESTS_END_S)
+    run_tests(run, results)
+    values['not_measured'] += [f'{test["test"]}: no test of it ran' for test in values['tests'] if test['exit_code'] == 0 and test['passed'] == 0]
+    good = all(test['exit_code'] == 0 for test in values['tests'])
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        run.part(KERNELS_END_S)
+        good = run_benchmark(run, results, 'kernels', folder, 'bench/bench_kernels', '--cpu', '--seconds', str(seconds)) and good
+        run.part(BETWEEN_END_S)
+        good = run_benchmark(run, results, 'between_processes', folder, 'bench/bench_device_pointers', '--seconds', str(seconds)) and good
+        run.part(STEPS_END_S)
+        run_steps(run, results, folder)
+    values['not_measured'] += [f'step time of {step["program"]}, {step["update"]}' for step in values['steps'] if 'step_seconds' not in step]
+    run.part(LIMIT_S)
+    for question, (environment, program, arguments) in QUESTIONS.items():
+        code, output = run(program, *arguments, limit_s=QUESTION_LIMIT_S, environment=environment)
+        results.add('questions', {'question': question, 'exit_code': code, 'output': output[-2000:]})
+        print(f'{question}: {"yes" if code == 0 else f"no ({code}): {output[-300:]}"}', flush=True)
+    return 0 if good else 1
 
 
 def main():
@@ -160,9 +280,11 @@ def main():
     parser.add_argument('programs', nargs='?', help='a build folder or an unpacked bundle with tests')
     parser.add_argument('--json', default='gpu.json', help='the results (default: gpu.json)')
     parser.add_argument('--seconds', type=float, default=1.0, help='of each step of a ladder')
+    parser.add_argument('--sanitize', action='store_true', help='instead of all that: the tests under compute-sanitizer, memcheck and racecheck')
+    parser.add_argument('--limit', type=float, default=LIMIT_S, help=f'seconds that all of it may take (default: {LIMIT_S})')
     options = parser.parse_args()
-    run = Run(programs_folder(options.programs))
-    code, output = run('bench/bench_kernels', '--only', 'none of them')
+    run = Run(programs_folder(options.programs), options.limit)
+    code, output = run('bench/bench_kernels', '--only', 'none of them', limit_s=PROGRAM_LIMIT_S)
     if code == SKIPPED:
         print(output, end='', file=sys.stderr)
         return SKIPPED
@@ -170,34 +292,12 @@ def main():
         print(f'gpu.sh: {output}; build the target bundle with -DBASIN_BUNDLE_TESTS=ON where nvcc is, or name a build folder',
               file=sys.stderr)
         return 2
-    started = time.monotonic()
-    results = {'tests': run_tests(run), 'not_measured': list(NOT_THERE)}
-    results['not_measured'] += [f'{test["test"]}: no test of it ran' for test in results['tests'] if test['exit_code'] == 0 and test['passed'] == 0]
-    # After each part, so that what was measured is there however the next one ends.
-    write = lambda: pathlib.Path(options.json).write_text(json.dumps(results, indent=1) + '\n')
-    write()
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        code, output = run('bench/bench_kernels', '--cpu', '--seconds', str(options.seconds), '--json', str(folder / 'kernels.json'))
-        print(output, end='', flush=True)
-        results['kernels_exit_code'] = code
-        if (folder / 'kernels.json').exists():
-            results['kernels'] = json.loads((folder / 'kernels.json').read_text())
-        write()
-        between, output = run('bench/bench_device_pointers', '--seconds', str(options.seconds), '--json', str(folder / 'between.json'))
-        print(output, end='', flush=True)
-        results['between_processes_exit_code'] = between
-        if (folder / 'between.json').exists():
-            results['between_processes'] = json.loads((folder / 'between.json').read_text())
-        write()
-        results['steps'] = run_steps(run, folder)
-    results['seconds'] = time.monotonic() - started
-    results['not_measured'] += [f'step time of {step["program"]}, {step["update"]}' for step in results['steps']
-                                if 'step_seconds' not in step]
-    write()
-    print(f'{options.json}: {results["seconds"]:.0f} s')
-    failed = code != 0 or between != 0 or any(test['exit_code'] != 0 for test in results['tests'])
-    return 1 if failed else 0
+    results = Results(options.json)
+    code = run_sanitizer(run, results) if options.sanitize else measure(run, results, options.seconds)
+    results.values['seconds'] = time.monotonic() - run.start
+    results.write()
+    print(f'{options.json}: {results.values["seconds"]:.0f} s')
+    return code
 
 
 if __name__ == '__main__':

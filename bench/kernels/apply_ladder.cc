@@ -20,6 +20,8 @@ constexpr uint64_t kStep = 3;
 constexpr uint64_t kGradient = 1, kParameter = 2, kSlot = 3;
 // Elements that are compared with the host: so many at the beginning, in the middle and at the end.
 constexpr uint64_t kCompared = 1 << 16;
+constexpr uint32_t kShards = 512;
+constexpr uint64_t kShardElements = 1024;
 
 // Elements [first, first + count) of what a step reads, and after Apply of what it writes.
 struct Piece {
@@ -111,6 +113,46 @@ absl::Status Allocate(Ladders& ladders, const RuleSpec& rule, uint64_t elements,
   return absl::OkStatus();
 }
 
+// The first elements of all, as a lane's batch of small shards.
+absl::Status RunShards(Ladders& ladders, const LadderStep& of_all, const RuleSpec& rule, const CudaApplyItem& all,
+                       const Memory& memory) {
+  if (all.elements < kShards * kShardElements) return absl::OkStatus();
+  std::vector<CudaApplyItem> items(kShards, all);
+  for (uint64_t i = 0; i < kShards; ++i) {
+    const uint64_t begin = i * kShardElements;
+    items[i].gradient += begin;
+    items[i].parameters_in += begin;
+    items[i].parameters_out += begin;
+    for (int slot = 0; slot < SlotCount(rule.kind); ++slot) {
+      items[i].slots_in[slot] += begin;
+      items[i].slots_out[slot] += begin;
+    }
+    items[i].elements = kShardElements;
+  }
+  const uint64_t chunks = CountChunks(items.data(), kShards);
+  CudaMemory items_there, not_finite;
+  BASIN_RETURN_IF_ERROR(items_there.Resize("cuda", kShards * sizeof(CudaApplyItem)));
+  BASIN_RETURN_IF_ERROR(not_finite.Resize("cuda", kShards * sizeof(uint32_t)));
+  BASIN_RETURN_IF_ERROR(CheckCuda(cudaMemcpyAsync(items_there.data(), items.data(), kShards * sizeof(CudaApplyItem),
+                                                  cudaMemcpyHostToDevice, ladders.stream()),
+                                  "copy items"));
+  LadderStep step = of_all;
+  step.ladder =
+      absl::StrCat("apply/rule:", Name(rule.kind), "/shards:", kShards, "/bytes:", kShardElements * sizeof(float));
+  step.gain = "the same kernel on a batch of small shards: one launch for all of them";
+  step.bytes = of_all.bytes / of_all.items * kShards * kShardElements;
+  step.items = kShards * kShardElements;
+  step.work = [&] {
+    return CheckCuda(
+        StartApply(ladders.stream(), items_there.as<CudaApplyItem>(), kShards, chunks, not_finite.as<uint32_t>()),
+        "apply");
+  };
+  CudaApplyItem compared = all;
+  compared.elements = kShards * kShardElements;
+  step.check = [&] { return Compare(rule, compared, memory); };
+  return ladders.Run(step);
+}
+
 absl::Status RunRule(Ladders& ladders, RuleKind kind) {
   RuleSpec rule;
   rule.kind = kind;
@@ -166,7 +208,9 @@ absl::Status RunRule(Ladders& ladders, RuleKind kind) {
   };
   tuned.check = naive.check;
   BASIN_RETURN_IF_ERROR(clear());
-  return ladders.Run(tuned);
+  BASIN_RETURN_IF_ERROR(ladders.Run(tuned));
+  BASIN_RETURN_IF_ERROR(clear());
+  return RunShards(ladders, tuned, rule, item, memory);
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 #include "common/device/cuda_memory.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/device/cuda_status.h"
@@ -20,9 +23,9 @@ absl::StatusOr<void*> AllocateCuda(absl::string_view device, size_t bytes) {
 
 absl::Status CudaMemory::Resize(absl::string_view device, size_t bytes) {
   if (bytes <= bytes_) return absl::OkStatus();
-  data_.reset();
-  bytes_ = 0;
+  bytes = std::max(bytes, 2 * bytes_);
   BASIN_ASSIGN_OR_RETURN(void* const memory, AllocateCuda(device, bytes));
+  if (data_ != nullptr) outgrown_.push_back(std::move(data_));
   data_.reset(memory);
   bytes_ = bytes;
   return absl::OkStatus();

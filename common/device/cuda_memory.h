@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,11 +17,13 @@ namespace basin {
 // much was asked for and how much is free.
 absl::StatusOr<void*> AllocateCuda(absl::string_view device, size_t bytes);
 
-// A piece that grows, for those who work on a device without the Device seam.
+// A piece that grows, for those who work on a device without the Device seam. What it has outgrown is freed with it,
+// and not before: the driver waits for all streams to free memory, and meanwhile lets no thread start work, not even
+// the copies that a stream may be waiting for. As it grows to twice its size at least, that is no more than it has.
 class CudaMemory final {
  public:
-  // At least so many bytes, of the current device; what was there is lost where it grows, and all of it where it fails.
-  // Errors as AllocateCuda.
+  // At least so many bytes, of the current device; what was there is lost where it grows. Errors as AllocateCuda; then
+  // nothing has changed.
   absl::Status Resize(absl::string_view device, size_t bytes);
 
   void* data() const { return data_.get(); }
@@ -37,6 +40,7 @@ class CudaMemory final {
   };
   std::unique_ptr<void, Free> data_;
   size_t bytes_ = 0;
+  std::vector<std::unique_ptr<void, Free>> outgrown_;
 };
 
 }  // namespace basin

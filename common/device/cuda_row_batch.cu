@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <cstring>
 #include <cub/cub.cuh>
-#include <utility>
 
 #include "common/base/key_hash.h"
 #include "common/base/status_macros.h"
@@ -25,6 +24,10 @@ struct Tally {
   uint32_t mixed;  // not 0: two keys have the same sorted bits, so that their places may alternate
   uint32_t unused;
 };
+constexpr uint32_t kMostBucketBits = 16;
+constexpr size_t TallyBytes(uint32_t bucket_bits) {
+  return sizeof(Tally) + ((size_t{1} << bucket_bits) + 1) * sizeof(uint32_t);
+}
 
 unsigned BlocksFor(uint64_t count) {
   const uint64_t blocks = (count + kThreads - 1) / kThreads;
@@ -137,7 +140,7 @@ CudaRowBatch::~CudaRowBatch() {
 
 absl::Status CudaRowBatch::Check(cudaError_t error, const char* what) const { return CudaStatus(error, device_, what); }
 
-absl::Status CudaRowBatch::Reserve(uint64_t count, uint32_t bucket_bits, bool bagged, uint32_t dim) {
+absl::Status CudaRowBatch::Reserve(uint64_t count, bool bagged, uint32_t dim) {
   for (CudaMemory* memory : {&hashes_, &sorted_hashes_, &unique_}) {
     BASIN_RETURN_IF_ERROR(memory->Resize(device_, count * sizeof(uint64_t)));
   }
@@ -161,14 +164,11 @@ absl::Status CudaRowBatch::Reserve(uint64_t count, uint32_t bucket_bits, bool ba
                                           static_cast<int>(count), stream_),
             "size of a running sum"));
   BASIN_RETURN_IF_ERROR(scratch_.Resize(device_, std::max(sort, sum)));
-  const size_t tally_bytes = sizeof(Tally) + ((size_t{1} << bucket_bits) + 1) * sizeof(uint32_t);
-  BASIN_RETURN_IF_ERROR(tally_.Resize(device_, tally_bytes));
-  if (host_tally_bytes_ >= tally_bytes) return absl::OkStatus();
-  if (host_tally_ != nullptr) BASIN_RETURN_IF_ERROR(Check(cudaFreeHost(std::exchange(host_tally_, nullptr)), "unpin"));
-  host_tally_bytes_ = 0;
-  BASIN_RETURN_IF_ERROR(Check(cudaHostAlloc(&host_tally_, tally_bytes, cudaHostAllocDefault), "pin memory"));
-  host_tally_bytes_ = tally_bytes;
-  return absl::OkStatus();
+  // Of the largest, since to free the host's later the driver waits for all streams, as for the device's.
+  constexpr size_t kTallyBytes = TallyBytes(kMostBucketBits);
+  BASIN_RETURN_IF_ERROR(tally_.Resize(device_, kTallyBytes));
+  if (host_tally_ != nullptr) return absl::OkStatus();
+  return Check(cudaHostAlloc(&host_tally_, kTallyBytes, cudaHostAllocDefault), "pin memory");
 }
 
 absl::Status CudaRowBatch::Sort(const uint64_t* keys, uint32_t first_bit) {
@@ -177,7 +177,6 @@ absl::Status CudaRowBatch::Sort(const uint64_t* keys, uint32_t first_bit) {
   uint32_t* key_of_sorted = key_of_sorted_.as<uint32_t>();
   Tally* tally = tally_.as<Tally>();
   const unsigned blocks = BlocksFor(places_);
-  const size_t tally_bytes = sizeof(Tally) + ((size_t{1} << bucket_bits_) + 1) * sizeof(uint32_t);
   BASIN_RETURN_IF_ERROR(Check(cudaMemsetAsync(tally, 0, sizeof(Tally), stream_), "clear a tally"));
   BASIN_RETURN_IF_ERROR(Check(
       Launch(HashKeys, blocks, kThreads, stream_, places_, keys, hashes_.as<uint64_t>(), batch_places_.as<uint32_t>()),
@@ -202,21 +201,22 @@ absl::Status CudaRowBatch::Sort(const uint64_t* keys, uint32_t first_bit) {
       Check(Launch(FindBuckets, BlocksFor((uint64_t{1} << bucket_bits_) + 1), kThreads, stream_, places_, hashes,
                    static_cast<const uint32_t*>(key_of_sorted), bucket_bits_, reinterpret_cast<uint32_t*>(tally + 1)),
             "find buckets"));
-  return Check(cudaMemcpyAsync(host_tally_, tally, tally_bytes, cudaMemcpyDeviceToHost, stream_), "copy a tally");
+  return Check(cudaMemcpyAsync(host_tally_, tally, TallyBytes(bucket_bits_), cudaMemcpyDeviceToHost, stream_),
+               "copy a tally");
 }
 
 absl::Status CudaRowBatch::StartFill(const uint64_t* keys, uint64_t count, uint32_t bucket_bits,
                                      const CudaRowBags& bags, bool whole_hashes) {
-  BASIN_CHECK(count <= kMaxKeys && bucket_bits >= 8 && bucket_bits <= 16);
+  BASIN_CHECK(count <= kMaxKeys && bucket_bits >= 8 && bucket_bits <= kMostBucketBits);
   places_ = 0;
   key_count_ = often_ = 0;
   bags_ = bags;
   bucket_bits_ = bucket_bits;
-  BASIN_RETURN_IF_ERROR(Reserve(count, bucket_bits, bags.offsets != nullptr, 0));
+  BASIN_RETURN_IF_ERROR(Reserve(count, bags.offsets != nullptr, 0));
   Tally* const tally = static_cast<Tally*>(host_tally_);
   host_buckets_ = reinterpret_cast<const uint32_t*>(tally + 1);
   if (count == 0) {
-    std::memset(host_tally_, 0, host_tally_bytes_);
+    std::memset(host_tally_, 0, TallyBytes(bucket_bits));
     return absl::OkStatus();
   }
   places_ = count;

@@ -30,7 +30,7 @@ struct CudaRowBags {
 };
 
 // All pointers are to device memory unless said otherwise; work is ordered by the stream. Memory grows as it is needed
-// and is used again; growing waits for the device. For one thread at a time, with the device current.
+// and is used again; growing may wait for the device. For one thread at a time, with the device current.
 class CudaRowBatch final {
  public:
   static constexpr uint64_t kMaxKeys = (uint64_t{1} << 31) - 1;  // CUB counts in int
@@ -52,7 +52,7 @@ class CudaRowBatch final {
 
   // For those who may not wait for the stream, and whose device may not be kept waiting by allocations either.
   // Makes room for such batches, so that with them nothing of the below allocates. dim 0: no gradients are summed.
-  absl::Status Reserve(uint64_t count, uint32_t bucket_bits, bool bagged, uint32_t dim);
+  absl::Status Reserve(uint64_t count, bool bagged, uint32_t dim);
   // What is asked for from now on is ordered by this stream. What was asked for before has run.
   void UseStream(cudaStream_t stream) { stream_ = stream; }
   // Fill in two halves: FinishFill is for when all has run that StartFill asked for. False: two keys have the same
@@ -105,7 +105,6 @@ class CudaRowBatch final {
   CudaMemory partials_;  // sums of pieces
   CudaMemory scratch_;   // CUB's
   void* host_tally_ = nullptr;
-  size_t host_tally_bytes_ = 0;
   const uint32_t* host_buckets_ = nullptr;
 };
 

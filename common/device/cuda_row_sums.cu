@@ -29,7 +29,7 @@ template <int kWidth>
 __device__ void StoreColumns(float* at, const Columns<kWidth>& columns) {
   if constexpr (kWidth == 4) {
     const float* v = columns.value;
-    *reinterpret_cast<float4*>(at) = {v[0], v[1], v[2], v[3]};
+    __stwb(reinterpret_cast<float4*>(at), {v[0], v[1], v[2], v[3]});  // an assignment may become four stores
   } else {
     *at = columns.value[0];
   }
@@ -53,35 +53,45 @@ struct Group {
 };
 __device__ Group GroupOf(uint32_t lanes) {
   const uint64_t thread = uint64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  return {lanes, thread / lanes, uint64_t{gridDim.x} * blockDim.x / lanes, static_cast<uint32_t>(thread % lanes)};
+  const int shift = __ffs(static_cast<int>(lanes)) - 1;  // they are a power of two
+  return {lanes, thread >> shift, uint64_t{gridDim.x} * blockDim.x >> shift,
+          static_cast<uint32_t>(thread) & (lanes - 1)};
 }
 
-// The gradient of the place that is `at` in sorted order.
-template <int kWidth>
-__device__ Columns<kWidth> GradientAt(const CudaSortedRows& batch, const float* gradients, uint32_t dim, uint64_t at,
-                                      uint32_t column) {
-  uint64_t row = batch.sorted_places[at];
-  if (batch.bag_of_place == nullptr) return LoadColumns<kWidth>(gradients + row * dim + column);
-  row = batch.bag_of_place[row];
-  Columns<kWidth> columns = LoadColumns<kWidth>(gradients + row * dim + column);
-  if (batch.mean) Scale(1.0f / static_cast<float>(batch.offsets[row + 1] - batch.offsets[row]), &columns);
-  return columns;
+// Adds the gradients of kPlaces places from `at` on, in sorted order. Their loads are under way at once: what is added
+// to what comes behind them all.
+template <int kPlaces, int kWidth>
+__device__ void AddPlaces(const CudaSortedRows& batch, const float* gradients, uint32_t dim, uint64_t at,
+                          uint32_t column, Columns<kWidth>* sum) {
+  uint64_t rows[kPlaces];
+  Columns<kWidth> columns[kPlaces];
+#pragma unroll
+  for (int i = 0; i < kPlaces; ++i) rows[i] = batch.sorted_places[at + i];
+  if (batch.bag_of_place != nullptr) {
+#pragma unroll
+    for (int i = 0; i < kPlaces; ++i) rows[i] = batch.bag_of_place[rows[i]];
+  }
+#pragma unroll
+  for (int i = 0; i < kPlaces; ++i) columns[i] = LoadColumns<kWidth>(gradients + rows[i] * dim + column);
+  if (batch.bag_of_place != nullptr && batch.mean) {
+    for (int i = 0; i < kPlaces; ++i) {
+      Scale(1.0f / static_cast<float>(batch.offsets[rows[i] + 1] - batch.offsets[rows[i]]), &columns[i]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kPlaces; ++i) Add(columns[i], sum);
 }
 
-// In the order of the batch; four loads are under way at once.
+// In the order of the batch. The first is added to -0, which leaves it as it is.
 template <int kWidth>
 __device__ Columns<kWidth> SumPlaces(const CudaSortedRows& batch, const float* gradients, uint32_t dim, uint64_t begin,
                                      uint64_t end, uint32_t column) {
-  Columns<kWidth> sum = GradientAt<kWidth>(batch, gradients, dim, begin, column);
-  uint64_t at = begin + 1;
-  for (; at + 4 <= end; at += 4) {
-    Columns<kWidth> next[4];
+  Columns<kWidth> sum;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) next[i] = GradientAt<kWidth>(batch, gradients, dim, at + i, column);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) Add(next[i], &sum);
-  }
-  for (; at < end; ++at) Add(GradientAt<kWidth>(batch, gradients, dim, at, column), &sum);
+  for (int i = 0; i < kWidth; ++i) sum.value[i] = -0.0f;
+  uint64_t at = begin;
+  for (; at + 4 <= end; at += 4) AddPlaces<4>(batch, gradients, dim, at, column, &sum);
+  for (; at < end; ++at) AddPlaces<1>(batch, gradients, dim, at, column, &sum);
   return sum;
 }
 
@@ -95,7 +105,7 @@ __device__ void NoteNotFinite(const Columns<kWidth>& sum, uint32_t key, uint32_t
 
 // A group a key, but for those that stand more often than a piece has places.
 template <int kWidth>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     SumKeys(CudaSortedRows batch, const float* __restrict__ gradients, uint32_t dim, uint32_t lanes,
             float* __restrict__ sums, uint32_t* not_finite) {
   const Group group = GroupOf(lanes);
@@ -131,7 +141,7 @@ __device__ Piece PieceOf(const CudaSortedRows& batch, uint64_t partial) {
 }
 
 template <int kWidth>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     SumPieces(CudaSortedRows batch, const float* __restrict__ gradients, uint32_t dim, uint32_t lanes,
               uint64_t partial_rows, float* __restrict__ partials) {
   const Group group = GroupOf(lanes);

@@ -5,9 +5,12 @@ namespace basin {
 namespace {
 
 constexpr unsigned kThreads = 256;
-constexpr uint64_t kVectors =
-    4;  // of four floats, a thread and chunk: enough loads under way to fill the memory's queue
-constexpr uint64_t kChunk = kThreads * kVectors * 4;
+constexpr uint32_t kWarp = 32;
+constexpr unsigned kAll = 0xffffffffu;
+// Of four floats, a thread and chunk. With two, all of a thread's loads are under way before the first is used, and the
+// largest batch of a lane has two chunks for each multiprocessor.
+constexpr int kVectors = 2;
+constexpr uint64_t kChunk = uint64_t{kThreads} * kVectors * 4;
 // Some blocks a multiprocessor; each takes chunks in turn, so that one launch serves any batch.
 constexpr unsigned kMostBlocks = 132 * 16;
 
@@ -17,69 +20,68 @@ struct Element {
   float slot1;
 };
 
-__device__ float StatisticStep(const CudaRule& rule, float x, float value) {
-  switch (rule.statistic) {
-    case StatisticKind::kMean:
-      return RunningMean(rule.inverse_count, x, value);
-    case StatisticKind::kSum:
-      return value + x;
-    default:
-      return x;
+// What becomes of an element: a type a rule, so that its kind is looked at once a chunk, and a rule without slots moves
+// no bytes for them.
+struct Sgd {
+  static constexpr int kSlots = 0;
+  __device__ static Element Step(const CudaRule& rule, float g, Element e) {
+    return {SgdStep(rule.rate, g, e.w), 0, 0};
   }
-}
-
-__device__ Element Step(const CudaRule& rule, float g, Element e) {
-  if (rule.statistic != StatisticKind{}) return {StatisticStep(rule, g, e.w), 0, 0};
-  switch (rule.kind) {
-    case RuleKind::kSgd:
-      return {SgdStep(rule.rate, g, e.w), 0, 0};
-    case RuleKind::kMomentum: {
-      const MomentumState next = rule.nesterov ? NesterovStep(rule.rate, rule.momentum, g, {e.w, e.slot0})
-                                               : MomentumStep(rule.rate, rule.momentum, g, {e.w, e.slot0});
-      return {next.w, next.v, 0};
-    }
-    case RuleKind::kAdagrad: {
-      const AdagradState next = AdagradStep(rule.rate, rule.epsilon, g, {e.w, e.slot0});
-      return {next.w, next.a, 0};
-    }
-    case RuleKind::kAdam: {
-      const AdamState next = AdamStep(rule.adam, g, {e.w, e.slot0, e.slot1});
-      return {next.w, next.m, next.v};
-    }
-    case RuleKind::kFtrl: {
-      if (rule.frozen) return e;
-      const FtrlState next = FtrlStep(rule.ftrl, g, {e.w, e.slot0, e.slot1});
-      return {next.w, next.n, next.z};
-    }
-    case RuleKind::kRowwiseAdagrad:
-      break;  // tables only
+};
+template <bool kNesterov>
+struct Momentum {
+  static constexpr int kSlots = 1;
+  __device__ static Element Step(const CudaRule& rule, float g, Element e) {
+    const MomentumState next = kNesterov ? NesterovStep(rule.rate, rule.momentum, g, {e.w, e.slot0})
+                                         : MomentumStep(rule.rate, rule.momentum, g, {e.w, e.slot0});
+    return {next.w, next.v, 0};
   }
-  return e;
-}
-
-__device__ int SlotsOf(RuleKind kind) {
-  switch (kind) {
-    case RuleKind::kMomentum:
-    case RuleKind::kAdagrad:
-      return 1;
-    case RuleKind::kAdam:
-    case RuleKind::kFtrl:
-      return 2;
-    default:
-      return 0;
+};
+struct Adagrad {
+  static constexpr int kSlots = 1;
+  __device__ static Element Step(const CudaRule& rule, float g, Element e) {
+    const AdagradState next = AdagradStep(rule.rate, rule.epsilon, g, {e.w, e.slot0});
+    return {next.w, next.a, 0};
   }
-}
+};
+struct Adam {
+  static constexpr int kSlots = 2;
+  __device__ static Element Step(const CudaRule& rule, float g, Element e) {
+    const AdamState next = AdamStep(rule.adam, g, {e.w, e.slot0, e.slot1});
+    return {next.w, next.m, next.v};
+  }
+};
+struct Ftrl {
+  static constexpr int kSlots = 2;
+  __device__ static Element Step(const CudaRule& rule, float g, Element e) {
+    const FtrlState next = FtrlStep(rule.ftrl, g, {e.w, e.slot0, e.slot1});
+    return {next.w, next.n, next.z};
+  }
+};
+struct FrozenFtrl {
+  static constexpr int kSlots = 2;
+  __device__ static Element Step(const CudaRule&, float, Element e) { return e; }
+};
+template <StatisticKind kKind>
+struct Statistic {
+  static constexpr int kSlots = 0;
+  __device__ static Element Step(const CudaRule& rule, float x, Element e) {
+    if constexpr (kKind == StatisticKind::kMean) return {RunningMean(rule.inverse_count, x, e.w), 0, 0};
+    if constexpr (kKind == StatisticKind::kSum) return {e.w + x, 0, 0};
+    return {x, 0, 0};
+  }
+};
 
-// The last item whose first chunk is at or before `chunk`.
+// The last item whose first chunk is at or before `chunk`. A warp looks at 32 places at once, since each look waits for
+// memory: two looks for a thousand items. All of its threads call it, and get the same.
 __device__ uint32_t ItemOf(const CudaApplyItem* items, uint32_t count, uint64_t chunk) {
-  uint32_t low = 0, high = count;
+  uint32_t low = 0, high = count;  // it is in [low, high)
   while (high - low > 1) {
-    const uint32_t middle = low + (high - low) / 2;
-    if (items[middle].first_chunk <= chunk) {
-      low = middle;
-    } else {
-      high = middle;
-    }
+    const uint32_t step = (high - low + kWarp - 1) / kWarp;
+    const uint32_t at = low + threadIdx.x % kWarp * step;
+    const unsigned before = __ballot_sync(kAll, at < high && items[at].first_chunk <= chunk);
+    low += (kWarp - 1 - static_cast<uint32_t>(__clz(static_cast<int>(before)))) * step;
+    high = low + step < high ? low + step : high;
   }
   return low;
 }
@@ -87,42 +89,93 @@ __device__ uint32_t ItemOf(const CudaApplyItem* items, uint32_t count, uint64_t 
 __device__ float4 LoadOnce(const float* at) { return __ldcs(reinterpret_cast<const float4*>(at)); }
 __device__ void StoreOnce(float* at, float4 values) { __stcs(reinterpret_cast<float4*>(at), values); }
 
-// Whole vectors of four: returns whether a gradient in them is not finite. Slots is known to the compiler, so that a
-// rule without slots moves no bytes for them.
-template <int Slots>
-__device__ bool Vectors(const CudaApplyItem& item, uint64_t begin, uint64_t end) {
-  bool bad = false;
-#pragma unroll
-  for (uint64_t i = 0; i < kVectors; ++i) {
-    const uint64_t at = begin + (uint64_t{threadIdx.x} + i * kThreads) * 4;
-    if (at >= end) break;
-    const float4 g = LoadOnce(item.gradient + at), w = LoadOnce(item.parameters_in + at);
-    float4 a = {}, b = {};
-    if constexpr (Slots > 0) a = LoadOnce(item.slots_in[0] + at);
-    if constexpr (Slots > 1) b = LoadOnce(item.slots_in[1] + at);
-    const Element x = Step(item.rule, g.x, {w.x, a.x, b.x}), y = Step(item.rule, g.y, {w.y, a.y, b.y}),
-                  z = Step(item.rule, g.z, {w.z, a.z, b.z}), u = Step(item.rule, g.w, {w.w, a.w, b.w});
-    bad = bad || !isfinite(g.x) || !isfinite(g.y) || !isfinite(g.z) || !isfinite(g.w);
-    StoreOnce(item.parameters_out + at, {x.w, y.w, z.w, u.w});
-    if constexpr (Slots > 0) StoreOnce(item.slots_out[0] + at, {x.slot0, y.slot0, z.slot0, u.slot0});
-    if constexpr (Slots > 1) StoreOnce(item.slots_out[1] + at, {x.slot1, y.slot1, z.slot1, u.slot1});
-  }
-  return bad;
+template <int kSlots>
+struct Vector {
+  float4 g, w, slots[kSlots > 0 ? kSlots : 1];
+};
+
+template <class Rule>
+__device__ bool ApplyVector(const CudaRule& rule, const CudaApplyItem& item, uint64_t at, Vector<Rule::kSlots> in) {
+  const float4 a = Rule::kSlots > 0 ? in.slots[0] : float4{},
+               b = Rule::kSlots > 1 ? in.slots[Rule::kSlots - 1] : float4{};
+  const Element x = Rule::Step(rule, in.g.x, {in.w.x, a.x, b.x}), y = Rule::Step(rule, in.g.y, {in.w.y, a.y, b.y}),
+                z = Rule::Step(rule, in.g.z, {in.w.z, a.z, b.z}), u = Rule::Step(rule, in.g.w, {in.w.w, a.w, b.w});
+  StoreOnce(item.parameters_out + at, {x.w, y.w, z.w, u.w});
+  if constexpr (Rule::kSlots > 0) StoreOnce(item.slots_out[0] + at, {x.slot0, y.slot0, z.slot0, u.slot0});
+  if constexpr (Rule::kSlots > 1) StoreOnce(item.slots_out[1] + at, {x.slot1, y.slot1, z.slot1, u.slot1});
+  return !isfinite(in.g.x) || !isfinite(in.g.y) || !isfinite(in.g.z) || !isfinite(in.g.w);
 }
 
 // What is left of a block after its last whole vector: at most three elements.
-__device__ bool Rest(const CudaApplyItem& item, int slots, uint64_t at) {
+template <class Rule>
+__device__ bool ApplyElement(const CudaApplyItem& item, uint64_t at) {
   const float g = item.gradient[at];
-  Element e = {item.parameters_in[at], slots > 0 ? item.slots_in[0][at] : 0, slots > 1 ? item.slots_in[1][at] : 0};
-  e = Step(item.rule, g, e);
+  Element e = {item.parameters_in[at], 0, 0};
+  if constexpr (Rule::kSlots > 0) e.slot0 = item.slots_in[0][at];
+  if constexpr (Rule::kSlots > 1) e.slot1 = item.slots_in[1][at];
+  e = Rule::Step(item.rule, g, e);
   item.parameters_out[at] = e.w;
-  if (slots > 0) item.slots_out[0][at] = e.slot0;
-  if (slots > 1) item.slots_out[1][at] = e.slot1;
+  if constexpr (Rule::kSlots > 0) item.slots_out[0][at] = e.slot0;
+  if constexpr (Rule::kSlots > 1) item.slots_out[1][at] = e.slot1;
   return !isfinite(g);
 }
 
-__global__ void __launch_bounds__(kThreads) ApplyBatch(const CudaApplyItem* __restrict__ items, uint32_t count,
-                                                       uint64_t chunks, uint32_t* __restrict__ not_finite) {
+// The item's chunk from `begin` on: returns whether one of this thread's gradients is not finite.
+template <class Rule>
+__device__ bool ApplyChunk(const CudaApplyItem& item, uint64_t begin) {
+  const CudaRule rule = item.rule;
+  const uint64_t whole = item.elements / 4 * 4;
+  const uint64_t end = begin + kChunk < whole ? begin + kChunk : whole;
+  const uint64_t first = begin + uint64_t{threadIdx.x} * 4;
+  Vector<Rule::kSlots> in[kVectors] = {};  // or registers are kept for what an earlier chunk left there
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const uint64_t at = first + uint64_t{kThreads} * 4 * i;
+    if (at >= end) continue;
+    in[i].g = LoadOnce(item.gradient + at);
+    in[i].w = LoadOnce(item.parameters_in + at);
+#pragma unroll
+    for (int slot = 0; slot < Rule::kSlots; ++slot) in[i].slots[slot] = LoadOnce(item.slots_in[slot] + at);
+  }
+  bool bad = false;
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const uint64_t at = first + uint64_t{kThreads} * 4 * i;
+    if (at < end) bad = ApplyVector<Rule>(rule, item, at, in[i]) || bad;
+  }
+  const uint64_t rest = whole + threadIdx.x;
+  if (begin + kChunk >= item.elements && rest < item.elements) bad = ApplyElement<Rule>(item, rest) || bad;
+  return bad;
+}
+
+__device__ bool ApplyChunk(const CudaApplyItem& item, uint64_t begin) {
+  switch (item.rule.statistic) {
+    case StatisticKind::kMean:
+      return ApplyChunk<Statistic<StatisticKind::kMean>>(item, begin);
+    case StatisticKind::kSum:
+      return ApplyChunk<Statistic<StatisticKind::kSum>>(item, begin);
+    case StatisticKind::kLast:
+      return ApplyChunk<Statistic<StatisticKind::kLast>>(item, begin);
+  }
+  switch (item.rule.kind) {
+    case RuleKind::kSgd:
+      return ApplyChunk<Sgd>(item, begin);
+    case RuleKind::kMomentum:
+      return item.rule.nesterov ? ApplyChunk<Momentum<true>>(item, begin) : ApplyChunk<Momentum<false>>(item, begin);
+    case RuleKind::kAdagrad:
+      return ApplyChunk<Adagrad>(item, begin);
+    case RuleKind::kAdam:
+      return ApplyChunk<Adam>(item, begin);
+    case RuleKind::kFtrl:
+      return item.rule.frozen ? ApplyChunk<FrozenFtrl>(item, begin) : ApplyChunk<Ftrl>(item, begin);
+    case RuleKind::kRowwiseAdagrad:
+      break;  // tables only
+  }
+  return false;
+}
+
+__global__ void __launch_bounds__(kThreads, 4) ApplyBatch(const CudaApplyItem* __restrict__ items, uint32_t count,
+                                                          uint64_t chunks, uint32_t* __restrict__ not_finite) {
   // Without a constructor, which shared memory cannot have.
   alignas(alignof(CudaApplyItem)) __shared__ unsigned char bytes[sizeof(CudaApplyItem)];
   CudaApplyItem& item = *reinterpret_cast<CudaApplyItem*>(bytes);
@@ -135,17 +188,8 @@ __global__ void __launch_bounds__(kThreads) ApplyBatch(const CudaApplyItem* __re
       if (threadIdx.x == 0) item = items[index];
       __syncthreads();
     }
-    const uint64_t begin = (chunk - item.first_chunk) * kChunk;
-    const uint64_t whole = item.elements / 4 * 4;
-    const uint64_t end = begin + kChunk < whole ? begin + kChunk : whole;
-    const int slots = SlotsOf(item.rule.kind);
-    bool bad = slots == 0   ? Vectors<0>(item, begin, end)
-               : slots == 1 ? Vectors<1>(item, begin, end)
-                            : Vectors<2>(item, begin, end);
-    const uint64_t rest = whole + threadIdx.x;
-    if (begin + kChunk >= item.elements && rest < item.elements) bad = Rest(item, slots, rest) || bad;
     // Seldom; other blocks may have other chunks of the item.
-    if (__syncthreads_or(bad) != 0 && threadIdx.x == 0) atomicExch(&not_finite[index], 1u);
+    if (ApplyChunk(item, (chunk - item.first_chunk) * kChunk)) atomicExch(&not_finite[index], 1u);
   }
 }
 

@@ -142,7 +142,7 @@ TEST_F(DeviceBlocksTest, GradientsIn16BitsAreThoseOfTheHost) {
     update.items.resize(1);
     update.items[0].out = items[0].push.data();
     update.items[0].in = items[0].pull.data();
-    ASSERT_TRUE(*SendHalvesOfDevice(DType::kBF16, *session_, absl::MakeSpan(items), update));
+    ASSERT_EQ(SendHalvesOfDevice(DType::kBF16, *session_, absl::MakeSpan(items), update), absl::OkStatus());
     ASSERT_EQ(Wait(StartOnDevice(items, std::move(update))), absl::OkStatus());
   }
   EXPECT_EQ(found, expected);

@@ -48,8 +48,7 @@ class DeviceHalvesTest : public DeviceCallsTest {
       items.push_back(both.item);
       update.items.push_back(both.there);
     }
-    const absl::StatusOr<bool> halves = SendHalvesOfDevice(type, *session_, absl::MakeSpan(items), update);
-    EXPECT_TRUE(halves.ok() && *halves) << halves.status();
+    EXPECT_EQ(SendHalvesOfDevice(type, *session_, absl::MakeSpan(items), update), absl::OkStatus());
     return StartOnDevice(items, std::move(update));
   }
   static std::vector<uint16_t> Rounded(DType type, const Values& values) {
@@ -220,10 +219,9 @@ TEST_F(DeviceHalvesTest, AssignmentsStayFloat32AndAnAddressThatNoElementCanHaveI
   std::vector<UpdateItem> items = {Push(tiny, kTiny).item};
   DeviceUpdate update;
   update.items.push_back({.out = reinterpret_cast<const char*>(tiny.data()) + 2});
-  const absl::StatusOr<bool> refused = SendHalvesOfDevice(DType::kF16, *session_, absl::MakeSpan(items), update);
-  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(refused.status().message().find("gradient of \"tiny\": f32 in device memory at 0x"), std::string::npos)
-      << refused.status();
+  const absl::Status refused = SendHalvesOfDevice(DType::kF16, *session_, absl::MakeSpan(items), update);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(refused.message().find("gradient of \"tiny\": f32 in device memory at 0x"), std::string::npos) << refused;
 }
 
 }  // namespace

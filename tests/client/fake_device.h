@@ -245,7 +245,7 @@ class FakeCopies final : public DeviceCopies {
   void CopyOut(int, const Mark&, void* to, const void* from, size_t bytes, Done done) override {
     device_->Add(/*outward=*/true, {to, from, bytes, std::move(done)});
   }
-  absl::Status PrepareHalves(int) override { return absl::OkStatus(); }
+  absl::Status Prepare(int) override { return absl::OkStatus(); }
   void NarrowOut(int, const Mark&, DType type, void* to, const void* from, uint64_t n, Done done) override {
     const auto narrow = [=] { Narrow(type, static_cast<const float*>(from), n, static_cast<char*>(to)); };
     device_->Add(/*outward=*/true, {to, from, n * SizeOf(type), std::move(done), narrow});

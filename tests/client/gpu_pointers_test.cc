@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <deque>
 #include <string>
 #include <thread>
@@ -100,16 +101,22 @@ TEST_P(GpuPointersTest, ManyCallsOnSeveralStreamsAtOnceLoseNothing) {
   constexpr int kThreads = 3, kPushes = 4;
   const std::vector<float> ones(kElements, 1);
   Ok(client_->SetLearningRate(1));
+  // Freed after all threads: to free memory the driver waits for all streams, and lets nobody start work meanwhile.
+  struct Memory {
+    const Stream stream;
+    const DeviceFloats gradient{kElements}, pulled{kElements};
+  };
+  const DeviceFloats source(ones);
+  std::deque<Memory> memory(kThreads);
   std::vector<std::thread> threads;
-  for (int thread = 0; thread < kThreads; ++thread) {
+  for (const Memory& my : memory) {
     threads.emplace_back([&] {
-      const Stream stream;
-      const DeviceFloats source(ones), gradient(kElements), pulled(kElements);
       std::deque<basin::Call> calls;
       for (int i = 0; i < kPushes; ++i) {
-        gradient.CopyFrom(source, stream.get());
-        calls.push_back(client_->PushPull({From(*reference_, gradient)}, {Into(*reference_, pulled)}, stream.basin()));
-        Ok(calls.back().OrderBefore(stream.basin()));
+        my.gradient.CopyFrom(source, my.stream.get());
+        calls.push_back(
+            client_->PushPull({From(*reference_, my.gradient)}, {Into(*reference_, my.pulled)}, my.stream.basin()));
+        Ok(calls.back().OrderBefore(my.stream.basin()));
       }
       for (basin::Call& call : calls) Ok(call.Wait());
     });
@@ -124,6 +131,39 @@ TEST_P(GpuPointersTest, ManyCallsOnSeveralStreamsAtOnceLoseNothing) {
   std::vector<float> found(kElements);
   Ok(client_->Pull({{*reference_, found}}).Wait());
   for (const float value : found) ASSERT_NEAR(value, expected, 1e-3);
+}
+
+// Whatever starts then must have its kernels already, and may free no memory: the driver would wait for the stream.
+TEST_P(GpuPointersTest, CallsOfEveryKindStartWhileAStreamIsHeldBack) {
+  const Stream stream, other;
+  const std::vector<uint64_t> keys = {1, 2, 3};
+  const DeviceFloats values(Counting(1)), pulled(kElements), rows(keys.size() * 4);
+  const auto rows_of = [&](size_t count) {
+    return basin::Rows{.table = &*user_,
+                       .keys = keys.data(),
+                       .count = count,
+                       .push = values.data(),
+                       .pull = rows.data(),
+                       .location = basin::Location::Cuda(0)};
+  };
+  Ok(client_->Start({rows_of(1)}).Wait());  // the first with this device; the next is larger
+  std::atomic<bool> go_on = false;
+  CUDA_OK(cudaLaunchHostFunc(
+      stream.get(),
+      [](void* flag) {
+        while (!*static_cast<std::atomic<bool>*>(flag)) std::this_thread::yield();
+      },
+      &go_on));
+  basin::Call held = client_->Pull({Into(*w_, pulled)}, stream.basin());
+  Ok(held.OrderBefore(stream.basin()));
+  std::deque<basin::Call> calls;
+  calls.push_back(client_->Push({From(*reference_, values)}, other.basin()));
+  for (size_t count = keys.size(); count > 0; --count) calls.push_back(client_->Start({rows_of(count)}, other.basin()));
+  calls.push_back(client_->Push({{*reference_, values.data(), kElements, basin::kBF16, basin::Location::Cuda(0)}}));
+  go_on = true;  // copies out of the device come in the order of the calls
+  Ok(held.Wait());
+  for (basin::Call& call : calls) Ok(call.Wait());
+  CUDA_OK(cudaStreamSynchronize(stream.get()));
 }
 
 TEST_P(GpuPointersTest, WhatIsNotOfTheDeviceIsRefusedByName) {

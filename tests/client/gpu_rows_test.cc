@@ -168,18 +168,24 @@ TEST_P(GpuRowsTest, ManyCallsOnSeveralStreamsAtOnceLoseNothing) {
   Ok(client_->SetLearningRate(1));
   const Keys keys = {3, 5, 3, 8, 5, 3};
   const Floats ones(keys.size() * 4, 1);
+  // Freed after all threads: to free memory the driver waits for all streams, and lets nobody start work meanwhile.
+  struct Memory {
+    explicit Memory(const Floats& values) : source(values), gradient(values.size()), pulled(values.size()) {}
+    const Stream stream;
+    const DeviceFloats source, gradient, pulled, parameters{kElements};
+  };
+  std::deque<Memory> memory;
+  for (int thread = 0; thread < kThreads; ++thread) memory.emplace_back(ones);
   std::vector<std::thread> threads;
-  for (int thread = 0; thread < kThreads; ++thread) {
+  for (const Memory& my : memory) {
     threads.emplace_back([&] {
-      const Stream stream;
-      const DeviceFloats source(ones), gradient(ones.size()), pulled(ones.size()), parameters(kElements);
       std::deque<basin::Call> calls;
       for (int i = 0; i < kPushes; ++i) {
-        gradient.CopyFrom(source, stream.get());
-        calls.push_back(client_->Start({There(*user_, keys, gradient.data(), pulled.data())}, stream.basin()));
-        Ok(calls.back().OrderBefore(stream.basin()));
+        my.gradient.CopyFrom(my.source, my.stream.get());
+        calls.push_back(client_->Start({There(*user_, keys, my.gradient.data(), my.pulled.data())}, my.stream.basin()));
+        Ok(calls.back().OrderBefore(my.stream.basin()));
         // Between them variables, through the same staging.
-        calls.push_back(client_->Pull({Into(*w_, parameters)}, stream.basin()));
+        calls.push_back(client_->Pull({Into(*w_, my.parameters)}, my.stream.basin()));
       }
       for (basin::Call& call : calls) Ok(call.Wait());
     });

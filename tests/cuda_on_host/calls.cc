@@ -23,6 +23,7 @@ cudaError_t Begin(const char* function) {
     lost = true;
     LoseDevice();
   }
+  if (!lost && !settings.refuse.empty() && settings.refuse == function) return cudaErrorNotSupported;
   return lost ? kLost : cudaSuccess;
 }
 

@@ -182,6 +182,10 @@ void __stcs(T* at, std::type_identity_t<T> value) {
   *at = value;
 }
 template <typename T>
+void __stwb(T* at, std::type_identity_t<T> value) {
+  *at = value;
+}
+template <typename T>
 void __stcg(T* at, std::type_identity_t<T> value) {
   *at = value;
 }

@@ -223,7 +223,7 @@ cudaError_t cudaIpcOpenMemHandle(void** memory, cudaIpcMemHandle_t handle, unsig
 
 cudaError_t cudaIpcCloseMemHandle(void* memory) {
   return Call(__func__, [&] {
-    for (const Point& point : LastPoints()) WaitFor(point);
+    Quiesce(true);
     return UnmapDeviceMemory(memory) ? cudaSuccess : cudaErrorInvalidValue;
   });
 }

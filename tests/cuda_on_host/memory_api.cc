@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include "tests/cuda_on_host/calls.h"
 #include "tests/cuda_on_host/device_memory.h"
 #include "tests/cuda_on_host/lock.h"
+#include "tests/cuda_on_host/settings.h"
 #include "tests/cuda_on_host/streams.h"
 
 namespace basin::cuda_on_host {
@@ -38,15 +40,18 @@ bool Overlaps(const PinnedMemories& memories, uintptr_t begin, size_t bytes) {
   return next->first + next->second.bytes > begin;
 }
 
-bool IsPinned(const void* memory, size_t bytes) {
+enum class Pinning { kNone, kPart, kWhole };
+Pinning PinningOf(const void* memory, size_t bytes) {
   PinnedMemories& memories = ThePinned();
   const std::lock_guard<Lock> hold(memories.lock);
   const auto begin = reinterpret_cast<uintptr_t>(memory);
-  auto found = memories.all.upper_bound(begin);
-  if (found == memories.all.begin()) return false;
-  --found;
-  return begin + bytes <= found->first + found->second.bytes;
+  if (!Overlaps(memories, begin, bytes)) return Pinning::kNone;
+  const auto next = memories.all.upper_bound(begin);
+  if (next == memories.all.begin()) return Pinning::kPart;
+  const auto& [at, pinned] = *std::prev(next);
+  return begin + bytes <= at + pinned.bytes ? Pinning::kWhole : Pinning::kPart;
 }
+bool IsPinned(const void* memory) { return PinningOf(memory, 1) == Pinning::kWhole; }
 
 // Takes what cudaHostAlloc made, or cudaHostRegister named.
 bool Forget(void* memory, bool allocated) {
@@ -58,19 +63,18 @@ bool Forget(void* memory, bool allocated) {
   return true;
 }
 
-void WaitForAll() {
-  for (const Point& point : LastPoints()) WaitFor(point);
-}
-
 // Of one side of a copy.
 struct Side {
   bool on_device = false;
   bool pinned = false;
-  bool valid = true;  // within one allocation
+  bool valid = true;  // within one allocation, or one pinned piece, or outside of all
 };
 Side SideOf(const void* memory, size_t bytes) {
   const Place place = PlaceOf(memory);
-  if (place.region == Region::kOther) return {false, IsPinned(memory, bytes), true};
+  if (place.region == Region::kOther) {
+    const Pinning pinning = PinningOf(memory, bytes);
+    return {false, pinning == Pinning::kWhole, pinning != Pinning::kPart};
+  }
   return {true, false, place.region == Region::kDevice && bytes <= place.left};
 }
 
@@ -159,7 +163,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 cudaError_t cudaFree(void* memory) {
   return Call(__func__, [&] {
     if (memory == nullptr) return cudaSuccess;
-    WaitForAll();
+    Quiesce(true);
     return FreeDeviceMemory(memory) ? cudaSuccess : cudaErrorInvalidValue;
   });
 }
@@ -181,7 +185,7 @@ cudaError_t cudaMallocHost(void** memory, size_t bytes) { return cudaHostAlloc(m
 cudaError_t cudaFreeHost(void* memory) {
   return Call(__func__, [&] {
     if (memory == nullptr) return cudaSuccess;
-    WaitForAll();
+    Quiesce(true);
     if (!Forget(memory, true)) return cudaErrorInvalidValue;
     std::free(memory);
     return cudaSuccess;
@@ -201,12 +205,15 @@ cudaError_t cudaHostRegister(void* memory, size_t bytes, unsigned /*flags*/) {
 }
 
 cudaError_t cudaHostUnregister(void* memory) {
-  return Call(__func__, [&] { return Forget(memory, false) ? cudaSuccess : cudaErrorHostMemoryNotRegistered; });
+  return Call(__func__, [&] {
+    if (!TheSettings().lazy) Quiesce(false);
+    return Forget(memory, false) ? cudaSuccess : cudaErrorHostMemoryNotRegistered;
+  });
 }
 
 cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned /*flags*/) {
   return Call(__func__, [&] {
-    if (!IsPinned(host, 1)) return cudaErrorInvalidValue;
+    if (!IsPinned(host)) return cudaErrorInvalidValue;
     *device = host;
     return cudaSuccess;
   });
@@ -243,7 +250,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
       attributes->type = cudaMemoryTypeDevice;
       attributes->device = place.device;
       attributes->devicePointer = const_cast<void*>(memory);
-    } else if (IsPinned(memory, 1)) {
+    } else if (IsPinned(memory)) {
       attributes->type = cudaMemoryTypeHost;
       attributes->device = CurrentDevice();
       attributes->devicePointer = const_cast<void*>(memory);

@@ -2,12 +2,15 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "tests/cuda_on_host/enqueue.h"
@@ -133,12 +136,28 @@ TEST(RuntimeTest, AStreamWaitsForAValueInMemory) {
   Check(cudaFreeHost(memory));
 }
 
+TEST(RuntimeTest, ACopyOfMemoryThatIsPinnedInPartIsRefused) {
+  unsigned char* const memory = DeviceMemory();
+  std::vector<unsigned char> host(kTwoPages);
+  Check(cudaHostRegister(host.data() + 100, 200, cudaHostRegisterDefault));
+  for (const auto& [first, bytes, copied] :
+       {std::tuple(100, 200, true), std::tuple(150, 150, true), std::tuple(0, 100, true), std::tuple(300, 100, true),
+        std::tuple(50, 100, false), std::tuple(299, 2, false), std::tuple(0, 400, false)}) {
+    SCOPED_TRACE(first);
+    EXPECT_EQ(cudaMemcpy(memory, host.data() + first, static_cast<size_t>(bytes), cudaMemcpyHostToDevice),
+              copied ? cudaSuccess : cudaErrorInvalidValue);
+  }
+  static_cast<void>(cudaGetLastError());
+  Check(cudaHostUnregister(host.data() + 100));
+  Check(cudaFree(memory));
+}
+
 // Each runs in a process of its own, for what it sets in the environment.
 class RuntimeInAProcessTest : public testing::Test {
  protected:
   void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
   void TearDown() override {
-    for (const char* name : {"LAZY", "MEMORY", "DEVICES", "FAIL"}) {
+    for (const char* name : {"LAZY", "MEMORY", "DEVICES", "FAIL", "REFUSE"}) {
       unsetenv((std::string("BASIN_TEST_CUDA_") + name).c_str());
     }
   }
@@ -224,6 +243,40 @@ TEST_F(RuntimeInAProcessTest, ALazyStreamDoesNothingBeforeSomethingWaitsForIt) {
 TEST_F(RuntimeInAProcessTest, AMissingWaitIsARace) {
   const bool told = WatchesRaces();
   EXPECT_EXIT(ReadWithoutWaiting(), Code(told ? 66 : 0), told ? "data race" : "");
+}
+
+// With a stream that waits for what this thread does next.
+[[noreturn]] void LoadBehindAWait() {
+  void* memory = nullptr;
+  Check(cudaHostAlloc(&memory, 64, cudaHostAllocMapped));
+  std::memset(memory, 0, 64);
+  const auto wait = DriverFunction<decltype(&cuStreamWaitValue32)>("cuStreamWaitValue32");
+  if (wait(NewStream(), reinterpret_cast<CUdeviceptr>(memory), 1, CU_STREAM_WAIT_VALUE_GEQ) != CUDA_SUCCESS) {
+    std::_Exit(1);
+  }
+  alarm(1);  // where it does not come back
+  Check(RunInStream(
+      NewStream(), [] {}, /*code=*/7));
+  std::_Exit(0);
+}
+
+TEST_F(RuntimeInAProcessTest, CodeIsLoadedAtItsFirstUseOnceAllStreamsHaveEnded) {
+  EXPECT_EXIT(LoadBehindAWait(), testing::KilledBySignal(SIGALRM), "");
+  setenv("BASIN_TEST_CUDA_LAZY", "1", 1);
+  EXPECT_EXIT(LoadBehindAWait(), Code(0), "");
+}
+
+[[noreturn]] void PinWhereThatIsRefused() {
+  unsigned char* const memory = DeviceMemory();
+  std::vector<unsigned char> host(kTwoPages);
+  if (cudaHostRegister(host.data(), kTwoPages, cudaHostRegisterDefault) != cudaErrorNotSupported) std::_Exit(1);
+  Check(cudaMemcpy(memory, host.data(), kTwoPages, cudaMemcpyHostToDevice));
+  std::_Exit(0);
+}
+
+TEST_F(RuntimeInAProcessTest, ARefusedFunctionHarmsNothing) {
+  setenv("BASIN_TEST_CUDA_REFUSE", "cudaHostRegister", 1);
+  EXPECT_EXIT(PinWhereThatIsRefused(), Code(0), "");
 }
 
 [[noreturn]] void FillTheDevice() {

@@ -31,6 +31,7 @@ Settings Read() {
     settings.fail_at = Number("BASIN_TEST_CUDA_FAIL", colon == nullptr ? "" : colon + 1);
     settings.fail.assign(fail, colon);
   }
+  if (const char* refuse = std::getenv("BASIN_TEST_CUDA_REFUSE")) settings.refuse = refuse;
   return settings;
 }
 

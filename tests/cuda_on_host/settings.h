@@ -13,6 +13,7 @@ struct Settings {
   bool lazy = false;           // BASIN_TEST_CUDA_LAZY=1: a stream does nothing before something waits for it
   std::string fail;            // BASIN_TEST_CUDA_FAIL=function:k
   uint64_t fail_at = 0;
+  std::string refuse;  // BASIN_TEST_CUDA_REFUSE=function
 };
 const Settings& TheSettings();
 

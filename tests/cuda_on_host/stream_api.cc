@@ -79,9 +79,10 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void*
 
 namespace basin::cuda_on_host {
 
-cudaError_t RunInStream(cudaStream_t stream, std::function<void()> work) {
+cudaError_t RunInStream(cudaStream_t stream, std::function<void()> work, uint64_t code) {
   return Call(__func__, [&] {
     if (!IsStream(stream)) return cudaErrorInvalidResourceHandle;
+    if (code != 0) Load(code);
     Enqueue(stream, std::move(work));
     return cudaSuccess;
   });
@@ -101,6 +102,7 @@ cudaError_t LaunchOnHost(const void* kernel, dim3 grid, dim3 block, cudaStream_t
       return cudaErrorInvalidConfiguration;
     }
     if (!IsStream(stream)) return cudaErrorInvalidResourceHandle;
+    Load(reinterpret_cast<uintptr_t>(kernel));
     Enqueue(stream, [=, run = std::move(thread)] { RunGrid(kernel, grid, block, run); });
     return cudaSuccess;
   }));

@@ -5,9 +5,11 @@
 #include <limits>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <utility>
 
+#include "tests/cuda_on_host/calls.h"
 #include "tests/cuda_on_host/device_memory.h"
 #include "tests/cuda_on_host/lock.h"
 #include "tests/cuda_on_host/sanitizers.h"
@@ -22,6 +24,8 @@ struct Streams {
   Lock lock;
   Changes changes;
   std::map<cudaStream_t, Stream> all;  // null: the default stream
+  int quiescing = 0;                   // threads that do
+  std::set<std::pair<int, uint64_t>> loaded;
   bool lost = false;
 };
 
@@ -94,6 +98,11 @@ const Stream& Get(Streams& streams, cudaStream_t stream) {
 Point Last(const Stream& stream) { return {stream, stream->asked}; }
 
 // REQUIRES: the lock.
+void AwaitQuiet(Streams& streams) {
+  streams.changes.Await(streams.lock, [&] { return streams.quiescing == 0; });
+}
+
+// REQUIRES: the lock.
 Point Add(Streams& streams, const Stream& stream, Operation operation) {
   operation.number = ++stream->asked;
   stream->queue.push_back(std::move(operation));
@@ -110,6 +119,7 @@ Point Enqueue(cudaStream_t handle, std::function<void()> run, Seen seen, bool on
   operation.on_device = on_device;
   Release(operation.order.get());
   const std::lock_guard<Lock> hold(streams.lock);
+  AwaitQuiet(streams);
   const Stream stream = Get(streams, handle);
   const auto blocking = [](const Stream& other) { return (other->flags & cudaStreamNonBlocking) == 0; };
   const auto standard = streams.all.find(nullptr);
@@ -132,6 +142,7 @@ void EnqueueWait(cudaStream_t handle, const Point& point) {
   operation.after = {point};
   Release(operation.order.get());
   const std::lock_guard<Lock> hold(streams.lock);
+  AwaitQuiet(streams);
   Add(streams, Get(streams, handle), std::move(operation));
 }
 
@@ -180,6 +191,31 @@ void WaitFor(const Point& point) {
   Streams& streams = TheStreams();
   const std::lock_guard<Lock> hold(streams.lock);
   Await(streams, point);
+}
+
+void Quiesce(bool ordered) {
+  Streams& streams = TheStreams();
+  const std::lock_guard<Lock> hold(streams.lock);
+  ++streams.quiescing;
+  std::vector<Point> points;
+  for (const auto& [key, stream] : streams.all) points.push_back(Last(stream));
+  for (const Point& point : points) {
+    Demand(streams, point);
+    streams.changes.Await(streams.lock, [&] { return point.stream->done >= point.number; });
+    if (ordered) Acquire(&point.stream->order);
+  }
+  --streams.quiescing;
+  streams.changes.Announce();
+}
+
+void Load(uint64_t code) {
+  if (TheSettings().lazy) return;
+  {
+    Streams& streams = TheStreams();
+    const std::lock_guard<Lock> hold(streams.lock);
+    if (!streams.loaded.insert({CurrentDevice(), code}).second) return;
+  }
+  Quiesce(false);
 }
 
 bool IsDone(const Point& point) {

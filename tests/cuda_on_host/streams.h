@@ -41,6 +41,12 @@ Point LastPointOf(cudaStream_t stream);
 std::vector<Point> LastPoints();
 
 void WaitFor(const Point& point);
+// Waits for all streams, and meanwhile nobody adds to one: so the driver has the device to itself where it frees memory
+// or loads code. `ordered`: what they did is ordered before the caller.
+void Quiesce(bool ordered);
+// Before code runs: at its first use on the current device the driver loads it, and may have to Quiesce. A lazy one
+// need not. `code`: which it is.
+void Load(uint64_t code);
 // In lazy mode the first to ask hears no, and the work begins.
 bool IsDone(const Point& point);
 

@@ -131,7 +131,7 @@ class CudaApplyTest : public testing::Test {
 
 TEST_F(CudaApplyTest, EachRuleGivesTheHostsBitsAtEachLength) {
   for (const RuleSpec& rule : AllRules()) {
-    for (const size_t elements : {1, 3, 4, 5, 4095, 4096, 4097, 4099, 100003}) {
+    for (const size_t elements : {1, 3, 4, 5, 2047, 2048, 2049, 2051, 4099, 100003}) {
       EXPECT_EQ(Run({RandomBlock(rule, elements, elements)}), std::vector<uint32_t>{0});
     }
   }
@@ -154,7 +154,7 @@ TEST_F(CudaApplyTest, ABlockLargerThanTheGridIsWhole) {
 TEST_F(CudaApplyTest, AGradientThatIsNotFiniteIsFoundWhereverItLies) {
   const float bad[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                        -std::numeric_limits<float>::infinity()};
-  for (const size_t at : {size_t{0}, size_t{4094}, size_t{4095}, size_t{4096}, size_t{9000}, size_t{9001}}) {
+  for (const size_t at : {size_t{0}, size_t{2046}, size_t{2047}, size_t{2048}, size_t{9000}, size_t{9001}}) {
     std::vector<Block> blocks;
     for (size_t i = 0; i < 3; ++i) blocks.push_back(RandomBlock(Rule(RuleKind::kAdagrad, 0.1f), 9002, i));
     blocks[1].gradient[at] = bad[at % 3];

@@ -154,9 +154,8 @@ absl::Status Start(basin_client* client, const basin_item* items, size_t count, 
   DeviceUpdate* const on_device = taker.copies() == nullptr ? nullptr : &taker.update();
   if (on_device != nullptr) {
     BASIN_RETURN_IF_ERROR(client->session->PrepareDevice(on_device->device));
-    BASIN_ASSIGN_OR_RETURN(const bool has_halves, SendHalvesOfDevice(client->gradient_dtype, *client->session,
-                                                                     absl::MakeSpan(update), *on_device));
-    if (has_halves) BASIN_RETURN_IF_ERROR(taker.copies()->PrepareHalves(on_device->device));
+    BASIN_RETURN_IF_ERROR(
+        SendHalvesOfDevice(client->gradient_dtype, *client->session, absl::MakeSpan(update), *on_device));
     BASIN_ASSIGN_OR_RETURN(on_device->after, taker.copies()->MarkNow(on_device->device, stream));
   } else if (stream.kind != BASIN_STREAM_NONE) {
     return absl::InvalidArgumentError("a stream is given, and all tensors of the call are in host memory; pass NULL");

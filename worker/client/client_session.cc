@@ -273,8 +273,11 @@ absl::StatusOr<DeviceCopies*> ClientSession::device_copies() {
 
 absl::Status ClientSession::PrepareDevice(int device) {
   MutexLock opening(opening_mutex_);
+  if (prepared_.contains(device)) return absl::OkStatus();
+  BASIN_RETURN_IF_ERROR(copies_->Prepare(device));
   BASIN_RETURN_IF_ERROR(MakeStaging(device));
-  if (blocks_asked_.insert(device).second) OpenBlocks(device);
+  OpenBlocks(device);
+  prepared_.insert(device);
   return absl::OkStatus();
 }
 

@@ -60,8 +60,8 @@ class ClientSession final {
   }
   // Opened by the first call; FAILED_PRECONDITION: why there are none.
   absl::StatusOr<DeviceCopies*> device_copies() ABSL_LOCKS_EXCLUDED(opening_mutex_);
-  // Makes the memory through which calls with device pointers go, where there is none yet. REQUIRES: device_copies()
-  // has opened, and knows the device.
+  // Makes what calls with device pointers need, the memory through which they go included, where it is not there yet.
+  // REQUIRES: device_copies() has opened, and knows the device.
   absl::Status PrepareDevice(int device) ABSL_LOCKS_EXCLUDED(opening_mutex_, mutex_);
   // What is queued on the stream afterwards runs when the call is done, however it ends. REQUIRES: a call with device
   // memory.
@@ -114,7 +114,7 @@ class ClientSession final {
   const std::unique_ptr<wire::Dialer> dialer_;  // Wake is thread-safe, the rest is the driver's
   Mutex opening_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   std::shared_ptr<DeviceCopies> copies_ ABSL_GUARDED_BY(opening_mutex_);  // nullptr before the first device pointer
-  std::set<int> blocks_asked_ ABSL_GUARDED_BY(opening_mutex_);            // devices
+  std::set<int> prepared_ ABSL_GUARDED_BY(opening_mutex_);                // devices
   Mutex mutex_;
   CondVar changed_;
   ClientCore core_ ABSL_GUARDED_BY(mutex_);

@@ -43,6 +43,10 @@ class DeviceCopies {
 
   // Waits for the copies under way.
   virtual ~DeviceCopies() = default;
+  // What all below need on that device, its kernels included. To be called before any of them is, and before a stream
+  // is held back: the driver waits for all streams to load a kernel, and meanwhile lets no thread start work, not even
+  // the copies that a stream waits for. With no lock held that ends calls. RESOURCE_EXHAUSTED: no memory there.
+  virtual absl::Status Prepare(int device) = 0;
   // Whether [data, data + bytes) is memory of that device. INVALID_ARGUMENT: what it is instead, or
   // that there is no such device.
   virtual absl::Status Check(int device, const void* data, size_t bytes) = 0;
@@ -60,9 +64,6 @@ class DeviceCopies {
   // Out of the device, behind the mark. Those that are asked for run in the order of asking. 0 bytes: waits for the
   // mark.
   virtual void CopyOut(int device, const Mark& after, void* to, const void* from, size_t bytes, Done done) = 0;
-  // What the two below need on that device, of either type. To be called before they are, and with no lock held
-  // that ends calls: the device may keep us waiting. RESOURCE_EXHAUSTED: no memory there.
-  virtual absl::Status PrepareHalves(int device) = 0;
   // As CopyOut, of n floats that leave as numbers of `type` (kF16 or kBF16), with the bits of Narrow. At most
   // kMaxShardBytes of those.
   virtual void NarrowOut(int device, const Mark& after, DType type, void* to, const void* from, uint64_t n,
@@ -74,7 +75,8 @@ class DeviceCopies {
   // Into the device, as CopyOut, but waiting for nothing that a stream does: else one call's copies could wait for
   // another's whose own come later.
   virtual void CopyIn(int device, void* to, const void* from, size_t bytes, Done done) = 0;
-  // The rows of one table that a call moves. As PrepareHalves it is to be called before the call is started.
+  // The rows of one table that a call moves. To be called before the call is started, with no lock held that ends
+  // calls: the device may keep us waiting.
   virtual absl::StatusOr<std::unique_ptr<DeviceRows>> PrepareRows(const DeviceRowsItem& item) = 0;
   // RESOURCE_EXHAUSTED: too many gates at once.
   virtual absl::StatusOr<std::unique_ptr<StreamGate>> NewGate(int device) = 0;

@@ -1,6 +1,5 @@
 // The CUDA twin of the DeviceCopies seam. One thread a direction issues its copies on streams of its own and waits for
 // their events, asleep; so no thread of the embedding program ever waits for a device, and its current device stays.
-#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <atomic>
@@ -19,147 +18,13 @@
 #include "common/base/status_macros.h"
 #include "common/device/cuda_status.h"
 #include "common/device/cuda_uuid.h"
+#include "worker/client/cuda_gate.h"
 #include "worker/client/device_copies.h"
 #include "worker/client/device_rows_cuda.h"
 #include "worker/client/device_scratch.h"
 
 namespace basin {
 namespace {
-
-std::string Name(int device) { return absl::StrCat("cuda:", device); }
-
-// Of CUDA's per-thread error, which another library would take for its own.
-absl::Status Checked(cudaError_t error, int device, absl::string_view what) {
-  if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
-  return CudaStatus(error, Name(device), what);
-}
-
-// The thread's current device for as long as this lives. Where it was that one already nothing is set: setting a device
-// makes its context.
-class CurrentDevice final {
- public:
-  explicit CurrentDevice(int device) {
-    status_ = Checked(cudaGetDevice(&before_), device, "ask for the current device");
-    if (!status_.ok() || before_ == device) return;
-    status_ = Checked(cudaSetDevice(device), device, "use");
-    changed_ = status_.ok();
-  }
-  ~CurrentDevice() {
-    if (changed_) static_cast<void>(cudaSetDevice(before_));
-  }
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
-  const absl::Status& status() const { return status_; }
-
- private:
-  absl::Status status_;
-  int before_ = 0;
-  bool changed_ = false;
-};
-
-cudaStream_t StreamOf(const DeviceStream& stream) {
-  return reinterpret_cast<cudaStream_t>(stream.handle);  // NOLINT(performance-no-int-to-ptr)
-}
-
-// ---- Gates ----
-
-// A stream waits until a word reaches the number of its gate. Words are used again with the next number, which a late
-// look finds beyond its own too. They are never freed: a stream may look at one long after its gate is gone.
-struct Word {
-  uint32_t* at = nullptr;
-  uint32_t number = 0;
-};
-constexpr size_t kWords = 4096;
-
-class Words final {
- public:
-  static Words& Get() {
-    static Words* const words = new Words;
-    return *words;
-  }
-  absl::StatusOr<Word> Take(int device) {
-    MutexLock lock(mutex_);
-    if (!made_) {
-      void* memory = nullptr;
-      const CurrentDevice current(device);
-      BASIN_RETURN_IF_ERROR(current.status());
-      BASIN_RETURN_IF_ERROR(
-          Checked(cudaHostAlloc(&memory, kWords * sizeof(uint32_t), cudaHostAllocPortable | cudaHostAllocMapped),
-                  device, "pin memory that streams wait on"));
-      made_ = true;
-      for (size_t i = 0; i < kWords; ++i) {
-        uint32_t* const at = static_cast<uint32_t*>(memory) + i;
-        *at = 0;
-        free_.push_back({at, 0});
-      }
-    }
-    if (free_.empty()) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat(kWords, " calls hold streams back; wait for some of them before starting more"));
-    }
-    Word word = free_.back();
-    free_.pop_back();
-    ++word.number;
-    return word;
-  }
-  void Give(Word word) {
-    MutexLock lock(mutex_);
-    free_.push_back(word);
-  }
-
- private:
-  Mutex mutex_;
-  bool made_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<Word> free_ ABSL_GUARDED_BY(mutex_);
-};
-
-using WaitValue = decltype(&cuStreamWaitValue32);
-
-absl::StatusOr<WaitValue> FindWaitValue(int device) {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-// Deprecated from CUDA 13 on, for a call that 12.0 does not have; gives the version that is current for this runtime.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-  const cudaError_t error = cudaGetDriverEntryPoint("cuStreamWaitValue32", &function, cudaEnableDefault, &found);
-#pragma GCC diagnostic pop
-  BASIN_RETURN_IF_ERROR(Checked(error, device, "find cuStreamWaitValue32"));
-  if (found != cudaDriverEntryPointSuccess || function == nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(Name(device), ": this driver has no cuStreamWaitValue32; install one for CUDA 12 or later"));
-  }
-  return reinterpret_cast<WaitValue>(function);
-}
-
-class CudaGate final : public StreamGate {
- public:
-  CudaGate(int device, Word word, WaitValue wait) : device_(device), word_(word), wait_(wait) {}
-  ~CudaGate() override {
-    Open();
-    Words::Get().Give(word_);
-  }
-
-  absl::Status HoldBack(const DeviceStream& stream) override {
-    const CurrentDevice current(device_);  // stream 0 is the current device's
-    BASIN_RETURN_IF_ERROR(current.status());
-    void* there = nullptr;
-    BASIN_RETURN_IF_ERROR(
-        Checked(cudaHostGetDevicePointer(&there, word_.at, 0), device_, "find memory that streams wait on"));
-    const CUresult result =
-        wait_(StreamOf(stream), reinterpret_cast<CUdeviceptr>(there), word_.number, CU_STREAM_WAIT_VALUE_GEQ);
-    if (result == CUDA_SUCCESS) return absl::OkStatus();
-    return absl::InternalError(absl::StrCat(Name(device_), ": let the stream wait: CUDA driver error ",
-                                            static_cast<int>(result), "; is it a stream of this device?"));
-  }
-
-  // In order: the copies that the stream is to see have ended, and were waited for.
-  void Open() override { std::atomic_ref<uint32_t>(*word_.at).store(word_.number, std::memory_order_release); }
-
- private:
-  const int device_;
-  const Word word_;
-  const WaitValue wait_;
-};
 
 // ---- Copies ----
 
@@ -221,6 +86,10 @@ class Line final {
     thread_.join();
   }
 
+  // From now on no copy is issued before all earlier ones have ended and that was told. One to memory that is not
+  // pinned keeps the thread waiting until its mark has passed, and that may wait for what an earlier job is to tell.
+  void GoOneByOne() { one_by_one_ = true; }
+
   void Add(Job job) {
     MutexLock lock(mutex_);
     jobs_.push_back(std::move(job));
@@ -248,6 +117,7 @@ class Line final {
         jobs.swap(jobs_);
       }
       for (Job& job : jobs) {
+        while (one_by_one_ && !under_way.empty()) AwaitOldest(&under_way);
         absl::StatusOr<cudaEvent_t> event = Issue(job);
         if (event.ok()) {
           under_way.push_back({std::move(job), *event});
@@ -259,17 +129,21 @@ class Line final {
         if (jobs.empty()) break;
         continue;
       }
-      UnderWay oldest = std::move(under_way.front());
-      under_way.pop_front();
-      const absl::Status status = Checked(cudaEventSynchronize(oldest.event), oldest.job.device, what_);
-      places_[oldest.job.device].events.push_back(oldest.event);
-      oldest.job.done(status);
+      AwaitOldest(&under_way);
     }
     for (auto& [device, place] : places_) {
       if (cudaSetDevice(device) != cudaSuccess) continue;
       for (const cudaEvent_t event : place.events) static_cast<void>(cudaEventDestroy(event));
       if (place.stream != nullptr) static_cast<void>(cudaStreamDestroy(place.stream));
     }
+  }
+
+  void AwaitOldest(std::deque<UnderWay>* under_way) {
+    UnderWay oldest = std::move(under_way->front());
+    under_way->pop_front();
+    const absl::Status status = Checked(cudaEventSynchronize(oldest.event), oldest.job.device, what_);
+    places_[oldest.job.device].events.push_back(oldest.event);
+    oldest.job.done(status);
   }
 
   // The event behind the copy.
@@ -296,6 +170,7 @@ class Line final {
   }
 
   const char* const what_;
+  std::atomic<bool> one_by_one_ = false;
   std::map<int, Place> places_;  // the thread's
   Mutex mutex_;
   CondVar changed_;
@@ -308,23 +183,35 @@ class CudaCopies final : public DeviceCopies {
  public:
   explicit CudaCopies(int devices) : devices_(devices) {}
 
+  absl::Status Prepare(int device) override {
+    const CurrentDevice current(device);
+    BASIN_RETURN_IF_ERROR(current.status());
+    BASIN_RETURN_IF_ERROR(scratch_.Prepare(device));
+    BASIN_RETURN_IF_ERROR(rows_->LoadKernels(device));
+    for (Line* line : {&out_, &in_}) line->Add({device, nullptr, nullptr, [](const absl::Status&) {}});  // its stream
+    return absl::OkStatus();
+  }
+
   absl::Status Check(int device, const void* data, size_t bytes) override {
     if (device < 0 || device >= devices_) {
       return absl::InvalidArgumentError(
-          absl::StrCat("there is no ", Name(device), "; this process sees ", devices_, " CUDA devices"));
+          absl::StrCat("there is no ", CudaName(device), "; this process sees ", devices_, " CUDA devices"));
     }
     if (bytes == 0) return absl::OkStatus();
+    // To look one up makes the current device's context, and there may be none yet.
+    const CurrentDevice current(device);
+    BASIN_RETURN_IF_ERROR(current.status());
     for (const char* at : {static_cast<const char*>(data), static_cast<const char*>(data) + bytes - 1}) {
       cudaPointerAttributes found = {};
       BASIN_RETURN_IF_ERROR(Checked(cudaPointerGetAttributes(&found, at), device, "look up a pointer"));
       if (found.type == cudaMemoryTypeManaged) continue;
       if (found.type == cudaMemoryTypeDevice && found.device == device) continue;
-      const std::string is = found.type == cudaMemoryTypeDevice ? absl::StrCat("memory of ", Name(found.device))
+      const std::string is = found.type == cudaMemoryTypeDevice ? absl::StrCat("memory of ", CudaName(found.device))
                              : found.type == cudaMemoryTypeHost
                                  ? "pinned host memory, which is passed as device 1 (CPU)"
                                  : "no memory that CUDA knows";
       return absl::InvalidArgumentError(absl::StrCat("byte ", at - static_cast<const char*>(data), " of ", bytes,
-                                                     " is ", is, ", the tensor says ", Name(device)));
+                                                     " is ", is, ", the tensor says ", CudaName(device)));
     }
     return absl::OkStatus();
   }
@@ -359,8 +246,14 @@ class CudaCopies final : public DeviceCopies {
     const CurrentDevice current(device);
     if (!current.status().ok()) return nullptr;
     const cudaError_t error = cudaHostRegister(memory, bytes, cudaHostRegisterPortable);
-    if (!Checked(error, device, "pin").ok()) return nullptr;
-    return {memory, [](void* pinned) { static_cast<void>(cudaHostUnregister(pinned)); }};
+    if (!Checked(error, device, "pin").ok()) {
+      out_.GoOneByOne();
+      return nullptr;
+    }
+    return {memory, [device](void* pinned) {
+              const CurrentDevice there(device);
+              static_cast<void>(cudaHostUnregister(pinned));
+            }};
   }
 
   void CopyOut(int device, const Mark& after, void* to, const void* from, size_t bytes, Done done) override {
@@ -370,11 +263,6 @@ class CudaCopies final : public DeviceCopies {
     in_.Add({device, nullptr, Copying(to, from, bytes), std::move(done)});
   }
 
-  absl::Status PrepareHalves(int device) override {
-    const CurrentDevice current(device);
-    BASIN_RETURN_IF_ERROR(current.status());
-    return scratch_.Prepare(device);
-  }
   void NarrowOut(int device, const Mark& after, DType type, void* to, const void* from, uint64_t n,
                  Done done) override {
     const auto start = [this, device, type, to, from, n](cudaStream_t stream) {
@@ -396,11 +284,7 @@ class CudaCopies final : public DeviceCopies {
     return rows_->Prepare(item);
   }
 
-  absl::StatusOr<std::unique_ptr<StreamGate>> NewGate(int device) override {
-    BASIN_ASSIGN_OR_RETURN(const WaitValue wait, FindWaitValue(device));
-    BASIN_ASSIGN_OR_RETURN(const Word word, Words::Get().Take(device));
-    return std::make_unique<CudaGate>(device, word, wait);
-  }
+  absl::StatusOr<std::unique_ptr<StreamGate>> NewGate(int device) override { return MakeCudaGate(device); }
 
  private:
   static DeviceRowsMemory::AddToLine AddingTo(Line& line) {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -39,6 +40,7 @@ class DeviceRowsMemory::Room final {
  public:
   explicit Room(int device) : device(device), batch(DeviceName(device), nullptr) {}
   ~Room() {
+    for (void* const memory : outgrown) static_cast<void>(cudaFreeHost(memory));
     if (host != nullptr) static_cast<void>(cudaFreeHost(host));
   }
   Room(const Room&) = delete;
@@ -47,7 +49,7 @@ class DeviceRowsMemory::Room final {
   absl::Status Reserve(const DeviceRowsItem& item) {
     const std::string name = DeviceName(device);
     const bool bagged = !item.bags.offsets.empty();
-    BASIN_RETURN_IF_ERROR(batch.Reserve(item.count, item.bucket_bits, bagged, item.push != nullptr ? item.dim : 0));
+    BASIN_RETURN_IF_ERROR(batch.Reserve(item.count, bagged, item.push != nullptr ? item.dim : 0));
     const size_t row_bytes = item.dim * sizeof(float);
     if (item.count > 0) BASIN_RETURN_IF_ERROR(rows.Resize(name, item.count * row_bytes));
     BASIN_RETURN_IF_ERROR(
@@ -60,9 +62,10 @@ class DeviceRowsMemory::Room final {
         std::min<size_t>(item.count, size_t{1} << item.bucket_bits) + item.count / MostKeysOfEntry(item.dim);
     BASIN_RETURN_IF_ERROR(spans.Resize(name, most_spans * sizeof(RowsSpan)));
     spans_at = sizeof(Found) + words * sizeof(uint64_t);
-    const size_t bytes = spans_at + most_spans * sizeof(RowsSpan);
+    size_t bytes = spans_at + most_spans * sizeof(RowsSpan);
     if (bytes <= host_bytes) return absl::OkStatus();
-    if (host != nullptr) static_cast<void>(cudaFreeHost(std::exchange(host, nullptr)));
+    bytes = std::max(bytes, 2 * host_bytes);
+    if (host != nullptr) outgrown.push_back(std::exchange(host, nullptr));
     host_bytes = 0;
     BASIN_RETURN_IF_ERROR(
         CheckedRows(cudaHostAlloc(&host, bytes, cudaHostAllocPortable), device, "pin memory for keys"));
@@ -81,6 +84,7 @@ class DeviceRowsMemory::Room final {
   CudaMemory packed, found, spans;
   void* host = nullptr;  // a Found, then keys and offsets, then spans
   size_t host_bytes = 0, spans_at = 0;
+  std::vector<void*> outgrown;  // earlier ones, freed with the room: as CudaMemory's
 };
 
 class DeviceRowsMemory::Rows final : public DeviceRows {
@@ -266,11 +270,6 @@ DeviceRowsMemory::DeviceRowsMemory(AddToLine out, AddToLine in) : out_(std::move
 DeviceRowsMemory::~DeviceRowsMemory() = default;
 
 absl::StatusOr<std::unique_ptr<DeviceRows>> DeviceRowsMemory::Prepare(const DeviceRowsItem& item) {
-  MutexLock preparing(preparing_);
-  if (!loaded_[item.device]) {
-    BASIN_RETURN_IF_ERROR(LoadKernels(item.device));
-    loaded_[item.device] = true;
-  }
   std::unique_ptr<Room> room = TakeRoom(item.device, item.count * item.dim * sizeof(float));
   if (absl::Status reserved = room->Reserve(item); !reserved.ok()) {
     GiveRoom(std::move(room));
@@ -303,7 +302,6 @@ void DeviceRowsMemory::GiveRoom(std::unique_ptr<Room> room) {
   free_.push_back(std::move(room));
 }
 
-// Has each kernel run once: the driver loads one at its first launch, and may wait for all streams to do so.
 absl::Status DeviceRowsMemory::LoadKernels(int device) {
   const auto check = [&](cudaError_t error) { return CheckedRows(error, device, "load kernels for rows"); };
   cudaStream_t stream = nullptr;

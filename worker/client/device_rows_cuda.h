@@ -4,7 +4,6 @@
 #include <cuda_runtime_api.h>
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -16,8 +15,8 @@
 namespace basin {
 
 // Makes them, and keeps the devices' memory that they work in. Memory is taken while a call is started, by the calling
-// thread, and given back with the last reference to this alone: where the driver takes memory or gives it back it may
-// wait for all of a device's streams, and those for calls.
+// thread, and given back with the last reference to this alone: where the driver gives memory back it waits for all of
+// a device's streams, and those may wait for calls.
 class DeviceRowsMemory final : public std::enable_shared_from_this<DeviceRowsMemory> {
  public:
   // Puts what `start` asks of the stream into one direction's line, behind the mark.
@@ -29,8 +28,12 @@ class DeviceRowsMemory final : public std::enable_shared_from_this<DeviceRowsMem
   DeviceRowsMemory(const DeviceRowsMemory&) = delete;
   DeviceRowsMemory& operator=(const DeviceRowsMemory&) = delete;
 
-  // Copies keys and bags that are the host's. REQUIRES: the device is the current one; no lock is held that a call needs
-  // to end; at most CudaRowBatch::kMaxKeys keys, and bags. RESOURCE_EXHAUSTED: no memory. Thread-safe.
+  // Has each kernel run once: the driver loads one at its first launch, and may wait for all streams to do so.
+  // REQUIRES: the device is the current one.
+  absl::Status LoadKernels(int device);
+  // Copies keys and bags that are the host's. REQUIRES: the kernels are loaded; the device is the current one; no lock
+  // is held that a call needs to end; at most CudaRowBatch::kMaxKeys keys, and bags. RESOURCE_EXHAUSTED: no memory.
+  // Thread-safe.
   absl::StatusOr<std::unique_ptr<DeviceRows>> Prepare(const DeviceRowsItem& item);
 
  private:
@@ -39,11 +42,8 @@ class DeviceRowsMemory final : public std::enable_shared_from_this<DeviceRowsMem
 
   std::unique_ptr<Room> TakeRoom(int device, size_t bytes);
   void GiveRoom(std::unique_ptr<Room> room);
-  absl::Status LoadKernels(int device);
 
   const AddToLine out_, in_;
-  Mutex preparing_ ABSL_ACQUIRED_BEFORE(mutex_);
-  std::map<int, bool> loaded_ ABSL_GUARDED_BY(preparing_);
   Mutex mutex_;  // held for no call of CUDA's
   std::vector<std::unique_ptr<Room>> free_ ABSL_GUARDED_BY(mutex_);
   size_t rooms_ ABSL_GUARDED_BY(mutex_) = 0;  // that were made

@@ -94,8 +94,8 @@ absl::Status NarrowGradients(DType type, ClientSession& session, SpareMemory& sp
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> SendHalvesOfDevice(DType type, ClientSession& session, absl::Span<UpdateItem> items,
-                                        DeviceUpdate& update) {
+absl::Status SendHalvesOfDevice(DType type, ClientSession& session, absl::Span<UpdateItem> items,
+                                DeviceUpdate& update) {
   bool any = false;
   const absl::Status status = session.Run([&](ClientCore& core, absl::Time) {
     for (size_t i = 0; i < items.size(); ++i) {
@@ -124,7 +124,7 @@ absl::StatusOr<bool> SendHalvesOfDevice(DType type, ClientSession& session, absl
   });
   BASIN_RETURN_IF_ERROR(status);
   for (UpdateItem& item : items) item.held = any;
-  return any;
+  return absl::OkStatus();
 }
 
 }  // namespace basin

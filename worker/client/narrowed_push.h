@@ -49,10 +49,8 @@ absl::Status NarrowGradients(DType type, ClientSession& session, SpareMemory& sp
 
 // The same for gradients in device memory, which become numbers of `type` as they are copied out of it; kF32: none do.
 // Those that lie there in 16 bits already leave as they are. Where a call has any of either, nothing of it leaves
-// before the device has looked at all of them: its items are held. Returns whether it has; then
-// DeviceCopies::PrepareHalves is to be called. INVALID_ARGUMENT: an address that no element can have. REQUIRES:
-// `update` has an item for each.
-absl::StatusOr<bool> SendHalvesOfDevice(DType type, ClientSession& session, absl::Span<UpdateItem> items,
-                                        DeviceUpdate& update);
+// before the device has looked at all of them: its items are held. INVALID_ARGUMENT: an address that no element can
+// have. REQUIRES: `update` has an item for each.
+absl::Status SendHalvesOfDevice(DType type, ClientSession& session, absl::Span<UpdateItem> items, DeviceUpdate& update);
 
 }  // namespace basin

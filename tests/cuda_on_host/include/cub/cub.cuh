@@ -27,10 +27,11 @@ cudaError_t TwoCalls(void* storage, size_t& bytes, cudaStream_t stream, Work wor
     return cudaSuccess;
   }
   if (bytes < kCubStorage) return cudaErrorInvalidValue;
-  return RunInStream(stream, [storage, work = std::move(work)] {
+  const auto run = [storage, work = std::move(work)] {
     std::fill_n(static_cast<unsigned char*>(storage), kCubStorage, static_cast<unsigned char>(0xcb));
     work();
-  });
+  };
+  return RunInStream(stream, run, reinterpret_cast<uintptr_t>(&TwoCalls<Work>));
 }
 
 template <typename Iterator>

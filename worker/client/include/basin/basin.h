@@ -271,9 +271,9 @@ BASIN_API int32_t basin_start(basin_client* client, const basin_item* items, siz
  * driver, no device; then nothing of CUDA is touched. The first device pointer opens the device in this process and
  * pins host memory (max_bytes_in_flight, between 4 and 128 MiB) until the client and all its calls are freed. NaN and
  * Inf in device memory are found when a piece has come to the host, or to a server on that GPU (docs/cuda.md): the
- * call ends with BASIN_INVALID_ARGUMENT, shards that hold them are unchanged, other pieces of the call are applied. Calls take part in the order in which they are
- * started, on device as on host memory; within a call, variables go in the order of `items`, so list those first that
- * are used first. */
+ * call ends with BASIN_INVALID_ARGUMENT, shards that hold them are unchanged, other pieces of the call are applied.
+ * Calls take part in the order in which they are started, on device as on host memory; within a call, variables go in
+ * the order of `items`, so list those first that are used first. */
 enum { BASIN_STREAM_NONE = 0, BASIN_STREAM_CUDA = 1 };
 typedef struct basin_stream {
   int32_t kind;
@@ -288,8 +288,9 @@ BASIN_API int32_t basin_start_on_stream(basin_client* client, const basin_item* 
  * be overwritten. The CPU does not wait, and nobody need wait for the call. It is done too when it has failed (its
  * servers out of reach, the client closed), so that no stream waits for ever: ask basin_call_wait for its outcome
  * before using what comes of it. For calls with device memory; the stream is of the call's device. Not for a stream
- * that the call's own start must still wait for something on. While a stream waits, do not call what waits for the
- * whole device under a lock of CUDA's (cudaFree and the like may). */
+ * that the call's own start must still wait for something on. While a stream waits, let no thread do what waits for the
+ * whole device under a lock of CUDA's: cudaFree and the like, and the first launch of a kernel, which loads it; and
+ * have as many connections to the device as streams (CUDA_DEVICE_MAX_CONNECTIONS). docs/cuda.md says why, and how. */
 BASIN_API int32_t basin_call_order_before(basin_call* call, const basin_stream* stream, basin_status* status);
 
 /* Rows of one table. A key may stand several times: pushed gradients of one key are summed first. */
