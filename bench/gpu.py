@@ -39,7 +39,7 @@ QUESTION_LIMIT_S = 20
 EXAMPLES, TEST_EXAMPLES, PIXELS, CLASSES = 16_384, 1024, 784, 10
 BATCH, SHORT, LONG, REPEATS = 1024, 1, 13, 3  # epochs
 STEPS_PER_EPOCH = EXAMPLES // BATCH
-NOT_THERE = ['separate processes on one GPU, and 2 and 4 workers, with their hand-offs']
+WORKERS = (1, 2, 4)  # of a ps on their GPU, each a process of its own
 
 
 def programs_folder(given):
@@ -199,20 +199,43 @@ def write_flights(folder):
         'categorical: [carrier, tailnum, origin, dest]\ncrosses:\n  - [carrier, dest]\n  - [origin, carrier]\n')
 
 
-def run_program(run, name, update, arguments):
-    """The time of a step: a long run less a short one, each the fastest of REPEATS, so that starting is in neither."""
-    result = {'program': name, 'device': 'cuda', 'update': update, 'batch': BATCH, 'steps': (LONG - SHORT) * STEPS_PER_EPOCH, 'repeats': REPEATS}
+def time_of_step(program, update, timed, repeats):
+    """A long run less a short one, each the fastest of `repeats`, so that starting is in neither. timed(epochs): (exit code, output, seconds)."""
+    result = {'program': program, 'device': 'cuda', 'update': update, 'batch': BATCH, 'steps': (LONG - SHORT) * STEPS_PER_EPOCH, 'repeats': repeats}
     seconds = {SHORT: [], LONG: []}
-    for epochs in (SHORT, LONG) * REPEATS:
-        started = time.monotonic()
-        code, output = run('bin/basin-worker', '--device', 'cuda', '--batch-size', str(BATCH), '--epochs', str(epochs), *arguments, limit_s=PROGRAM_LIMIT_S)
-        seconds[epochs].append(time.monotonic() - started)
+    for epochs in (SHORT, LONG) * repeats:
+        code, output, took = timed(epochs)
+        seconds[epochs].append(took)
         if code != 0:
             result.update(exit_code=code, output=output[-2000:])
             return result
     result['seconds_of_runs'] = {f'{epochs} epochs': values for epochs, values in seconds.items()}
     result['step_seconds'] = (min(seconds[LONG]) - min(seconds[SHORT])) / result['steps']
     return result
+
+
+def run_program(run, program, update, arguments):
+    def timed(epochs):
+        started = time.monotonic()
+        code, output = run('bin/basin-worker', '--device', 'cuda', '--batch-size', str(BATCH), '--epochs', str(epochs), *arguments, limit_s=PROGRAM_LIMIT_S)
+        return code, output, time.monotonic() - started
+    return time_of_step(program, update, timed, REPEATS)
+
+
+def run_workers(run, program, workers, arguments):
+    """A step of any of so many workers, which share the steps, with a ps whose variables are in the GPU's memory; and what that ps was given in the long run."""
+    given = {}
+
+    def timed(epochs):
+        code, output = run('bench/gpu_cluster.py', '--programs', str(run.programs), '--workers', str(workers), '--', '--batch-size', str(BATCH), '--epochs', str(epochs),
+                           *arguments, limit_s=PROGRAM_LIMIT_S)
+        if code != 0:
+            return code, output, 0
+        said = json.loads(output)
+        given[epochs] = said['ps']
+        return code, output, said['seconds']
+    result = time_of_step(program, f'ps on the GPU, workers: {workers}, a process each', timed, 1)
+    return {**result, 'workers': workers, 'ps_was_given': given.get(LONG)}
 
 
 def run_steps(run, results, folder):
@@ -223,17 +246,27 @@ def run_steps(run, results, folder):
     # wide_deep refuses --pipeline: it does not compute on rows that are a push older.
     programs = {'mlp/hidden:4096,4096': (('local', [*mlp, '--no-ps']), ('ps of its own, computing one push behind', [*mlp, '--pipeline'])),
                 'wide_deep/hidden:1024,512': (('local, of tables in host memory', [*wide_deep, '--no-ps']), ('ps of its own', wide_deep))}
-    for name, updates in programs.items():
-        pair = []
-        for update in updates:
-            pair.append(run_program(run, name, *update))
-            results.add('steps', pair[-1])
-        if all('step_seconds' in result for result in pair):
-            ratio = pair[1]['step_seconds'] / pair[0]['step_seconds']
-            pair[1]['ratio_to_local_update'] = ratio
-            print(f'{name}: {pair[0]["step_seconds"] * 1e3:.3f} ms a step with a local update, {ratio:.2f} times that with a ps of its own', flush=True)
+    local = {}
+
+    def add(result, what):
+        program = result['program']
+        if 'step_seconds' not in result:
+            print(f'{program}, {what}: not measured: {result.get("output", "")[-300:]}', flush=True)
+        elif program in local:
+            result['ratio_to_local_update'] = result['step_seconds'] / local[program]
+            print(f'{program}, {what}: {result["step_seconds"] * 1e3:.3f} ms a step, {result["ratio_to_local_update"]:.2f} times that with a local update', flush=True)
         else:
-            print(f'{name}: not measured: ' + ' '.join(result.get('output', '')[-300:] for result in pair), flush=True)
+            local[program] = result['step_seconds']
+            print(f'{program}, {what}: {result["step_seconds"] * 1e3:.3f} ms a step', flush=True)
+        results.add('steps', result)
+
+    for program, updates in programs.items():
+        for update, arguments in updates:
+            add(run_program(run, program, update, arguments), update)
+    for program, updates in programs.items():
+        for workers in WORKERS:
+            result = run_workers(run, program, workers, updates[-1][1])
+            add(result, result['update'])
 
 
 def run_benchmark(run, results, kind, folder, program, *arguments):
@@ -253,7 +286,7 @@ def run_benchmark(run, results, kind, folder, program, *arguments):
 def measure(run, results, seconds):
     """0, or 1 where a test or a check has failed."""
     values = results.values
-    values['not_measured'] = list(NOT_THERE)
+    values['not_measured'] = []
     run.part(TESTS_END_S)
     run_tests(run, results)
     values['not_measured'] += [f'{test["test"]}: no test of it ran' for test in values['tests'] if test['exit_code'] == 0 and test['passed'] == 0]

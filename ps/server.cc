@@ -111,17 +111,25 @@ std::optional<uint16_t> Server::metrics_port() const {
 }
 
 std::string Server::Summary() const {
-  uint64_t applied = 0, refused = 0, shards = 0, in = 0, out = 0;
+  uint64_t applied = 0, refused = 0, shards = 0, in = 0, out = 0, ipc_in = 0, ipc_out = 0;
   for (const auto& lane : counters_) {
     applied += lane->applied.value();
     refused += lane->refused.value();
     shards += lane->shards.value();
     in += lane->bytes_in.value();
     out += lane->bytes_out.value();
+    ipc_in += lane->ipc_bytes_in.value();
+    ipc_out += lane->ipc_bytes_out.value();
   }
   constexpr double kMiB = 1 << 20;
-  return absl::StrFormat("%d updates applied to %d shards, %d refused, %.1f MiB in, %.1f MiB out", applied, shards,
-                         refused, static_cast<double>(in) / kMiB, static_cast<double>(out) / kMiB);
+  std::string summary =
+      absl::StrFormat("%d updates applied to %d shards, %d refused, %.1f MiB in, %.1f MiB out", applied, shards, refused,
+                      static_cast<double>(in) / kMiB, static_cast<double>(out) / kMiB);
+  if (ipc_in + ipc_out > 0) {
+    absl::StrAppendFormat(&summary, ", and within the GPU %.1f MiB in, %.1f MiB out", static_cast<double>(ipc_in) / kMiB,
+                          static_cast<double>(ipc_out) / kMiB);
+  }
+  return summary;
 }
 
 }  // namespace basin

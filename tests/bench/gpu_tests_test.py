@@ -96,6 +96,26 @@ class RunTests(unittest.TestCase):
             self.assertEqual({one['exit_code'] for one in found if one['tool'] == finds}, {66} if code else set())
             self.assertEqual({one['summary'][0] for one in found}, {'========= ERROR SUMMARY: 1 error'})
 
+    def test_a_job_of_processes_is_timed_with_what_its_ps_said(self):
+        (self.folder / 'bin').mkdir()
+        self.program('echo "basin-ps: the run is over: 7 updates applied"', 'bin/basin-ps')
+        self.program('echo "$TF_CONFIG $*" >&2; exec echo "$*" >>"$TOLD"', 'bin/basin-worker')
+        told = self.folder / 'told'
+        run = lambda *words: self.run_program('bench/gpu_cluster.py', '--programs', str(self.folder), '--workers', '3', '--', *words, environment={'TOLD': str(told)})
+        code, output = run('--epochs', '2')
+        self.assertEqual(code, 0, output)
+        said = json.loads(output)
+        self.assertEqual(said['ps'], '7 updates applied')
+        self.assertGreater(said['seconds'], 0)
+        self.assertEqual(told.read_text(encoding='utf-8'), 3 * '--device cuda --epochs 2\n')
+        # A worker that fails is told of, and nobody waits for its ps.
+        self.program('exec sleep 600', 'bin/basin-ps')
+        self.program('echo "$TF_CONFIG"; echo no such flag >&2; exit 2', 'bin/basin-worker')
+        code, output = run('--wrong')
+        self.assertEqual(code, 1)
+        self.assertIn('no such flag', output)
+        self.assertRegex(output, r'"worker": \["127\.0\.0\.1:\d+", "127\.0\.0\.1:\d+", "127\.0\.0\.1:\d+"\]')
+
     def test_no_part_takes_the_time_of_the_next(self):
         self.run_program.part(1e-9)
         self.assertEqual(self.run_program(self.program('true')), (None, 'no time was left for it'))
