@@ -233,8 +233,7 @@ absl::Status LaneCore::BeginRows(const Session& session, const wire::Header& hea
   counters_->ipc_bytes_in.Add(begun.placed_in);
   counters_->ipc_bytes_out.Add(begun.placed_out);
   CountWrite(begun.repeat, /*applied=*/false, 0, carried.answer);
-  if (entry.flags & wire::kPull)
-    carried.answer.flags |= static_cast<uint16_t>(wire::kPull | (entry.flags & wire::kPlaced));
+  if (entry.flags & wire::kPull) carried.answer.flags |= entry.flags & (wire::kPull | wire::kPlaced);
   return absl::OkStatus();
 }
 

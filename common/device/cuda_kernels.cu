@@ -181,8 +181,8 @@ cudaError_t StartCopyColumns(cudaStream_t stream, int64_t rows, absl::Span<const
       most = std::max(most, now[i].columns);
     }
     const dim3 grid(BlocksFor(rows * most, kThreads), static_cast<unsigned>(now.size()));
-    if (const cudaError_t error = Launch(CopyColumns, grid, kThreads, stream, rows, passed); error != cudaSuccess)
-      return error;
+    const cudaError_t error = Launch(CopyColumns, grid, kThreads, stream, rows, passed);
+    if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }
