@@ -322,7 +322,7 @@ def main():
         print(output, end='', file=sys.stderr)
         return SKIPPED
     if code is None:
-        print(f'gpu.sh: {output}; build the target bundle with -DBASIN_BUNDLE_TESTS=ON where nvcc is, or name a build folder',
+        print(f'gpu.sh: {output}; build the target bundle with -DBASIN_BUNDLE_TESTS=GPU where nvcc is, or name a build folder',
               file=sys.stderr)
         return 2
     results = Results(options.json)

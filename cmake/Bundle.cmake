@@ -2,7 +2,8 @@
 # bundle.sh makes it from a list of what goes where. BASIN_BUNDLE_TESTS adds the test programs, the benchmarks, and the
 # sources of the tests and examples; `ctest` is not needed to run those:
 #   cd basin-*; BASIN_BINARY_DIR=$PWD BASIN_SOURCE_DIR=$PWD/source tests/wire_test
-option(BASIN_BUNDLE_TESTS "Put the tests and benchmarks into the bundle" OFF)
+# GPU: of the programs those alone that bench/gpu.sh runs, so that the archive has half of the size.
+set(BASIN_BUNDLE_TESTS OFF CACHE STRING "Put the tests and benchmarks into the bundle: ON; GPU: what bench/gpu.sh runs alone")
 
 # All programs below the folder that a plain build makes, tests included.
 function(basin_programs_below folder result)
@@ -53,8 +54,14 @@ set(made ${programs} basin_client_library)
 if(BASIN_BUNDLE_TESTS)
   basin_programs_below(${PROJECT_SOURCE_DIR} all_programs)
   list(REMOVE_ITEM all_programs ${programs})
+  file(READ ${PROJECT_SOURCE_DIR}/bench/gpu.py of_gpu)
   foreach(program ${all_programs})
     get_target_property(folder ${program} RUNTIME_OUTPUT_DIRECTORY)
+    # What is in bin is started by tests of whole clusters, and gpu_* by those that gpu.py names.
+    if(BASIN_BUNDLE_TESTS STREQUAL GPU AND NOT of_gpu MATCHES "['/]${program}'" AND NOT program MATCHES "^gpu_" AND NOT folder MATCHES "/bin$")
+      list(REMOVE_ITEM all_programs ${program})
+      continue()
+    endif()
     # bin, tests, bench or examples: all as deep as bin, so the same RUNPATH serves them.
     file(RELATIVE_PATH folder ${PROJECT_BINARY_DIR} ${folder})
     string(APPEND content "${folder}: $<TARGET_FILE:${program}>\n")

@@ -27,6 +27,9 @@ elf_files() {
   find "$1" -type f | sort | while read -r file; do ! is_elf "$file" || echo "$file"; done
 }
 
+# needed_libraries: "name path" of each library that $needed tells of, which has its address too, another one in each program.
+needed_libraries() { sed -nE 's/^\s*(\S+) => (\S+) \(0x.*/\1 \2/p' "$needed" | sort -u; }
+
 rm -rf "$folder"
 mkdir -p "$folder/bin" "$folder/lib"
 
@@ -47,7 +50,7 @@ find "$folder" \( -name __pycache__ -o -name '*.pyc' \) -prune -exec rm -rf {} +
 if grep 'not found' "$needed" >&2; then
   fail "these libraries are not on this machine (above)"
 fi
-sort -u "$needed" | sed -nE 's/^\s*(\S+) => (\S+) \(0x.*/\1 \2/p' | while read -r name path; do
+needed_libraries | while read -r name path; do
   [[ ! $name =~ $GLIBC ]] || continue
   [[ ! $name =~ $CUDA ]] || fail "a program needs $name to start; load it at run time instead (dlopen), if it is there"
   [ -e "$folder/lib/$name" ] || cp -L "$path" "$folder/lib/$name"
@@ -61,7 +64,7 @@ done
 
 # 4. The licences of the libraries, as their packages bring them.
 if command -v dpkg-query >/dev/null; then
-  sort -u "$needed" | sed -nE 's/^\s*(\S+) => (\S+) \(0x.*/\1 \2/p' | while read -r name path; do
+  needed_libraries | while read -r name path; do
     [ -e "$folder/lib/$name" ] || continue
     # /lib is a link to /usr/lib; the package may know the file by either name.
     real=$(realpath "$path")
