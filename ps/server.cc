@@ -123,11 +123,11 @@ std::string Server::Summary() const {
   }
   constexpr double kMiB = 1 << 20;
   std::string summary =
-      absl::StrFormat("%d updates applied to %d shards, %d refused, %.1f MiB in, %.1f MiB out", applied, shards, refused,
-                      static_cast<double>(in) / kMiB, static_cast<double>(out) / kMiB);
+      absl::StrFormat("%d updates applied to %d shards, %d refused, %.1f MiB in, %.1f MiB out", applied, shards,
+                      refused, static_cast<double>(in) / kMiB, static_cast<double>(out) / kMiB);
   if (ipc_in + ipc_out > 0) {
-    absl::StrAppendFormat(&summary, ", and within the GPU %.1f MiB in, %.1f MiB out", static_cast<double>(ipc_in) / kMiB,
-                          static_cast<double>(ipc_out) / kMiB);
+    absl::StrAppendFormat(&summary, ", and within the GPU %.1f MiB in, %.1f MiB out",
+                          static_cast<double>(ipc_in) / kMiB, static_cast<double>(ipc_out) / kMiB);
   }
   return summary;
 }

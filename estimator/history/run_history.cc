@@ -269,9 +269,9 @@ class History final : public RunHistory {
     if (LookIsRemoved()) return;  // no fault of the disk: the supervisor tells of it
     if (failures_++ == 0) health_ = status;
     if (!told_.insert(status.code()).second) return;
-    std::string line = absl::StrCat("the run goes on, but its history in ", folder_.path(),
-                                    " is not complete: ", status.message(),
-                                    absl::IsResourceExhausted(status) && !HasRoom() ? "; make room on that disk" : "");
+    std::string line =
+        absl::StrCat("the run goes on, but its history in ", folder_.path(), " is not complete: ", status.message(),
+                     absl::IsResourceExhausted(status) && !HasRoom() ? "; make room on that disk" : "");
     if (absl::IsResourceExhausted(status)) return Tell(line);
     // The folder may be half removed; whether all of it is, the next look will tell.
     untold_.push_back(std::move(line));

@@ -109,8 +109,13 @@ class GpuPointersTest : public ::testing::TestWithParam<const char*> {
     cluster_ = R"({"cluster": {"ps": [)" + addresses + R"(], "worker": [)" + worker_addresses + R"(]}, "task": )";
     for (int ps = 0; ps < 2; ++ps) {
       const std::string config = cluster_ + R"({"type": "ps", "index": )" + std::to_string(ps) + "}}";
-      std::vector<std::string> words = {std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps", "--tf-config",
-                                        config, "--lanes", "2", "--listen-fd", std::to_string(listening[ps])};
+      std::vector<std::string> words = {std::string(getenv("BASIN_BINARY_DIR")) + "/bin/basin-ps",
+                                        "--tf-config",
+                                        config,
+                                        "--lanes",
+                                        "2",
+                                        "--listen-fd",
+                                        std::to_string(listening[ps])};
       words.insert(words.end(), arguments.begin(), arguments.end());
       Start(std::move(words));
     }
