@@ -137,7 +137,7 @@ function(basin_fuzz name)
   if(FUZZ_CORPUS)
     list(APPEND folders ${CMAKE_CURRENT_SOURCE_DIR}/${FUZZ_CORPUS})
   endif()
-  add_test(NAME ${name} COMMAND ${name} -seed=1 -runs=200000 -max_total_time=30 -max_len=4096 -print_final_stats=1
+  add_test(NAME ${name} COMMAND ${name} -seed=1 -runs=200000 -max_total_time=15 -max_len=4096 -print_final_stats=1
     -artifact_prefix=${found}/ ${folders})
   set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT 600)
 endfunction()

@@ -47,7 +47,8 @@ class DeviceBlockRowsTest : public DeviceRowsTest {
       for (uint32_t column = 0; column < dim; ++column) sum[column] -= 2 * gradients[i * dim + column];
     }
     for (size_t i = 0; i < keys.size(); ++i) {
-      for (uint32_t column = 0; column < dim; ++column) sums[i * dim + column] = by_key[keys[i]][column];
+      const std::vector<float>& sum = by_key[keys[i]];
+      std::copy(sum.begin(), sum.end(), sums.begin() + static_cast<ptrdiff_t>(i * dim));
     }
     EXPECT_EQ(rows, sums);
   }
