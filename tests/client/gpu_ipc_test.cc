@@ -11,6 +11,7 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <functional>
 #include <numeric>
 #include <regex>
 #include <set>
@@ -24,6 +25,62 @@ namespace basin_test {
 namespace {
 
 constexpr size_t kKeys = 500;
+
+// Another worker's process (gpu_ipc_worker.cc), of which this hears how far it is.
+class Worker {
+ public:
+  Worker(const std::string& cluster, int index, const std::string& mode) {
+    int ends[2];
+    EXPECT_EQ(pipe(ends), 0);
+    pipe_ = ends[0];
+    std::string program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "gpu_ipc_worker",
+                config = cluster + R"({"type": "worker", "index": )" + std::to_string(index) + "}}",
+                elements = std::to_string(mode.starts_with("rows_") ? kKeys : kElements),
+                tells = std::to_string(ends[1]), how = mode;
+    char* arguments[] = {program.data(), config.data(), elements.data(), how.data(), tells.data(), nullptr};
+    EXPECT_EQ(posix_spawn(&pid_, program.c_str(), nullptr, nullptr, arguments, environ), 0) << program;
+    close(ends[1]);
+  }
+  ~Worker() {
+    Kill();
+    close(pipe_);
+  }
+  // Waits until it has told so much.
+  void WaitFor(int told) {
+    while (told_ < told && Hear()) {
+    }
+    EXPECT_GE(told_, told);
+  }
+  // Then all that it has ever told is known.
+  int Kill() {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+      pid_ = 0;
+      while (Hear()) {
+      }
+    }
+    return told_;
+  }
+  int Wait() {
+    int status = -1;
+    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
+    pid_ = 0;
+    return status;
+  }
+
+ private:
+  bool Hear() {
+    char byte;
+    if (read(pipe_, &byte, 1) != 1) return false;
+    ++told_;
+    return true;
+  }
+
+  pid_t pid_ = 0;
+  int pipe_ = -1;
+  int told_ = 0;
+};
 
 class GpuIpcTest : public GpuPointersTest {
  protected:
@@ -88,63 +145,40 @@ class GpuIpcTest : public GpuPointersTest {
     return value;
   }
 
+  static constexpr int kKilled = 4;
+  struct Pushes {
+    int own = 0;               // of this worker, to its own variable or table
+    std::set<float> possible;  // what those of the killed ones may have made of theirs
+  };
+  // Kills so many other workers, two in the middle of pushes, one of pulls, and one that waits behind a kernel, while
+  // this one pushes ones by `push`; their blocks come back. `prefix`: of the workers' modes.
+  Pushes KillWorkers(const std::string& prefix, const std::function<void()>& push) {
+    Pushes pushes;
+    const auto push_own = [&] {
+      push();
+      ++pushes.own;
+    };
+    push_own();
+    const uint64_t lent = Stat("device_lent_bytes");
+    EXPECT_GT(lent, 0u);
+    int least = 0, most = 0, index = 0;
+    for (const std::string mode : {"push", "push", "pull", "kernel"}) {
+      Worker worker(cluster_, ++index, prefix + mode);
+      worker.WaitFor(mode == "kernel" ? 2 : 1 + index);
+      EXPECT_GT(Stat("device_lent_bytes"), lent);
+      const int told = worker.Kill();
+      // The push at which it was killed is applied in part, or all of it or nothing.
+      least += mode == "push" ? told : 1;
+      most += mode == "push" ? told + 1 : 1;
+      for (int i = 0; i < 3; ++i) push_own();
+      WaitForLent(lent);
+    }
+    EXPECT_EQ(index, kKilled);
+    for (int n = least; n <= most; ++n) pushes.possible.insert(After(n));
+    return pushes;
+  }
+
   const std::vector<uint64_t> keys_ = FirstKeys();
-};
-
-// Another worker's process (gpu_ipc_worker.cc), of which this hears how far it is.
-class Worker {
- public:
-  Worker(const std::string& cluster, int index, const std::string& mode) {
-    int ends[2];
-    EXPECT_EQ(pipe(ends), 0);
-    pipe_ = ends[0];
-    std::string program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "gpu_ipc_worker",
-                config = cluster + R"({"type": "worker", "index": )" + std::to_string(index) + "}}",
-                elements = std::to_string(mode.starts_with("rows_") ? kKeys : kElements),
-                tells = std::to_string(ends[1]), how = mode;
-    char* arguments[] = {program.data(), config.data(), elements.data(), how.data(), tells.data(), nullptr};
-    EXPECT_EQ(posix_spawn(&pid_, program.c_str(), nullptr, nullptr, arguments, environ), 0) << program;
-    close(ends[1]);
-  }
-  ~Worker() {
-    Kill();
-    close(pipe_);
-  }
-  // Waits until it has told so much.
-  void WaitFor(int told) {
-    while (told_ < told && Hear()) {
-    }
-    EXPECT_GE(told_, told);
-  }
-  // Then all that it has ever told is known.
-  int Kill() {
-    if (pid_ > 0) {
-      kill(pid_, SIGKILL);
-      waitpid(pid_, nullptr, 0);
-      pid_ = 0;
-      while (Hear()) {
-      }
-    }
-    return told_;
-  }
-  int Wait() {
-    int status = -1;
-    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
-    pid_ = 0;
-    return status;
-  }
-
- private:
-  bool Hear() {
-    char byte;
-    if (read(pipe_, &byte, 1) != 1) return false;
-    ++told_;
-    return true;
-  }
-
-  pid_t pid_ = 0;
-  int pipe_ = -1;
-  int told_ = 0;
 };
 
 TEST_P(GpuIpcTest, ThePathIsShown) {
@@ -190,59 +224,23 @@ TEST_P(GpuIpcTest, TwoWorkersAtOnceLoseNoRows) {
 }
 
 TEST_P(GpuIpcTest, AWorkerThatIsKilledLeavesOthersExactAndItsMemoryComesBack) {
-  const std::vector<std::string> modes = {"push", "push", "pull", "kernel"};
-  StartAgain({"--device", "cuda"}, 1 + static_cast<int>(modes.size()));
+  StartAgain({"--device", "cuda"}, 1 + kKilled);
   const DeviceFloats ones(std::vector<float>(kElements, 1)), pulled(kElements);
-  Push(*reference_, ones);
-  int reference = 1, least = 0, most = 0;
-  const uint64_t own = Stat("device_lent_bytes");
-  EXPECT_GT(own, 0u);
-  for (size_t i = 0; i < modes.size(); ++i) {
-    const bool pushes = modes[i] == "push";
-    Worker worker(cluster_, static_cast<int>(i) + 1, modes[i]);
-    worker.WaitFor(modes[i] == "kernel" ? 2 : 2 + static_cast<int>(i));
-    EXPECT_GT(Stat("device_lent_bytes"), own);
-    const int told = worker.Kill();
-    // The push at which it was killed is applied to some shards, or to all or none.
-    least += pushes ? told : 1;
-    most += pushes ? told + 1 : 1;
-    for (int push = 0; push < 3; ++push, ++reference) Push(*reference_, ones);
-    WaitForLent(own);
-  }
+  const Pushes pushes = KillWorkers("", [&] { Push(*reference_, ones); });
   Ok(client_->Pull({Into(*reference_, pulled)}).Wait());
-  EXPECT_EQ(pulled.Read(), std::vector<float>(kElements, After(reference)));
-  std::set<float> possible;
-  for (int n = least; n <= most; ++n) possible.insert(After(n));
-  for (const float value : Pulled(*w_)) ASSERT_TRUE(possible.contains(value)) << value;
+  EXPECT_EQ(pulled.Read(), std::vector<float>(kElements, After(pushes.own)));
+  for (const float value : Pulled(*w_)) ASSERT_TRUE(pushes.possible.contains(value)) << value;
 }
 
 TEST_P(GpuIpcTest, AWorkerThatIsKilledInTheMiddleOfRowsLeavesOthersExactAndItsMemoryComesBack) {
-  const std::vector<std::string> modes = {"rows_push", "rows_push", "rows_pull", "rows_kernel"};
-  StartAgain({"--device", "cuda"}, 1 + static_cast<int>(modes.size()));
+  StartAgain({"--device", "cuda"}, 1 + kKilled);
   const DeviceFloats ones(std::vector<float>(kKeys * 4, 1)), pulled(kKeys * 4);
-  MoveRows(*user_reference_, &ones, nullptr);
-  int reference = 1, least = 0, most = 0;
-  const uint64_t own = Stat("device_lent_bytes");
-  EXPECT_GT(own, 0u);
-  for (size_t i = 0; i < modes.size(); ++i) {
-    const bool pushes = modes[i] == "rows_push";
-    Worker worker(cluster_, static_cast<int>(i) + 1, modes[i]);
-    worker.WaitFor(modes[i] == "rows_kernel" ? 2 : 2 + static_cast<int>(i));
-    EXPECT_GT(Stat("device_lent_bytes"), own);
-    const int told = worker.Kill();
-    // The push at which it was killed is applied to some buckets, or to all or none.
-    least += pushes ? told : 1;
-    most += pushes ? told + 1 : 1;
-    for (int push = 0; push < 3; ++push, ++reference) MoveRows(*user_reference_, &ones, nullptr);
-    WaitForLent(own);
-  }
+  const Pushes pushes = KillWorkers("rows_", [&] { MoveRows(*user_reference_, &ones, nullptr); });
   MoveRows(*user_reference_, nullptr, &pulled);
-  EXPECT_EQ(pulled.Read(), std::vector<float>(kKeys * 4, After(reference)));
-  std::set<float> possible;
-  for (int n = least; n <= most; ++n) possible.insert(After(n));
+  EXPECT_EQ(pulled.Read(), std::vector<float>(kKeys * 4, After(pushes.own)));
   const std::vector<float> rows = PulledRows(*user_);
   for (size_t key = 0; key < kKeys; ++key) {
-    ASSERT_TRUE(possible.contains(rows[key * 4])) << key << " " << rows[key * 4];
+    ASSERT_TRUE(pushes.possible.contains(rows[key * 4])) << key << " " << rows[key * 4];
     for (size_t column = 1; column < 4; ++column) ASSERT_EQ(rows[key * 4 + column], rows[key * 4]) << key;
   }
 }
